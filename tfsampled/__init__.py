@@ -1,0 +1,5 @@
+"""Sampled softmax for TensorFlow and Keras."""
+
+from tfsampled import compat, nn
+
+__all__ = ["compat", "nn"]

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: the numerics under the public functions and layers."""

@@ -1,0 +1,90 @@
+"""One voice for errors: what came in, what is allowed, what to do.
+
+What is wrong whatever the data are is a `ValueError` and is raised while the call is
+made. What depends on data is a `tf.errors.InvalidArgumentError`: at once in eager
+execution, when the graph runs otherwise. XLA drops assertions; there the caller marks
+the examples concerned as NaN (`in_range`).
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import tensorflow as tf
+
+
+def integer(value: Any, name: str) -> int:
+    """`value` as an `int` of at least 1.
+
+    Raises:
+      ValueError: not a whole number, below 1, or not known before the graph runs.
+    """
+    number = known_integer(value, name)
+    if number is None:
+        raise ValueError(
+            f"{name} must be an int that is known when the call is made, not "
+            f"{value!r}: pass a Python int."
+        )
+    return number
+
+
+def known_integer(value: Any, name: str) -> int | None:
+    """As `integer`, but `None` where `value` is `None` or a tensor of a graph."""
+    if tf.is_tensor(value):
+        value = tf.get_static_value(value)
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be an int, not {value!r}.") from None
+    if number < 1:
+        raise ValueError(f"{name} is {number}; it must be at least 1.")
+    return number
+
+
+def in_range(ids: tf.Tensor, limit: int | tf.Tensor) -> tf.Tensor:
+    """True where `0 <= id < limit`; `bool`, shaped like `ids`."""
+    return (ids >= 0) & (ids < tf.cast(limit, ids.dtype))
+
+
+def assert_ids(ids: tf.Tensor, limit: int | tf.Tensor, name: str) -> list[Any]:
+    """Ops that fail unless every id lies in `[0, limit)`; none in eager execution."""
+    limit = tf.cast(limit, ids.dtype)
+    low, high = tf.reduce_min(ids), tf.reduce_max(ids)
+    return _assert(
+        (low >= 0) & (high < limit),
+        f"{name} must be class ids in [0, {{}}), but lie between {{}} and {{}}: map "
+        "or remove the ids outside (class ids start at 0).",
+        # No ids at all: reduce_min and reduce_max give the ends of the dtype.
+        [limit, low, high],
+    )
+
+
+def assert_same_batch(labels: tf.Tensor, inputs: tf.Tensor) -> list[Any]:
+    """Ops that fail unless the two have equal batches, or labels a batch of one."""
+    ours, theirs = (tf.compat.dimension_value(x.shape[0]) for x in (labels, inputs))
+    if ours is not None and ours in (1, theirs):
+        return []
+    ours, theirs = tf.shape(labels)[0], tf.shape(inputs)[0]
+    return _assert(
+        tf.equal(ours, theirs) | tf.equal(ours, 1),
+        "labels have a batch of {}, inputs a batch of {}: pass one row of labels for "
+        "each row of inputs.",
+        [ours, theirs],
+    )
+
+
+def _assert(condition: tf.Tensor, message: str, values: list[tf.Tensor]) -> list[Any]:
+    if tf.executing_eagerly():
+        if not condition:
+            sentence = message.format(*(int(value) for value in values))
+            raise tf.errors.InvalidArgumentError(None, None, sentence)
+        return []
+    # Strings and int32 stay on the host and need no conditional around the assertion.
+    pieces = message.split("{}")
+    data: list[Any] = [pieces[0]]
+    for value, piece in zip(values, pieces[1:], strict=True):
+        data += [tf.saturate_cast(value, tf.int32), piece]
+    return [tf.debugging.Assert(condition, data)]

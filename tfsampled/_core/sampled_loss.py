@@ -1,0 +1,119 @@
+"""The way through: labels, candidates, rows of the table, logits, loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfsampled._core import candidates as sampler
+from tfsampled._core import checks, hits, logits, sampled_values
+from tfsampled._core.arguments import Arguments, check_classes, convert
+
+
+def sampled_loss(
+    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    weights: Any,
+    biases: Any,
+    labels: Any,
+    inputs: Any,
+    num_sampled: Any,
+    num_classes: Any,
+    num_true: Any,
+    given: Any,
+    remove_accidental_hits: bool,
+    partition_strategy: str,
+    name: str | None,
+    seed: int | None,
+) -> tf.Tensor:
+    """`loss` of the corrected logits, `[batch]`, in the dtype of `inputs`.
+
+    Args:
+      loss: `(true_logits, sampled_logits) -> [batch]`, one of `losses`.
+      given: the caller's `sampled_values`; `None` draws log-uniform candidates.
+      others: as in `tfsampled.nn.sampled_softmax_loss`.
+    """
+    values = tf.nest.flatten([weights, biases, inputs, labels])
+    with tf.compat.v1.name_scope(name, "compute_sampled_logits", values):
+        arguments = convert(
+            weights,
+            biases,
+            labels,
+            inputs,
+            num_true,
+            partition_strategy,
+            columns_matter=given is None or remove_accidental_hits,
+        )
+        if given is None:
+            candidates, limit = _draw(arguments, num_sampled, num_classes, seed)
+        else:
+            length = num_sampled if remove_accidental_hits else None
+            candidates, limit = _take(arguments, given, length, num_classes)
+
+        true_logits, sampled_logits = logits.corrected(arguments, candidates, limit)
+        if remove_accidental_hits:
+            sampled_logits = hits.mask(
+                sampled_logits, arguments.labels, candidates.sampled_candidates
+            )
+        losses = tf.cast(loss(true_logits, sampled_logits), arguments.inputs.dtype)
+        losses.set_shape(_static_batch(arguments))
+        return losses
+
+
+def _draw(
+    arguments: Arguments, num_sampled: Any, num_classes: Any, seed: int | None
+) -> tuple[sampler.Candidates, int]:
+    """Log-uniform candidates, and the number of classes."""
+    num_classes = checks.integer(num_classes, "num_classes")
+    num_sampled = checks.integer(num_sampled, "num_sampled")
+    if num_sampled > num_classes:
+        raise ValueError(
+            f"num_sampled is {num_sampled}, but there are {num_classes} classes to "
+            "draw from without replacement: draw fewer."
+        )
+    check_classes(arguments, num_classes)
+    sound = checks.assert_ids(arguments.labels, num_classes, "labels")
+    sound += checks.assert_same_batch(arguments.labels, arguments.inputs)
+    # The draw waits for the checks: a refused call leaves the sampler where it was.
+    with tf.control_dependencies(sound):
+        candidates = sampler.log_uniform(
+            arguments.labels,
+            arguments.num_true,
+            num_sampled,
+            True,
+            num_classes,
+            tf.compat.v1.random.get_seed(seed),
+        )
+    return candidates, num_classes
+
+
+def _take(
+    arguments: Arguments, given: Any, num_sampled: Any, num_classes: Any
+) -> tuple[sampler.Candidates, int | tf.Tensor]:
+    """The caller's candidates, and the number of rows that ids may point to.
+
+    TensorFlow reads `num_classes` only to draw. A wrong one is refused where the call
+    shows it; labels may be any row of the table.
+    """
+    num_classes = checks.known_integer(num_classes, "num_classes")
+    if num_classes is not None:
+        check_classes(arguments, num_classes)
+    candidates = sampled_values.convert(
+        given, arguments, checks.known_integer(num_sampled, "num_sampled")
+    )
+    limit = arguments.rows
+    ids = candidates.sampled_candidates
+    sound = checks.assert_ids(arguments.labels, limit, "labels")
+    sound += checks.assert_ids(ids, limit, "sampled_candidates")
+    sound += checks.assert_same_batch(arguments.labels, arguments.inputs)
+    with tf.control_dependencies(sound):
+        return candidates._replace(sampled_candidates=tf.identity(ids)), limit
+
+
+def _static_batch(arguments: Arguments) -> tf.TensorShape:
+    batch = arguments.inputs.shape[:1]
+    if batch.is_fully_defined():
+        return batch
+    labels = arguments.labels.shape[:1]
+    return batch if labels.as_list() == [1] else labels

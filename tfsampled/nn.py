@@ -1,0 +1,192 @@
+"""The functions of `tf.nn`: same names, same signatures, same numbers.
+
+They also run where TensorFlow's stop: in float16, bfloat16 and float64, without
+biases, on tuples of shards and lists of labels. The forms with `partition_strategy`
+are in `tfsampled.compat.v1.nn`.
+
+Parameters carry no annotations because their signatures equal TensorFlow's.
+"""
+
+from tfsampled._core import losses
+from tfsampled._core.sampled_loss import sampled_loss
+
+__all__ = ["nce_loss", "sampled_softmax_loss"]
+
+
+def sampled_softmax_loss(
+    weights,
+    biases,
+    labels,
+    inputs,
+    num_sampled,
+    num_classes,
+    num_true=1,
+    sampled_values=None,
+    remove_accidental_hits=True,
+    seed=None,
+    name="sampled_softmax_loss",
+):
+    """Softmax cross entropy over the labels and a sample of the other classes.
+
+    With corrected logits `s_c = <inputs, weights_c> + biases_c - log Q_c`, where
+    `Q_c` is how often class `c` is expected among the candidates,
+
+        loss = log(sum_{t in labels} exp(s_t) + sum_{c in sampled} exp(s_c))
+               - mean_{t in labels} s_t
+
+    A training loss: it is an estimate of the exact softmax loss, as a rule from
+    below. By default the candidates are log-uniform, so class ids should be ordered
+    by decreasing frequency. A table in shards is taken to be cut contiguously ("div").
+
+    Of a class that stands in `sampled_values` more than once only the last copy is
+    removed as an accidental hit, as in TensorFlow.
+
+    Args:
+      weights: The class embeddings `[num_classes, dim]`, floating: a tensor, a
+        `tf.Variable` or Keras variable, a list or tuple of shards, a
+        `PartitionedVariable` or a `ShardedVariable`. More rows than `num_classes` may
+        stand there.
+      biases: The class biases `[num_classes]`, likewise, or `None` for no bias.
+      labels: The target classes, integers `[batch, num_true]` in `[0, num_classes)`.
+        A batch of 1 serves every row of `inputs`.
+      inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
+      num_sampled: An `int`, how many classes to draw per call.
+      num_classes: An `int`, how many classes there are.
+      num_true: An `int`, how many labels an example has; each weighs `1 / num_true`.
+      sampled_values: What a candidate sampler returned: `(sampled_candidates
+        [num_sampled], true_expected_count [batch, num_true], sampled_expected_count
+        [num_sampled])`; `None` draws `num_sampled` distinct log-uniform candidates.
+      remove_accidental_hits: A `bool`, whether a candidate that is one of the
+        example's own labels is left out of its sum.
+      seed: An `int`, the operation seed of the draw. With it, or with
+        `tf.random.set_seed`, the candidates are TensorFlow's, call by call.
+      name: A name scope for the operations.
+
+    Returns:
+      The loss of each example, `[batch]`, in the dtype of `inputs`. Products, softmax
+      and loss are computed in float32, or in float64 for float64 inputs.
+      The gradient of `weights` and `biases` is a `tf.IndexedSlices`.
+
+    Raises:
+      ValueError: Arguments that do not fit each other, known while calling.
+      tf.errors.InvalidArgumentError: A label or candidate that is no class, or
+        batches that differ, known while running. Under XLA, which cannot raise, the
+        loss of the example is NaN.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> import tfsampled
+    >>> weights = tf.random.stateless_normal([1000, 8], seed=[1, 2])
+    >>> biases = tf.zeros([1000])
+    >>> inputs = tf.random.stateless_normal([2, 8], seed=[3, 4])
+    >>> loss = tfsampled.nn.sampled_softmax_loss(
+    ...     weights, biases, [[3], [17]], inputs, num_sampled=32, num_classes=1000
+    ... )
+    >>> loss.shape
+    TensorShape([2])
+
+    Reference:
+      Jean et al., On Using Very Large Target Vocabulary for Neural Machine
+      Translation, 2015, https://arxiv.org/abs/1412.2007, section 3; Candidate Sampling
+      Algorithms Reference, https://www.tensorflow.org/extras/candidate_sampling.pdf.
+    """
+    return sampled_loss(
+        losses.softmax,
+        weights,
+        biases,
+        labels,
+        inputs,
+        num_sampled,
+        num_classes,
+        num_true,
+        sampled_values,
+        remove_accidental_hits,
+        "div",
+        name,
+        seed,
+    )
+
+
+def nce_loss(
+    weights,
+    biases,
+    labels,
+    inputs,
+    num_sampled,
+    num_classes,
+    num_true=1,
+    sampled_values=None,
+    remove_accidental_hits=False,
+    name="nce_loss",
+):
+    """Noise-contrastive estimation: labels against a sample of noise classes.
+
+    With corrected logits `s_c = <inputs, weights_c> + biases_c - log Q_c`, where
+    `Q_c` is how often class `c` is expected among the candidates, and `z_c` the
+    target, `1 / num_true` for a label and 0 for a candidate,
+
+        loss = sum_{c in labels and sampled} softplus(s_c) - z_c s_c
+
+    With `remove_accidental_hits=True` this is the sampled logistic loss.
+
+    Args:
+      weights: The class embeddings `[num_classes, dim]`, floating, in any of the forms
+        that `sampled_softmax_loss` takes.
+      biases: The class biases `[num_classes]`, likewise, or `None` for no bias.
+      labels: The target classes, integers `[batch, num_true]` in `[0, num_classes)`.
+        A batch of 1 serves every row of `inputs`.
+      inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
+      num_sampled: An `int`, how many noise classes to draw per call.
+      num_classes: An `int`, how many classes there are.
+      num_true: An `int`, how many labels an example has.
+      sampled_values: What a candidate sampler returned, as in
+        `sampled_softmax_loss`; `None` draws distinct log-uniform candidates, with
+        `tf.random.set_seed` TensorFlow's.
+      remove_accidental_hits: A `bool`, whether a candidate that is one of the
+        example's own labels is left out of its sum.
+      name: A name scope for the operations.
+
+    Returns:
+      The loss of each example, `[batch]`, in the dtype of `inputs`.
+      The gradient of `weights` and `biases` is a `tf.IndexedSlices`.
+
+    Raises:
+      ValueError: Arguments that do not fit each other, known while calling.
+      tf.errors.InvalidArgumentError: A label or candidate that is no class, or
+        batches that differ, known while running. Under XLA, which cannot raise, the
+        loss of the example is NaN.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> import tfsampled
+    >>> weights = tf.Variable(tf.random.stateless_normal([1000, 8], seed=[1, 2]))
+    >>> inputs = tf.random.stateless_normal([2, 8], seed=[3, 4])
+    >>> with tf.GradientTape() as tape:
+    ...     loss = tfsampled.nn.nce_loss(
+    ...         weights, None, [[3, 4], [17, 9]], inputs, 32, 1000, num_true=2
+    ...     )
+    >>> tape.gradient(loss, weights).values.shape  # 2 x 2 labels and 32 candidates
+    TensorShape([36, 8])
+
+    Reference:
+      Gutmann and Hyvärinen, Noise-contrastive estimation, 2010,
+      https://proceedings.mlr.press/v9/gutmann10a.html; Candidate Sampling Algorithms
+      Reference, https://www.tensorflow.org/extras/candidate_sampling.pdf.
+    """
+    return sampled_loss(
+        losses.logistic,
+        weights,
+        biases,
+        labels,
+        inputs,
+        num_sampled,
+        num_classes,
+        num_true,
+        sampled_values,
+        remove_accidental_hits,
+        "div",
+        name,
+        None,
+    )
