@@ -1,0 +1,54 @@
+# Every target sets up what it needs in .venv first; nothing but Python, pip and make
+# has to be there. `make PYTHON=python3.12 test` chooses the interpreter, and
+# `make EXTRAS=gpu,test test` the TensorFlow that comes with CUDA.
+PYTHON ?= python3
+EXTRAS ?= cpu,test
+
+comma := ,
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow lint format compat clean
+
+help:
+	@echo "make demo       train a next-token model on the sources of the running Python"
+	@echo "make test       lint, types and the tests"
+	@echo "make test-slow  the tests that take long"
+	@echo "make compat     every case against tf.nn and against a float64 truth"
+	@echo "make lint       ruff and mypy alone;  make format  let ruff rewrite the files"
+	@echo "make clean      remove .venv and everything that was built or cached"
+
+$(READY): pyproject.toml setup.cfg
+	@echo "setting up $(VENV) with [$(EXTRAS)] ..."
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
+	@touch $@
+
+demo: $(READY)
+	@$(RUN) -m examples.next_token $(ARGS)
+
+lint: $(READY)
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+
+format: $(READY)
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .
+
+test: lint
+	@$(RUN) -m pytest $(ARGS)
+
+test-slow: $(READY)
+	@$(RUN) -m pytest -m slow $(ARGS)
+
+compat: $(READY)
+	@$(RUN) -m compat_checks $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
