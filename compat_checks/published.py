@@ -167,14 +167,14 @@ def run_file(path: Path) -> list[Outcome]:
     }
     outcomes = []
     for case, method in tests_concerned(path, names):
-        theirs = run_one(module, case, method)
+        as_published = run_one(module, case, method)
         vars(module).update(swapped)
         calls.clear()
         try:
-            ours = run_one(module, case, method)
+            swapped_in = run_one(module, case, method)
         finally:
             vars(module).update(original)
-        outcomes.append(Outcome(method, theirs, ours, Calls(calls)))
+        outcomes.append(Outcome(method, as_published, swapped_in, Calls(calls)))
     return outcomes
 
 
