@@ -74,7 +74,6 @@ def sampled_softmax_loss(
         loss of the example is NaN.
 
     Example:
-
     >>> import tensorflow as tf
     >>> import tfsampled
     >>> weights = tf.random.stateless_normal([1000, 8], seed=[1, 2])
@@ -158,7 +157,6 @@ def nce_loss(
         loss of the example is NaN.
 
     Example:
-
     >>> import tensorflow as tf
     >>> import tfsampled
     >>> weights = tf.Variable(tf.random.stateless_normal([1000, 8], seed=[1, 2]))

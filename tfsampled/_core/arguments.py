@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfsampled._core import checks, partition
+from tfsampled._core.convert import as_tensor
 from tfsampled._core.tables import Table
 
 
@@ -132,7 +133,7 @@ def _table(params: Any, strategy: str, name: str, shape: str, rank: int) -> Tabl
 
 
 def _inputs(inputs: Any, weights: Table) -> tf.Tensor:
-    inputs = tf.convert_to_tensor(inputs, dtype_hint=weights.dtype)
+    inputs = as_tensor(inputs, weights.dtype)
     if not inputs.dtype.is_floating:
         raise ValueError(
             f"inputs must be of a floating dtype, not {inputs.dtype.name}: cast them."
@@ -151,7 +152,7 @@ def _inputs(inputs: Any, weights: Table) -> tf.Tensor:
 
 
 def _labels(labels: Any, num_true: int, columns_matter: bool) -> tf.Tensor:
-    labels = tf.convert_to_tensor(labels, dtype_hint=tf.int64)
+    labels = as_tensor(labels, tf.int64)
     if not (labels.dtype.is_integer or labels.dtype.is_floating):
         raise ValueError(f"labels must be class ids, not {labels.dtype.name}.")
     labels = tf.cast(labels, tf.int64)

@@ -1,13 +1,11 @@
-"""Accidental hits: sampled classes that are a label of the example they stand beside."""
+"""Accidental hits: sampled classes that are a label of the example beside them."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
 
-def mask(
-    sampled_logits: tf.Tensor, labels: tf.Tensor, sampled: tf.Tensor
-) -> tf.Tensor:
+def mask(sampled_logits: tf.Tensor, labels: tf.Tensor, sampled: tf.Tensor) -> tf.Tensor:
     """`sampled_logits` with minus infinity where the sampled class is a label.
 
     Of a class that was sampled more than once TensorFlow masks the last copy only, and
@@ -35,5 +33,7 @@ def mask(
     places = tf.stack([tf.cast(hits.indices, tf.int64), hits.ids], axis=1)
     # Adding, not writing: the gradient then passes through untouched, and at minus
     # infinity there is none.
-    unlike_any = tf.fill(tf.shape(hits.ids), tf.cast(-float("inf"), sampled_logits.dtype))
+    unlike_any = tf.fill(
+        tf.shape(hits.ids), tf.cast(-float("inf"), sampled_logits.dtype)
+    )
     return tf.tensor_scatter_nd_add(sampled_logits, places, unlike_any)

@@ -35,9 +35,7 @@ def corrected(
     inputs = tf.cast(arguments.inputs, dtype)
     rows = tf.cast(arguments.weights.rows(ids), dtype)
     true_rows, sampled_rows = tf.split(rows, parts)
-    true_rows = tf.reshape(
-        true_rows, [-1, arguments.num_true, tf.shape(true_rows)[1]]
-    )
+    true_rows = tf.reshape(true_rows, [-1, arguments.num_true, tf.shape(true_rows)[1]])
     true_logits = tf.reduce_sum(inputs[:, tf.newaxis, :] * true_rows, axis=2)
     sampled_logits = tf.matmul(inputs, sampled_rows, transpose_b=True)
 

@@ -12,6 +12,7 @@ from tfsampled._core import checks, hits, logits, sampled_values
 from tfsampled._core.arguments import Arguments, check_classes, convert
 
 
+@tf.autograph.experimental.do_not_convert  # a caller's tf.function need not rewrite it
 def sampled_loss(
     loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     weights: Any,

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfsampled._core.arguments import Arguments
 from tfsampled._core.candidates import Candidates
+from tfsampled._core.convert import as_tensor
 
 
 def convert(
@@ -32,7 +33,7 @@ def convert(
             "true_expected_count, sampled_expected_count) that a candidate sampler "
             f"returns; got {sampled_values!r}."
         ) from None
-    ids = tf.cast(tf.convert_to_tensor(ids, dtype_hint=tf.int64), tf.int64)
+    ids = tf.cast(as_tensor(ids, tf.int64), tf.int64)
     if ids.shape.rank not in (1, None):
         raise ValueError(
             "sampled_values: sampled_candidates must be [num_sampled], the same for "
@@ -52,7 +53,7 @@ def convert(
 
 
 def _count(count: Any, name: str, shape: list[Any]) -> tf.Tensor:
-    count = tf.stop_gradient(tf.convert_to_tensor(count, dtype_hint=tf.float32))
+    count = tf.stop_gradient(as_tensor(count, tf.float32))
     target = tf.TensorShape(shape)
     try:
         fits = tf.broadcast_static_shape(count.shape, target).is_compatible_with(target)

@@ -54,7 +54,6 @@ def sampled_softmax_loss(
       tf.errors.InvalidArgumentError: A label or candidate that is no class.
 
     Example:
-
     >>> import tensorflow as tf
     >>> import tfsampled
     >>> table = tf.random.stateless_normal([10, 4], seed=[1, 2])
@@ -126,7 +125,6 @@ def nce_loss(
       tf.errors.InvalidArgumentError: A label or candidate that is no class.
 
     Example:
-
     >>> import tensorflow as tf
     >>> import tfsampled
     >>> table = tf.random.stateless_normal([9, 4], seed=[1, 2])

@@ -1,0 +1,235 @@
+"""What the losses promise beside TensorFlow's numbers (those: compat_checks)."""
+
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfsampled
+
+CLASSES, DIM, BATCH, SAMPLED = 50, 6, 4, 12
+LOSSES = ["sampled_softmax_loss", "nce_loss"]
+EPS = {
+    tf.bfloat16: 2.0**-7,
+    tf.float16: 2.0**-10,
+    tf.float32: 2.0**-23,
+    tf.float64: 2.0**-52,
+}
+
+
+def example(num_true=1, dtype=tf.float32):
+    weights = tf.random.stateless_normal([CLASSES, DIM], [1, 2])
+    biases = tf.random.stateless_normal([CLASSES], [3, 4])
+    inputs = tf.random.stateless_normal([BATCH, DIM], [5, 6])
+    labels = tf.random.stateless_uniform(
+        [BATCH, num_true], [7, 8], maxval=CLASSES, dtype=tf.int64
+    )
+    return (
+        *(tf.cast(x, dtype) for x in (weights, biases)),
+        labels,
+        tf.cast(inputs, dtype),
+    )
+
+
+@pytest.mark.parametrize("path", ["nn", "compat.v1.nn", "compat.v2.nn"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_signatures_equal_tensorflows(path, loss):
+    ours: Any = tfsampled
+    theirs: Any = tf
+    for name in [*path.split("."), loss]:
+        ours, theirs = getattr(ours, name), getattr(theirs, name)
+    assert inspect.signature(ours) == inspect.signature(theirs)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("num_true", [1, 2])
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64])
+def test_every_floating_dtype(loss, num_true, dtype):
+    """The loss of the same (rounded) numbers in float64, to one rounding of dtype."""
+    loss = getattr(tfsampled.nn, loss)
+    weights, biases, labels, inputs = example(num_true, dtype)
+    sampled_values = tf.random.log_uniform_candidate_sampler(
+        labels, num_true, SAMPLED, True, CLASSES, seed=1
+    )
+
+    def losses(cast):
+        tables = [
+            tf.Variable(tf.cast(weights, cast)),
+            tf.Variable(tf.cast(biases, cast)),
+        ]
+        x = tf.cast(inputs, cast)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = loss(
+                *tables,
+                labels,
+                x,
+                SAMPLED,
+                CLASSES,
+                num_true,
+                sampled_values,
+                remove_accidental_hits=True,
+            )
+        assert value.dtype == cast
+        return [value, *map(tf.convert_to_tensor, tape.gradient(value, [*tables, x]))]
+
+    eps = EPS[dtype]
+    for ours, truth in zip(losses(dtype), losses(tf.float64), strict=True):
+        truth = truth.numpy()
+        error = np.abs(tf.cast(ours, tf.float64) - truth)
+        # Gradients of a table are sums of rows that are rounded one by one.
+        assert error.max() <= (2 + BATCH) * eps * np.abs(truth).max()
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float32, tf.float64])
+def test_hits_never_give_nan(dtype):
+    """Every candidate is a label of every example: nothing is left to tell apart."""
+    weights, biases, _, inputs = example(dtype=dtype)
+    labels = tf.tile([[3, 4]], [BATCH, 1])
+    values = (tf.constant([3, 4], tf.int64), tf.constant(0.5), tf.constant(0.5))
+    with tf.GradientTape() as tape:
+        tape.watch([weights, inputs])
+        loss = tfsampled.nn.sampled_softmax_loss(
+            weights, biases, labels, inputs, 2, CLASSES, 2, values
+        )
+    gradients = tape.gradient(loss, [weights, inputs])
+    true = inputs.numpy().astype(float) @ weights.numpy()[3:5].astype(float).T
+    true += biases.numpy()[3:5].astype(float)
+    truth = np.logaddexp(*(true + np.log(2)).T) - (true + np.log(2)).mean(axis=1)
+    eps = EPS[dtype]
+    scale = max(np.abs(true).max(), 1.0)
+    assert np.all(np.abs(tf.cast(loss, tf.float64) - truth) <= 4 * eps * scale)
+    assert all(np.all(np.isfinite(tf.convert_to_tensor(g))) for g in gradients)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_without_biases_is_with_biases_of_zero(loss):
+    loss = getattr(tfsampled.nn, loss)
+    weights, _, labels, inputs = example()
+    values = tf.random.uniform_candidate_sampler(labels, 1, SAMPLED, True, CLASSES)
+    common = (labels, inputs, SAMPLED, CLASSES, 1, values)
+    np.testing.assert_array_equal(
+        loss(weights, None, *common), loss(weights, tf.zeros([CLASSES]), *common)
+    )
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_lists_and_tuples(loss):
+    loss = getattr(tfsampled.nn, loss)
+    weights, biases, labels, inputs = example()
+    values = tf.random.uniform_candidate_sampler(labels, 1, SAMPLED, True, CLASSES)
+    expected = loss(weights, biases, labels, inputs, SAMPLED, CLASSES, 1, values)
+    shards = (weights[:25], weights[25:])
+    cases = [
+        (shards, biases, labels, inputs),
+        (list(shards), (biases[:25], biases[25:]), labels, inputs),
+        (weights, biases, labels.numpy().tolist(), inputs.numpy().tolist()),
+    ]
+    for case in cases:
+        np.testing.assert_array_equal(
+            loss(*case, SAMPLED, CLASSES, 1, values), expected
+        )
+
+
+def test_one_trace_serves_every_batch():
+    weights, biases, labels, inputs = example()
+    traces = []
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 1], tf.int64),
+            tf.TensorSpec([None, DIM], tf.float32),
+        ]
+    )
+    def step(labels, inputs):
+        traces.append(1)
+        loss = tfsampled.nn.sampled_softmax_loss(
+            weights, biases, labels, inputs, SAMPLED, CLASSES
+        )
+        assert loss.shape.as_list() == [None]
+        return loss
+
+    for batch in (0, 1, BATCH):
+        assert step(labels[:batch], inputs[:batch]).shape == [batch]
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("mirror", [tf, tfsampled], ids=["tensorflow", "tfsampled"])
+def test_name_scopes_in_a_graph(mirror):
+    with tf.Graph().as_default() as graph:
+        scopes = []
+        for name in ("head", "head", None, "outer/head/"):
+            before = len(graph.get_operations())
+            mirror.nn.nce_loss(*example(), SAMPLED, CLASSES, name=name)
+            made = [op.name for op in graph.get_operations()[before:]]
+            scopes += [
+                scope
+                for scope in ("head/", "head_1/", "compute_sampled_logits/", "outer/")
+                if any(op.startswith(scope) and "Sampler" in op for op in made)
+            ]
+    assert scopes == ["head/", "head_1/", "compute_sampled_logits/", "outer/"]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_differentiable_twice(loss):
+    """The gradient's gradient against a central difference of the gradient."""
+    loss = getattr(tfsampled.nn, loss)
+    weights, biases, labels, inputs = example(dtype=tf.float64)
+    values = tf.random.uniform_candidate_sampler(labels, 1, SAMPLED, True, CLASSES)
+    direction = tf.cast(tf.random.stateless_normal([BATCH, DIM], [9, 9]), tf.float64)
+
+    def slope(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = loss(weights, biases, labels, x, SAMPLED, CLASSES, 1, values)
+        return tf.reduce_sum(tape.gradient(value, x) ** 2)
+
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = slope(inputs)
+    exact = tf.reduce_sum(tape.gradient(value, inputs) * direction)
+    step = 1e-5
+    difference = slope(inputs + step * direction) - slope(inputs - step * direction)
+    np.testing.assert_allclose(exact, difference / (2 * step), rtol=1e-8)
+
+
+def test_seeds_after_the_loss_stay_in_step_with_tensorflow():
+    """TensorFlow's loss takes two seeds of the global sequence: draw and hits."""
+
+    def after(module):
+        tf.random.set_seed(11)
+        loss = module.nn.sampled_softmax_loss(*example(), SAMPLED, CLASSES)
+        return loss.numpy(), tf.random.uniform([3]).numpy()
+
+    (theirs, next_theirs), (ours, next_ours) = after(tf), after(tfsampled)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    np.testing.assert_array_equal(next_ours, next_theirs)
+
+
+def test_a_v1_graph_with_every_v2_behaviour_off():
+    """`tf.compat.v1.disable_v2_behavior()` changes shapes and `==` of tensors."""
+    program = (
+        "import tensorflow as tf, tfsampled\n"
+        "tf.compat.v1.disable_v2_behavior()\n"
+        "x = tf.compat.v1.placeholder(tf.float32, [None, 2])\n"
+        "y = tf.compat.v1.placeholder(tf.int32, [None, 1])\n"
+        "w = tf.compat.v1.get_variable('w', [9, 2],"
+        " partitioner=tf.compat.v1.fixed_size_partitioner(2))\n"
+        "b = tf.compat.v1.get_variable('b', [9])\n"
+        "arguments = dict(num_sampled=3, num_classes=9, partition_strategy='div')\n"
+        "losses = [m.compat.v1.nn.sampled_softmax_loss("
+        "w, b, y, x, seed=1, **arguments) for m in (tf, tfsampled)]\n"
+        "with tf.compat.v1.Session() as session:\n"
+        "    session.run(tf.compat.v1.global_variables_initializer())\n"
+        "    ours = session.run(losses, {x: [[1., 2.]] * 3, y: [[1], [2], [8]]})\n"
+        "assert abs(ours[0] - ours[1]).max() < 1e-6, ours\n"
+        "print('equal')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "equal", done.stderr
