@@ -25,7 +25,7 @@ help:
 $(READY): pyproject.toml setup.cfg
 	@echo "setting up $(VENV) with [$(EXTRAS)] ..."
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
+	@$(RUN) -m pip install -qq --disable-pip-version-check -e ".[$(EXTRAS)]"
 	@touch $@
 
 demo: $(READY)
