@@ -1,0 +1,222 @@
+"""Random words -> tries, one function per distribution.
+
+A distribution is asked for `count` tries from word `first` of a stream on. It
+answers with ids in the order in which TensorFlow's kernel meets them, with a mask of
+those that are tries at all (a rejected word is none), and with the word at which the
+next try starts.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfsampled._core import philox
+from tfsampled._core.exponential import whole_exp
+from tfsampled._core.search import first_above
+
+
+class Tries(NamedTuple):
+    """`ids` [n] int64; `valid` [n] bool or None for all; `next_word` [] int64."""
+
+    ids: tf.Tensor
+    valid: tf.Tensor | None
+    next_word: tf.Tensor | int
+
+
+Draw = Callable[[philox.Stream, "tf.Tensor | int", int], Tries]
+
+
+def log_uniform(range_max):
+    """Tries of `P(v) = log((v + 2) / (v + 1)) / log(range_max + 1)`."""
+    log_range = math.log1p(range_max)
+
+    def draw(source, first, count):
+        pairs = _pairs(source, first, count)
+        upper = tf.bitwise.bitwise_and(pairs[:, 0], tf.constant(0xFFFFF, tf.uint32))
+        # 52 bits: exact in a float64, and so is the scaling by a power of two.
+        bits = tf.cast(upper, tf.float64) * 2.0**32 + tf.cast(pairs[:, 1], tf.float64)
+        ids = whole_exp(bits * (2.0**-52 * log_range), range_max + 1.0) - 1
+        # exp may round up to range_max + 1, which TensorFlow takes for class 0.
+        ids = tf.where(ids < range_max, ids, ids - range_max)
+        return Tries(ids, None, first + 2 * count)
+
+    return draw
+
+
+def uniform(range_max):
+    """Tries of `P(v) = 1 / range_max`."""
+
+    def draw(source, first, count):
+        pairs = tf.cast(_pairs(source, first, count), tf.uint64)
+        number = pairs[:, 0] + pairs[:, 1] * tf.constant(1 << 32, tf.uint64)
+        ids, valid = _modulo(number, range_max, 64)
+        return Tries(ids, valid, first + 2 * count)
+
+    return draw
+
+
+def learned_unigram(running):
+    """Tries of the first class whose running sum of weights exceeds a number.
+
+    Args:
+      running: `[range_max]` int32, the inclusive running sums of the weights.
+    """
+
+    def draw(source, first, count):
+        number = philox.words(source, first, count)
+        total = tf.cast(running[-1], tf.uint32)
+        rejected = _rejected_below(total)
+        position = tf.cast(number % total, tf.int32)
+        # An accepted word stays what it is; a rejected one finds some class, unused.
+        return Tries(
+            tf.cast(first_above(running, position), tf.int64),
+            number >= rejected,
+            first + count,
+        )
+
+    return draw
+
+
+def fixed_unigram(keep, alias):
+    """Tries from a Walker alias table: one word for a float, one for a column.
+
+    Args:
+      keep: `[range_max]` float32, the chance that a column stands for itself.
+      alias: `[range_max]` int32, what it stands for otherwise.
+    """
+    range_max = keep.shape[0]
+
+    def draw(source, first, count):
+        number = philox.words(source, first, 2 * count)
+        column, accepted = _modulo(tf.cast(number, tf.uint64), range_max, 32)
+        if accepted is None:
+            floats, column = number[0::2], column[1::2]
+            valid, used = None, 2 * count
+        else:
+            # A rejected word shifts all that follow by one: find who plays which part.
+            is_float, at = _parts(~accepted)
+            valid = accepted & ~is_float
+            floats = tf.gather(number, at)
+            position = tf.range(1, 2 * count + 1, dtype=tf.int64)
+            used = tf.reduce_max(tf.where(valid, position, 0))
+        chance = tf.cast(
+            tf.bitwise.bitwise_and(floats, tf.constant(0x7FFFFF, tf.uint32)), tf.float32
+        )
+        ids = tf.where(
+            chance * 2.0**-23 < tf.gather(keep, column),
+            column,
+            tf.cast(tf.gather(alias, column), tf.int64),
+        )
+        return Tries(ids, valid, first + used)
+
+    return draw
+
+
+def _pairs(source, first, count):
+    return tf.reshape(philox.words(source, first, 2 * count), [count, 2])
+
+
+def _modulo(number, range_max, bits):
+    """`number` (uint64 of so many bits) brought into the range, and what is kept."""
+    limit = tf.constant(range_max, tf.uint64)
+    if range_max & (range_max - 1) == 0:
+        mask = tf.constant(range_max - 1, tf.uint64)
+        return tf.bitcast(tf.bitwise.bitwise_and(number, mask), tf.int64), None
+    rejected = (2**bits - 1) % range_max + 1
+    ids = tf.bitcast(number % limit, tf.int64)
+    return ids, number >= tf.constant(rejected, tf.uint64)
+
+
+def _rejected_below(total):
+    """How many of the smallest words would favour small numbers; none for 2**b."""
+    power_of_two = tf.equal(tf.bitwise.bitwise_and(total, total - 1), 0)
+    rest = tf.constant(0xFFFFFFFF, tf.uint32) % total + 1
+    return tf.where(power_of_two, tf.constant(0, tf.uint32), rest)
+
+
+def _parts(rejecting):
+    """Which words are floats, and for each word where the latest float stands.
+
+    After a float comes a column, after a column that is kept a float, and after one
+    that is rejected another column. So the latest rejecting word in a column's place
+    would settle the parts - and so does the latest rejecting word in any place: read
+    as a float it is followed by a column as well.
+
+    Args:
+      rejecting: `[n]` bool: words that would be rejected as a column.
+
+    Returns:
+      `[n]` bool, and `[n]` int32 positions.
+    """
+    n = rejecting.shape[0]
+    position = tf.range(n)
+    # The last rejecting word strictly before; -2 stands for the start of the stream,
+    # which a float follows.
+    latest = _running_max(tf.where(rejecting, position, -2))
+    before = tf.concat([[-2], latest[:-1]], axis=0)
+    is_float = tf.equal((position - before) % 2, 0)
+    return is_float, _running_max(tf.where(is_float, position, 0))
+
+
+def _running_max(x):
+    n = x.shape[0]
+    shift = 1
+    while shift < n:
+        x = tf.maximum(x, tf.concat([x[:shift], x[:-shift]], axis=0))
+        shift *= 2
+    return x
+
+
+def expected_distinct(tries, chances, copies):
+    """Mean and deviation of how many distinct classes so many tries find.
+
+    Args:
+      tries: Python int.
+      chances: `[m]` NumPy float64, probabilities of classes.
+      copies: `[m]` NumPy float64, how many classes have each.
+    """
+    seen = -np.expm1(tries * np.log1p(-np.minimum(chances, 1 - 1e-16)))
+    return float(np.sum(copies * seen)), math.sqrt(
+        float(np.sum(copies * seen * (1 - seen)))
+    )
+
+
+def log_uniform_chances(range_max):
+    """Probabilities and multiplicities that stand for the log-uniform classes."""
+    edges = np.unique(
+        np.concatenate(
+            [
+                np.arange(min(range_max, 1024)),
+                np.geomspace(min(range_max, 1024), range_max, 1024).astype(np.int64),
+            ]
+        )
+    ).astype(np.float64)
+    copies = np.diff(edges)
+    return np.diff(np.log1p(edges)) / copies / math.log1p(range_max), copies
+
+
+def first_tries(num_sampled, chances=None, copies=None):
+    """How many tries to draw at once, so that more are rarely needed.
+
+    Never more than about four times `num_sampled`: where that does not suffice, the
+    loop that draws more is the cheaper way.
+    """
+    most = 4 * num_sampled + 64
+    if chances is None:
+        return _multiple_of_four(num_sampled + num_sampled // 4 + 64)
+    low, high = num_sampled, most
+    while low < high:
+        middle = (low + high) // 2
+        mean, deviation = expected_distinct(middle, chances, copies)
+        if mean - 4 * deviation >= num_sampled:
+            high = middle
+        else:
+            low = middle + 1
+    return _multiple_of_four(low)
+
+
+def _multiple_of_four(number):
+    return -(-number // 4) * 4

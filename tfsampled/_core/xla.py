@@ -1,0 +1,72 @@
+"""What TensorFlow knows and has no public name for; the only such imports are here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+try:
+    from tensorflow.python.ops import control_flow_util as _control_flow_util
+except ImportError:  # TensorFlow has moved it: tests/test_xla.py tells.
+    _control_flow_util = None
+try:
+    from tensorflow.python.ops.resource_variable_ops import (
+        ResourceVariable as _ResourceVariable,
+    )
+except ImportError:
+    _ResourceVariable = None
+
+
+def tracing_for_xla() -> bool:
+    """True while a `tf.function(jit_compile=True)` (or a TPU replica) is traced.
+
+    It is also true inside such a function's loops and branches, and in a plain
+    `tf.function` that is traced for the first time from inside it. A plain
+    `tf.function` that was traced before, outside, is not traced again by
+    TensorFlow: it keeps what was chosen then, and XLA refuses it.
+
+    Returns:
+      `False` when executing eagerly.
+    """
+    if tf.executing_eagerly():
+        return False
+    graph = tf.compat.v1.get_default_graph()
+    if hasattr(_control_flow_util, "GraphOrParentsInXlaContext"):
+        return bool(_control_flow_util.GraphOrParentsInXlaContext(graph))
+    return _walk_for_xla_context(graph)
+
+
+def _walk_for_xla_context(graph: Any) -> bool:
+    """The same question, asked of the graphs themselves."""
+    while graph is not None:
+        context = graph._get_control_flow_context()
+        while context is not None:
+            if context.IsXLAContext():
+                return True
+            context = context.outer_context
+        graph = getattr(graph, "outer_graph", None)
+    return False
+
+
+def variable_outside(initial_value: Any, dtype: tf.DType, name: str) -> tf.Variable:
+    """A variable made while a function is traced, and not by that function.
+
+    `tf.function` refuses every `tf.Variable` after its first trace, in
+    `tf.init_scope` too; the class behind `tf.Variable` it does not see.
+
+    Args:
+      initial_value: A NumPy array or number.
+      dtype: Of the variable.
+      name: Of the variable.
+    """
+    with tf.init_scope():
+        if _ResourceVariable is None:
+            return tf.Variable(
+                initial_value,
+                dtype=dtype,
+                trainable=False,
+                name=name,
+                experimental_enable_variable_lifting=False,
+            )
+        return _ResourceVariable(initial_value, dtype=dtype, trainable=False, name=name)
