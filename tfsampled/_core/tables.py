@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfsampled._core import partition
+from tfsampled._core.xla import tracing_for_xla
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,20 +54,37 @@ class Table:
 
     def rows(self, ids: tf.Tensor) -> tf.Tensor:
         """The rows of `ids` (`int64`, `[n]`), as `[n, ...]` in the order of `ids`."""
-        if len(self.shards) == 1:
-            return tf.gather(self.shards[0], ids)
         count = len(self.shards)
+        if count == 1:
+            return tf.gather(self.shards[0], ids)
         shard, row = partition.locate(ids, count, self.num_rows(), self.strategy)
-        shard = tf.cast(shard, tf.int32)
-        wanted = tf.dynamic_partition(row, shard, count)
-        places = tf.dynamic_partition(tf.range(tf.size(ids)), shard, count)
-        found = [
-            tf.gather(piece, rows)
-            for piece, rows in zip(self.shards, wanted, strict=True)
-        ]
-        stitched = tf.dynamic_stitch(places, found)
-        stitched.set_shape(ids.shape.concatenate(found[0].shape[1:]))
-        return stitched
+        gathered = _select if tracing_for_xla() else _stitch
+        rows = gathered(self.shards, tf.cast(shard, tf.int32), row)
+        rows.set_shape(ids.shape.concatenate(self.shards[0].shape[1:]))
+        return rows
+
+
+def _stitch(shards: tuple[Any, ...], shard: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+    """Asks each shard for its own rows only, and puts the answers in order."""
+    wanted = tf.dynamic_partition(row, shard, len(shards))
+    places = tf.dynamic_partition(tf.range(tf.size(shard)), shard, len(shards))
+    found = [tf.gather(piece, rows) for piece, rows in zip(shards, wanted, strict=True)]
+    return tf.dynamic_stitch(places, found)
+
+
+def _select(shards: tuple[Any, ...], shard: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+    """Asks each shard for as many rows as there are ids, and keeps those it owns.
+
+    For XLA, whose shapes are static. A shard's gradient holds a zero for row 0 in the
+    place of every id that is not its own.
+    """
+    rows = None
+    for index, piece in enumerate(shards):
+        own = tf.equal(shard, index)
+        found = tf.gather(piece, tf.where(own, row, 0))
+        own = tf.reshape(own, [-1] + [1] * (found.shape.rank - 1))
+        rows = found if rows is None else tf.where(own, found, rows)
+    return rows
 
 
 def _pieces(params: Any) -> list[Any]:
