@@ -1,0 +1,1 @@
+"""A next-token model over a hundred thousand classes, trained with Keras `fit`."""

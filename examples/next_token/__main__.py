@@ -1,0 +1,103 @@
+"""`python -m examples.next_token`: train on source files, with and without sampling."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def _at_least(least: float, kind: type) -> Callable[[str], Any]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if value < least or value != value or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not {least} or more")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse names it where the text is no number
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.next_token",
+        description="Trains a next-token model with a sampled softmax, and the same "
+        "model with a full softmax for as long, and compares them.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--corpus",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="a folder of text (default: the sources of Python's standard library)",
+        default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        metavar="DIR",
+        default=pathlib.Path("demo-output"),
+        help="folder for the plot",
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--minutes",
+        type=_at_least(0.01, float),
+        default=2.5,
+        help="training time of the two models together",
+    )
+    length.add_argument(
+        "--steps",
+        type=_at_least(1, int),
+        metavar="N",
+        help="steps of the sampled model (default: as many as --minutes allows)",
+        default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "--batch-size", type=_at_least(1, int), metavar="N", default=1024, help=" "
+    )
+    parser.add_argument(
+        "--num-sampled",
+        type=_at_least(1, int),
+        metavar="N",
+        default=1024,
+        help="classes drawn in each step",
+    )
+    parser.add_argument(
+        "--seed", type=_at_least(0, int), metavar="N", default=0, help=" "
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    # Read when TensorFlow and Keras are loaded, so before their import.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        from examples.next_token.corpus import CorpusError
+        from examples.next_token.run import run
+    except ModuleNotFoundError as missing:
+        print(f"{missing}: pip install 'tfsampled[cpu,demo]'", file=sys.stderr)
+        return 2
+    try:
+        run(
+            getattr(options, "corpus", None),
+            options.out,
+            options.minutes,
+            getattr(options, "steps", None),
+            options.batch_size,
+            options.num_sampled,
+            options.seed,
+        )
+    except (CorpusError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

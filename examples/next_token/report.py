@@ -1,0 +1,175 @@
+"""What the demo prints and draws."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from rich.table import Table
+from rich.text import Text
+
+from examples.next_token.clock import Curve
+from examples.next_token.corpus import Corpus
+from examples.next_token.windows import Windows
+from tfsampled.models import SampledSoftmaxModel
+
+SAMPLED, FULL = "#1b6ca8", "#c8553d"  # told apart by the colour-blind too
+
+
+def corpus_table(corpus: Corpus) -> Table:
+    """What was read, and what is held out."""
+    held_out = sum(map(len, corpus.valid))
+    rows = {
+        "files read": (
+            corpus.files_read,
+            f"{corpus.files_skipped:,} more are unreadable and skipped; "
+            f"{corpus.files_repeated:,} repeat another and are left out",
+        ),
+        "tokens": (corpus.num_tokens, "words and symbols"),
+        "held out": (
+            held_out,
+            f"tokens in {len(corpus.valid):,} files of their own, for validation",
+        ),
+        "classes": (corpus.num_classes, "every token of the training files"),
+        "unseen": (
+            round(held_out * corpus.unseen),
+            f"held-out tokens ({corpus.unseen:.1%}) are in no training file: no model "
+            "is asked for them, no perplexity counts them",
+        ),
+    }
+    table = Table(title="Corpus", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("how many", justify="right")
+    table.add_column("note")
+    for name, (count, note) in rows.items():
+        table.add_row(name, f"{count:,}", note)
+    return table
+
+
+def speed_table(seconds: dict[str, float]) -> Table:
+    """Milliseconds a step of each model."""
+    table = Table(title="One training step, measured in turn", title_justify="left")
+    table.add_column("model")
+    table.add_column("ms per step", justify="right")
+    table.add_column("ratio", justify="right")
+    fastest = min(seconds.values())
+    for name, value in seconds.items():
+        table.add_row(name, f"{value * 1e3:,.1f}", f"{value / fastest:.1f}x")
+    return table
+
+
+def perplexity_table(rows: list[tuple[str, float, Curve | None]], size: int) -> Table:
+    """The models' exact perplexities; a curve says how long a model was trained."""
+    table = Table(
+        title=f"Exact validation perplexity, {size:,} held-out tokens",
+        title_justify="left",
+    )
+    table.add_column("model")
+    table.add_column("steps", justify="right")
+    table.add_column("seconds of training", justify="right")
+    table.add_column("perplexity", justify="right")
+    for name, perplexity, curve in rows:
+        trained = ("", "")
+        if curve is not None:
+            trained = (f"{curve.steps:,}", f"{curve.seconds[-1]:.0f}")
+        table.add_row(name, *trained, f"{perplexity:,.1f}")
+    return table
+
+
+def unigram_perplexity(counts: np.ndarray, targets: np.ndarray) -> float:
+    """The perplexity of a model that knows only how often training has each class.
+
+    The targets are classes of the training files, so no class needs smoothing.
+    """
+    log_probability = np.log(counts) - np.log(counts.sum())
+    return math.exp(-log_probability[targets].mean())
+
+
+def prediction_table(
+    model: SampledSoftmaxModel,
+    valid: Windows,
+    vocabulary: list[str],
+    count: int = 8,
+    k: int = 5,
+) -> Table:
+    """The likeliest tokens after a few held-out contexts; the true one is green."""
+    where = np.linspace(0, len(valid.positions) - 1, count + 2)[1:-1].astype(np.int64)
+    positions = valid.positions[where]
+    contexts, targets = valid.at(positions)
+    features = model.encoder(contexts)
+    scores, classes = model.head.top_k(features, min(k, len(vocabulary)))
+    # A class's loss is the log of the softmax's denominator less its logit.
+    loss = model.head.exact_loss(features, classes[:, 0])
+    probabilities = np.exp((scores - scores[:, :1] - loss[:, np.newaxis]).numpy())
+    table = Table(
+        title="The likeliest next tokens after held-out text", title_justify="left"
+    )
+    table.add_column("text", justify="right")
+    table.add_column("truth")
+    table.add_column("predictions")
+    for row, position in enumerate(positions):
+        guesses = Text()
+        for index, probability in zip(
+            classes[row].numpy(), probabilities[row], strict=True
+        ):
+            style = "bold green" if index == targets[row] else ""
+            guesses.append(vocabulary[index], style)
+            guesses.append(f" {probability:.0%}  ", "dim")
+        guesses.rstrip()
+        table.add_row(
+            Text(valid.text_before(position, vocabulary)),
+            Text(vocabulary[targets[row]]),
+            guesses,
+        )
+    return table
+
+
+def plot(path: pathlib.Path, curves: list[Curve], unigram: float, title: str) -> None:
+    """Held-out perplexity against seconds of training, as a PNG."""
+    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for curve, colour in zip(curves, (SAMPLED, FULL), strict=True):
+        axes.plot(
+            curve.seconds,
+            curve.perplexity,
+            color=colour,
+            marker="o",
+            markersize=4,
+            linewidth=2,
+            label=f"{curve.name}, {curve.steps:,} steps",
+        )
+        axes.annotate(
+            f"{curve.perplexity[-1]:,.0f}",
+            (curve.seconds[-1], curve.perplexity[-1]),
+            xytext=(8, 0),
+            textcoords="offset points",
+            verticalalignment="center",
+            color=colour,
+            fontweight="bold",
+        )
+    axes.axhline(unigram, color="0.45", linestyle="--", linewidth=1.2)
+    axes.annotate(
+        f"unigram {unigram:,.0f}",
+        (0, unigram),
+        xycoords=("axes fraction", "data"),
+        xytext=(6, 4),
+        textcoords="offset points",
+        color="0.35",
+    )
+    axes.set_yscale("log")
+    axes.set_xlim(0, max(curve.seconds[-1] for curve in curves) * 1.12)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("seconds of training (validation not counted)")
+    axes.set_ylabel("exact validation perplexity")
+    axes.set_title(title, loc="left")
+    axes.grid(which="major", color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.93))
+    figure.savefig(path)

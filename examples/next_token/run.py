@@ -1,0 +1,90 @@
+"""The job: read, measure, train both models, report."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Callable
+
+import keras
+from rich.console import Console
+
+from examples.next_token import clock, report
+from examples.next_token.corpus import CorpusError, load
+from examples.next_token.model import full_model, sampled_model
+from examples.next_token.windows import corpus_windows
+from tfsampled.models import SampledSoftmaxModel
+
+CURVE_SIZE = 2048  # held-out tokens for each point of the curves
+FINAL_SIZE = 8192  # and for the table
+VALID_BATCH = 512
+
+
+def run(
+    corpus_folder: pathlib.Path | None,
+    out: pathlib.Path,
+    minutes: float,
+    steps: int | None,
+    batch_size: int,
+    num_sampled: int,
+    seed: int,
+) -> None:
+    """Trains the sampled model, then the full one for as long, and reports.
+
+    Raises:
+        CorpusError: There is no text to train on.
+        OSError: The folder for the results cannot be written.
+    """
+    console = Console(highlight=False)
+    out.mkdir(parents=True, exist_ok=True)
+    with console.status("reading the corpus"):
+        corpus = load(corpus_folder, seed)
+    console.print(report.corpus_table(corpus))
+    train_windows, valid_windows = corpus_windows(corpus)
+    if not len(valid_windows.positions):
+        raise CorpusError(
+            "no held-out token occurs in the training files, so there is nothing to "
+            "validate on: pass --corpus a folder with more text."
+        )
+    batches = train_windows.training(batch_size, seed)
+    classes, num_sampled = corpus.num_classes, min(num_sampled, corpus.num_classes)
+    makers: dict[str, Callable[[], keras.Model]] = {
+        f"sampled softmax, {num_sampled:,} of {classes:,}": lambda: sampled_model(
+            classes, num_sampled, seed
+        ),
+        "full softmax": lambda: full_model(classes, seed),
+    }
+    with console.status("measuring a step of each model"):
+        models = {name: make() for name, make in makers.items()}
+        per_step = clock.step_times(models, batches)
+        del models
+    console.print(report.speed_table(per_step))
+
+    seconds = math.inf if steps else minutes * 60 / len(makers)
+    curve_set = valid_windows.sample(CURVE_SIZE)
+    x, y = valid_windows.sample(FINAL_SIZE)
+    unigram = report.unigram_perplexity(corpus.counts, y)
+    rows: list[tuple[str, float, clock.Curve | None]] = [("unigram", unigram, None)]
+    curves: list[clock.Curve] = []
+    tables = []
+    for name, make in makers.items():
+        console.rule(f"training: {name}", align="left")
+        model = make()
+        planned = steps if steps and not curves else round(seconds / per_step[name])
+        curve = clock.train(
+            model, name, batches, curve_set, max(1, planned), seconds, VALID_BATCH
+        )
+        seconds = curve.seconds[-1]  # as long as the first took, the next may take
+        curves.append(curve)
+        loss = model.evaluate(x, y, batch_size=VALID_BATCH, verbose=0)
+        rows.append((name, math.exp(loss), curve))
+        if isinstance(model, SampledSoftmaxModel):
+            vocabulary = corpus.vocabulary
+            tables.append(report.prediction_table(model, valid_windows, vocabulary))
+    console.rule("results", align="left")
+    for table in [*tables, report.perplexity_table(rows, len(y))]:
+        console.print(table)
+    path = out / "perplexity.png"
+    title = f"Next token, {classes:,} classes, batches of {batch_size:,}"
+    report.plot(path, curves, unigram, title)
+    console.print(f"plot saved to {path}", soft_wrap=True)
