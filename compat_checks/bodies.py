@@ -12,7 +12,7 @@ from compat_checks.modes import Body, Feed
 from compat_checks.problem import Problem
 
 Subject = Callable[[str], Callable[..., Any]]
-"""A library under test: the public function at a path such as "compat.v1.nn.nce_loss"."""
+"""A library under test: path, such as "compat.v1.nn.nce_loss", -> function."""
 
 
 def arguments(case: Case, tables: dict[str, Any], feed: Feed) -> dict[str, Any]:
@@ -45,7 +45,10 @@ def loss_body(subject: Subject, case: Case, problem: Problem) -> Body:
     def body(tables: dict[str, Any], feed: Feed) -> dict[str, Any]:
         sources = {"inputs": feed["inputs"]}
         directions = [feed["direction"]]
-        along = {"weights": problem.weight_directions, "biases": problem.bias_directions}
+        along = {
+            "weights": problem.weight_directions,
+            "biases": problem.bias_directions,
+        }
         for name, arrays in along.items():
             for shard, source in enumerate(tables[name][1]):
                 sources[f"{name}[{shard}]"] = source
@@ -93,7 +96,8 @@ def sampler_body(case: Case) -> Body:
         classes = tf.cast(feed["labels"], tf.int64)
         for _ in range(case.before):
             draw(classes)
-        return dict(zip(("ids", "true_count", "sampled_count"), draw(classes)))
+        names = ("ids", "true_count", "sampled_count")
+        return dict(zip(names, draw(classes), strict=True))
 
     return body
 
@@ -119,17 +123,19 @@ class _Tape:
     def gradient(self, target: Any, upstream: Any) -> dict[str, Any]:
         sources = list(self.sources.values())
         if self.in_graph:
-            got = tf.gradients(target, sources, None if upstream is None else [upstream])
+            got = tf.gradients(
+                target, sources, None if upstream is None else [upstream]
+            )
         else:
             assert self.tape is not None
             got = self.tape.gradient(target, sources, output_gradients=upstream)
-        return dict(zip(self.sources, got))
+        return dict(zip(self.sources, got, strict=True))
 
 
 def _along(gradients: Any, directions: list[tf.Tensor]) -> tf.Tensor:
     """<gradient, direction>, summed over the sources."""
     parts = []
-    for gradient, direction in zip(gradients, directions):
+    for gradient, direction in zip(gradients, directions, strict=True):
         if isinstance(gradient, tf.IndexedSlices):
             direction = tf.gather(direction, gradient.indices)
             gradient = gradient.values

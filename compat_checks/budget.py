@@ -60,7 +60,7 @@ class Verdict:
 
     @property
     def proves(self) -> bool:
-        """The truth describes what TensorFlow computes (or TensorFlow computes none)."""
+        """TensorFlow itself is near the truth, where it gives a number."""
         return _finite(self.reference_max) <= TRUTH_ULPS
 
     @property
@@ -93,10 +93,11 @@ def judge(
 
     Args:
       array: its name, for the report.
-      ours, reference: computed arrays of the truth's shape.
+      ours: our array, of the truth's shape.
+      reference: TensorFlow's.
       truth: value, scale and rounding.
-      dtype, reference_dtype: of our result and of TensorFlow's; added-up slices
-        come in a wider one.
+      dtype: of our result; added-up slices come in a wider one.
+      reference_dtype: of TensorFlow's result.
       inputs_dtype: what the logits are computed in, where the tables are wider.
     """
     ours_errors = errors(ours, truth, dtype, inputs_dtype)
@@ -119,9 +120,13 @@ def errors(
         off = abs(computed.astype(truth.value.dtype) - truth.value)
         if info.bits < 32:
             rounding = float(info.eps) * truth.rounding
-            off = np.maximum(off - HALF_ULPS * rounding - float(info.smallest_subnormal), 0)
+            off = np.maximum(
+                off - HALF_ULPS * rounding - float(info.smallest_subnormal), 0
+            )
         floor = float(arithmetic.smallest_normal)  # below it, results may be flushed
-        ulps = np.maximum(off - floor, 0) / (float(arithmetic.eps) * truth.scale + floor)
+        ulps = np.maximum(off - floor, 0) / (
+            float(arithmetic.eps) * truth.scale + floor
+        )
     return np.where(np.isnan(ulps), np.inf, ulps).astype(np.float64)
 
 

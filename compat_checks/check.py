@@ -172,7 +172,7 @@ def _promoted(problem: Problem, entering: list[Sampled], dtype: str) -> Problem:
             direction=call.direction.astype(to),
             sampled=sampled.astype(dtype),
         )
-        for call, sampled in zip(problem.calls, entering)
+        for call, sampled in zip(problem.calls, entering, strict=True)
     ]
     return Problem(
         tables(problem.weights),
@@ -224,7 +224,7 @@ def _compare_array(
         if not np.array_equal(mine, theirs):
             result.differences.append(f"{label} has rows {mine}, TensorFlow {theirs}")
     dense = _densified(ours, array), _densified(reference, array)
-    for who, value in zip(("", "TensorFlow's "), dense):
+    for who, value in zip(("", "TensorFlow's "), dense, strict=True):
         if value.shape != array.value.shape:
             result.differences.append(
                 f"{who}{label} has shape {value.shape}, expected {array.value.shape}"

@@ -51,6 +51,12 @@ def run(case: Case, problem: Problem, body: Body) -> Outcome:
     return runner(case, problem, body)
 
 
+def _fresh_seeds(case: Case) -> None:
+    """Seeds as new, where ids are drawn: every kernel has to be built again for it."""
+    if case.sampler is None:
+        tf.random.set_seed(case.global_seed)
+
+
 def _held(case: Case, problem: Problem) -> dict[str, Held]:
     bias_holder = case.holder
     if case.holder in ("sharded", "partitioned") and not case.bias_shards:
@@ -101,7 +107,7 @@ def _facts(out: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _run_eager(case: Case, problem: Problem, body: Body) -> Outcome:
     held = _held(case, problem)
-    tf.random.set_seed(case.global_seed)
+    _fresh_seeds(case)
     fed = {name: [tf.constant(a) for a in table.fed] for name, table in held.items()}
     results, facts = [], None
     for call in problem.calls:
@@ -136,7 +142,7 @@ def _specs(case: Case, problem: Problem) -> dict[str, tf.TensorSpec]:
 
 def _run_function(case: Case, problem: Problem, body: Body) -> Outcome:
     held = _held(case, problem)
-    tf.random.set_seed(case.global_seed)
+    _fresh_seeds(case)
     tables = {
         name: [tf.TensorSpec(a.shape, tf.as_dtype(a.dtype)) for a in table.fed]
         for name, table in held.items()
@@ -163,7 +169,10 @@ def _run_graph(case: Case, problem: Problem, body: Body) -> Outcome:
         tf.compat.v1.set_random_seed(case.global_seed)
         held = _held(case, problem)
         fed = {
-            name: [tf.compat.v1.placeholder(tf.as_dtype(a.dtype), a.shape) for a in table.fed]
+            name: [
+                tf.compat.v1.placeholder(tf.as_dtype(a.dtype), a.shape)
+                for a in table.fed
+            ]
             for name, table in held.items()
         }
         feed = {
@@ -175,7 +184,7 @@ def _run_graph(case: Case, problem: Problem, body: Body) -> Outcome:
         tables = {
             placeholder: array
             for name, table in held.items()
-            for placeholder, array in zip(fed[name], table.fed)
+            for placeholder, array in zip(fed[name], table.fed, strict=True)
         }
         config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
         results = []
@@ -193,7 +202,9 @@ def _scopes(case: Case, graph: tf.Graph) -> tuple[str, ...]:
     """Outermost name scopes that the case's own `name` opened in `graph`."""
     if case.scope is None:
         return ()
-    outermost = {op.name.split("/")[0] for op in graph.get_operations() if "/" in op.name}
+    outermost = {
+        op.name.split("/")[0] for op in graph.get_operations() if "/" in op.name
+    }
     return tuple(sorted(name for name in outermost if name.startswith(case.scope)))
 
 

@@ -37,6 +37,8 @@ SPOILS: dict[str, Callable[[Arguments], Arguments]] = {
     "partition_strategy": _with(lambda k: {"partition_strategy": "block"}),
     "two sampled_values": _with(lambda k: {"sampled_values": k["sampled_values"][:2]}),
     "sampled ids too few": _with(
-        lambda k: {"sampled_values": (k["sampled_values"][0][1:], *k["sampled_values"][1:])}
+        lambda k: {
+            "sampled_values": (k["sampled_values"][0][1:], *k["sampled_values"][1:])
+        }
     ),
 }

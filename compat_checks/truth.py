@@ -68,9 +68,7 @@ class Table:
         shard = np.where(
             ids < cut, ids // (short + 1), longer + (ids - cut) // max(short, 1)
         )
-        first = np.where(
-            ids < cut, shard * (short + 1), cut + (shard - longer) * short
-        )
+        first = np.where(ids < cut, shard * (short + 1), cut + (shard - longer) * short)
         return self.starts[shard] + ids - first
 
     def cut(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -188,7 +186,9 @@ class Truth:
             part = np.maximum(logits, 0) - logits * z + np.log1p(np.exp(-abs(logits)))
             return np.where(self.kept, part, 0)
         top = np.where(self.kept, logits, -np.inf).max(1, keepdims=True)
-        rest = np.log(np.where(self.kept, np.exp(logits - top), 0).sum(1, keepdims=True))
+        rest = np.log(
+            np.where(self.kept, np.exp(logits - top), 0).sum(1, keepdims=True)
+        )
         return self.target * (rest + top - logits)
 
     # Backward: dloss/dlogits handed down to the tables and the inputs.
@@ -196,7 +196,7 @@ class Truth:
     def _hand_down(
         self, slope: np.ndarray, x: np.ndarray, w_rows: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """slope [B, J] -> gradients of inputs and tables, whole."""
+        """Slope [B, J] -> gradients of inputs and tables, whole."""
         weights = np.zeros((self.weight_table.starts[-1], x.shape[1]), slope.dtype)
         biases = np.zeros(self.bias_table.starts[-1], slope.dtype)
         np.add.at(weights, self.weight_places, slope[:, :, None] * x[:, None, :])
@@ -245,7 +245,8 @@ class Truth:
     def _second(
         self, point: tuple[np.ndarray, ...], direction: tuple[np.ndarray, ...]
     ) -> None:
-        moved = [at + 1j * STEP * along for at, along in zip(point, direction)]
+        pairs = zip(point, direction, strict=True)
+        moved = [at + 1j * STEP * along for at, along in pairs]
         values = {
             name: value.imag / STEP for name, value in self._gradients(*moved).items()
         }
@@ -272,13 +273,16 @@ class Truth:
         if self.shared_inputs:  # one row of inputs served the whole batch
             for kind in (values, scales, pieces):
                 kind["inputs"] = kind["inputs"].sum(0, keepdims=True)
-        self._add(prefix + "inputs", values["inputs"], scales["inputs"], pieces["inputs"])
+        self._add(
+            prefix + "inputs", values["inputs"], scales["inputs"], pieces["inputs"]
+        )
         tables: list[tuple[str, Callable[[np.ndarray], list[np.ndarray]]]] = [
             ("weights", self.weight_table.cut),
             ("biases", self.bias_table.cut),
         ]
         for name, cut in tables:
-            parts = zip(cut(values[name]), cut(scales[name]), cut(pieces[name]))
+            shards = (cut(array[name]) for array in (values, scales, pieces))
+            parts = zip(*shards, strict=True)
             for shard, (value, scale, piece) in enumerate(parts):
                 self._add(f"{prefix}{name}[{shard}]", value, scale, piece)
 

@@ -1,0 +1,104 @@
+"""What is kept of a run: a dict that `--json` writes and the HTML page reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from compat_checks import budget
+from compat_checks.check import Result
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All results on one device."""
+
+    device: str
+    results: list[Result]
+
+    @property
+    def seconds(self) -> float:
+        return sum(result.seconds for result in self.results)
+
+
+def cpu_name() -> str:
+    """The processor as the system names it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def device_name(device: str) -> str:
+    """The model of a device."""
+    if device.startswith("CPU"):
+        return cpu_name()
+    physical = tf.config.list_physical_devices("GPU")[0]
+    details = tf.config.experimental.get_device_details(physical)
+    return str(details.get("device_name", device))
+
+
+def as_dict(runs: list[Run]) -> dict[str, Any]:
+    """Versions, rule, and per device every case with the errors of its arrays."""
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "system": platform.platform(),
+        },
+        "cpu": cpu_name(),
+        "rule": {"max_ulps": budget.MAX_ULPS, "rms_ulps": budget.RMS_ULPS},
+        "runs": [
+            {
+                "device": run.device,
+                "name": device_name(run.device),
+                "seconds": round(run.seconds, 1),
+                "cases": [_case(result) for result in run.results],
+            }
+            for run in runs
+        ],
+    }
+
+
+def _case(result: Result) -> dict[str, Any]:
+    return {
+        "name": result.case.name,
+        "family": result.case.family,
+        "mode": result.case.mode,
+        "passed": result.passed,
+        "seconds": round(result.seconds, 3),
+        "relative": result.relative,
+        "reasons": result.reasons(),
+        "arrays": [
+            {
+                "array": verdict.array,
+                "ours": _number(verdict.ours_max),
+                "ours_rms": _number(verdict.ours_rms),
+                "tensorflow": _number(verdict.reference_max),
+                "tensorflow_rms": _number(verdict.reference_rms),
+                "allowed": _number(verdict.allowed_max),
+            }
+            for verdict in result.verdicts
+        ],
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no infinity: None."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def write(path: Path, written: dict[str, Any]) -> None:
+    path.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,90 @@
+"""The progress display and the table in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import TimeElapsedColumn as Elapsed
+from rich.table import Table
+
+from compat_checks.case import MODES, Case
+from compat_checks.check import Checker, Result
+from compat_checks.record import Run, device_name
+
+SHOWN = 20
+
+
+def run_with_progress(
+    console: Console, checker: Checker, cases: list[Case]
+) -> list[Result]:
+    """Checks `cases` one after the other under a progress bar."""
+    columns = (
+        TextColumn("{task.fields[device]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Elapsed(),
+        TextColumn("{task.fields[failed]} failed  {task.description}"),
+    )
+    results = []
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(cases), device=checker.device, failed=0)
+        for case in cases:
+            progress.update(task, description=case.name)
+            results.append(checker.check(case))
+            failed = sum(not result.passed for result in results)
+            progress.update(task, advance=1, failed=failed)
+    return results
+
+
+def show(console: Console, run: Run) -> None:
+    """Families by modes, the worst errors, and the first differences in words."""
+    console.print(table(run))
+    failed = [result for result in run.results if not result.passed]
+    for result in failed[:SHOWN]:
+        console.print(f"[red]✗[/] {result.case.name}", highlight=False)
+        for reason in result.reasons():
+            console.print(f"    {reason}", markup=False, highlight=False)
+    if len(failed) > SHOWN:
+        console.print(f"... and {len(failed) - SHOWN} more")
+    total = len(run.results)
+    line = f"{total - len(failed)} of {total} equal on {run.device}"
+    colour = "red" if failed else "green"
+    console.print(f"[bold {colour}]{line}[/] ({run.seconds:.0f} s)", highlight=False)
+
+
+def table(run: Run) -> Table:
+    """One row a family: passed/all per mode, largest errors in ulp."""
+    out = Table(title=f"{run.device}: {device_name(run.device)}")
+    out.add_column("family")
+    for mode in MODES:
+        out.add_column(mode.replace("_", " "), justify="right")
+    for heading in ("ours, ulp", "TensorFlow, ulp", "seconds"):
+        out.add_column(heading, justify="right")
+    families = dict.fromkeys(result.case.family for result in run.results)
+    for family in families:
+        mine = [result for result in run.results if result.case.family == family]
+        by_mode = [[r for r in mine if r.case.mode == mode] for mode in MODES]
+        verdicts = [verdict for result in mine for verdict in result.verdicts]
+        out.add_row(
+            family,
+            *(_passed(results) for results in by_mode),
+            _largest(verdict.ours_max for verdict in verdicts),
+            _largest(verdict.reference_max for verdict in verdicts),
+            f"{sum(result.seconds for result in mine):.1f}",
+        )
+    return out
+
+
+def _passed(results: list[Result]) -> str:
+    if not results:
+        return ""
+    passed = sum(result.passed for result in results)
+    colour = "green" if passed == len(results) else "red"
+    return f"[{colour}]{passed}/{len(results)}[/]"
+
+
+def _largest(errors: Iterable[float]) -> str:
+    largest = max(errors, default=None)
+    return "" if largest is None else f"{largest:.2f}" if largest < 1e4 else "far off"

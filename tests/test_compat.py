@@ -1,0 +1,55 @@
+"""The cases of compat_checks, one test each, and more of them drawn."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tfsampled
+from compat_checks.cases import BY_NAME, CASES, FAMILIES, select
+from compat_checks.check import Checker, subject_of
+from compat_checks.random_cases import random_case
+
+CHECKER = Checker(subject_of(tfsampled))
+QUICK = ("errors", "signatures")
+EVERY = 5
+
+
+def parameters():
+    """Each fifth case in the default run, with whole families that are quick."""
+    for number, case in enumerate(CASES):
+        default = case.family in QUICK or number % EVERY == 0
+        marks = () if default else pytest.mark.slow
+        yield pytest.param(case, id=case.name, marks=marks)
+
+
+@pytest.mark.parametrize("case", parameters())
+def test_equal(case):
+    result = CHECKER.check(case)
+    assert result.passed, "\n".join(result.reasons())
+
+
+@settings(max_examples=10, deadline=None, derandomize=True, database=None)
+@given(st.integers(1000, 2**31))
+def test_random_configurations(seed):
+    case = random_case(seed)
+    result = CHECKER.check(case)
+    assert result.passed, "\n".join([repr(case), *result.reasons()])
+
+
+@pytest.mark.slow
+def test_120_random_configurations_within_2e_5_of_tensorflow():
+    cases = select("random/")
+    assert len(cases) == 120
+    assert max(CHECKER.check(case).relative for case in cases) <= 2e-5
+
+
+def test_the_list_is_one_of_hundreds_with_names_of_their_own():
+    assert len(CASES) == len(BY_NAME) >= 800
+    assert len({case.family for case in CASES}) == len(FAMILIES)
+
+
+def test_every_loss_case_of_the_list_draws_its_own_numbers():
+    first = CHECKER.check(BY_NAME["random/0"])
+    second = CHECKER.check(BY_NAME["random/0"])
+    assert [v.ours_max for v in first.verdicts] == [v.ours_max for v in second.verdicts]
+    assert first.verdicts
