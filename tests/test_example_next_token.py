@@ -1,5 +1,6 @@
 """The demo on a corpus of a few files: what it reads, what it reports, how it fails."""
 
+import os
 import subprocess
 import sys
 
@@ -50,6 +51,12 @@ def test_the_corpus_counts_what_it_reads(folder):
     # Six words, the full stop, and 39 tokens that are in one training file only.
     assert corpus.num_classes == 7 + 39
     assert corpus.unseen == pytest.approx(1 / 62)
+
+
+def test_what_is_no_file_or_cannot_be_opened_is_skipped(folder):
+    os.mkfifo(folder / "pipe")
+    (folder / "dangling").symlink_to(folder / "nowhere")
+    assert load(folder).files_skipped == 4
 
 
 def test_classes_are_ordered_by_frequency_in_training(folder):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -61,8 +60,8 @@ class Stopwatch(keras.callbacks.Callback):
 
 def step_times(
     models: dict[str, keras.Model], batches: tf.data.Dataset, rounds: int = 3
-) -> dict[str, float]:
-    """Median seconds of a training step of each model, measured in turn.
+) -> dict[str, list[float]]:
+    """Seconds of training steps of each model, measured in turn.
 
     In turn, so that what else the machine does falls on all of them alike. The first
     step of a model, in which it is traced, is left out.
@@ -78,7 +77,7 @@ def step_times(
                 start = time.perf_counter()
                 model.train_on_batch(x, y)
                 times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
 
 
 def train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 import pathlib
 import re
 import sysconfig
@@ -53,18 +54,27 @@ def source_files(folder: pathlib.Path | None) -> list[pathlib.Path]:
     if folder is not None:
         if not folder.is_dir():
             raise CorpusError(f"{folder} is not a folder: pass one that holds text.")
-        return sorted(path for path in folder.rglob("*") if path.is_file())
+        return _files(folder)
     library = pathlib.Path(sysconfig.get_path("stdlib"))
-    return sorted(
+    return [
         path
-        for path in library.rglob("*.py")
-        if not {"site-packages", "dist-packages"} & set(path.parts)
+        for path in _files(library)
+        if path.suffix == ".py"
+        and not {"site-packages", "dist-packages"} & set(path.parts)
+    ]
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(
+        pathlib.Path(root, name) for root, _, names in os.walk(folder) for name in names
     )
 
 
 def read_text(path: pathlib.Path) -> str | None:
     """The file's text, or None where it cannot be read as UTF-8 text."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None

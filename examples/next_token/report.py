@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import statistics
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -50,12 +51,13 @@ def corpus_table(corpus: Corpus) -> Table:
     return table
 
 
-def speed_table(seconds: dict[str, float]) -> Table:
-    """Milliseconds a step of each model."""
+def speed_table(times: dict[str, list[float]]) -> Table:
+    """The median milliseconds of a step of each model."""
     table = Table(title="One training step, measured in turn", title_justify="left")
     table.add_column("model")
     table.add_column("ms per step", justify="right")
     table.add_column("ratio", justify="right")
+    seconds = {name: statistics.median(values) for name, values in times.items()}
     fastest = min(seconds.values())
     for name, value in seconds.items():
         table.add_row(name, f"{value * 1e3:,.1f}", f"{value / fastest:.1f}x")

@@ -56,9 +56,9 @@ def run(
     }
     with console.status("measuring a step of each model"):
         models = {name: make() for name, make in makers.items()}
-        per_step = clock.step_times(models, batches)
+        step_times = clock.step_times(models, batches)
         del models
-    console.print(report.speed_table(per_step))
+    console.print(report.speed_table(step_times))
 
     seconds = math.inf if steps else minutes * 60 / len(makers)
     curve_set = valid_windows.sample(CURVE_SIZE)
@@ -70,9 +70,12 @@ def run(
     for name, make in makers.items():
         console.rule(f"training: {name}", align="left")
         model = make()
-        planned = steps if steps and not curves else round(seconds / per_step[name])
+        # By the fastest step, so that the time runs out before the steps do.
+        planned = steps
+        if planned is None or curves:
+            planned = math.ceil(seconds / min(step_times[name]))
         curve = clock.train(
-            model, name, batches, curve_set, max(1, planned), seconds, VALID_BATCH
+            model, name, batches, curve_set, planned, seconds, VALID_BATCH
         )
         seconds = curve.seconds[-1]  # as long as the first took, the next may take
         curves.append(curve)
