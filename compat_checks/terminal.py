@@ -13,7 +13,8 @@ from compat_checks.case import MODES, Case
 from compat_checks.check import Checker, Result
 from compat_checks.record import Run, device_name
 
-SHOWN = 20
+SHOWN = 20  # cases in words; the record and the page have them all
+REASONS = 4
 
 
 def run_with_progress(
@@ -44,8 +45,11 @@ def show(console: Console, run: Run) -> None:
     failed = [result for result in run.results if not result.passed]
     for result in failed[:SHOWN]:
         console.print(f"[red]✗[/] {result.case.name}", highlight=False)
-        for reason in result.reasons():
+        reasons = result.reasons()
+        for reason in reasons[:REASONS]:
             console.print(f"    {reason}", markup=False, highlight=False)
+        if len(reasons) > REASONS:
+            console.print(f"    ... and {len(reasons) - REASONS} more")
     if len(failed) > SHOWN:
         console.print(f"... and {len(failed) - SHOWN} more")
     total = len(run.results)

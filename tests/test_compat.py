@@ -22,7 +22,7 @@ def parameters():
         yield pytest.param(case, id=case.name, marks=marks)
 
 
-@pytest.mark.parametrize("case", parameters())
+@pytest.mark.parametrize("case", list(parameters()))
 def test_equal(case):
     result = CHECKER.check(case)
     assert result.passed, "\n".join(result.reasons())
