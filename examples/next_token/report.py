@@ -9,7 +9,7 @@ import statistics
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rich.table import Table
 from rich.text import Text
 
@@ -64,8 +64,8 @@ def speed_table(times: dict[str, list[float]]) -> Table:
     return table
 
 
-def perplexity_table(rows: list[tuple[str, float, Curve | None]], size: int) -> Table:
-    """The models' exact perplexities; a curve says how long a model was trained."""
+def perplexity_table(unigram: float, curves: list[Curve], size: int) -> Table:
+    """The models' exact perplexities at the end, and what they took."""
     table = Table(
         title=f"Exact validation perplexity, {size:,} held-out tokens",
         title_justify="left",
@@ -74,11 +74,14 @@ def perplexity_table(rows: list[tuple[str, float, Curve | None]], size: int) -> 
     table.add_column("steps", justify="right")
     table.add_column("seconds of training", justify="right")
     table.add_column("perplexity", justify="right")
-    for name, perplexity, curve in rows:
-        trained = ("", "")
-        if curve is not None:
-            trained = (f"{curve.steps:,}", f"{curve.seconds[-1]:.0f}")
-        table.add_row(name, *trained, f"{perplexity:,.1f}")
+    table.add_row("unigram", "", "", f"{unigram:,.1f}")
+    for curve in curves:
+        table.add_row(
+            curve.name,
+            f"{curve.steps:,}",
+            f"{curve.seconds[-1]:.0f}",
+            f"{curve.perplexity[-1]:,.1f}",
+        )
     return table
 
 
@@ -165,6 +168,7 @@ def plot(path: pathlib.Path, curves: list[Curve], unigram: float, title: str) ->
     )
     axes.set_yscale("log")
     axes.set_xlim(0, max(curve.seconds[-1] for curve in curves) * 1.12)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("seconds of training (validation not counted)")

@@ -15,8 +15,7 @@ from examples.next_token.model import full_model, sampled_model
 from examples.next_token.windows import corpus_windows
 from tfsampled.models import SampledSoftmaxModel
 
-CURVE_SIZE = 2048  # held-out tokens for each point of the curves
-FINAL_SIZE = 8192  # and for the table
+VALID_SIZE = 4096  # held-out tokens for every perplexity
 VALID_BATCH = 512
 
 
@@ -61,10 +60,8 @@ def run(
     console.print(report.speed_table(step_times))
 
     seconds = math.inf if steps else minutes * 60 / len(makers)
-    curve_set = valid_windows.sample(CURVE_SIZE)
-    x, y = valid_windows.sample(FINAL_SIZE)
-    unigram = report.unigram_perplexity(corpus.counts, y)
-    rows: list[tuple[str, float, clock.Curve | None]] = [("unigram", unigram, None)]
+    valid = valid_windows.sample(VALID_SIZE)
+    unigram = report.unigram_perplexity(corpus.counts, valid[1])
     curves: list[clock.Curve] = []
     tables = []
     for name, make in makers.items():
@@ -74,18 +71,14 @@ def run(
         planned = steps
         if planned is None or curves:
             planned = math.ceil(seconds / min(step_times[name]))
-        curve = clock.train(
-            model, name, batches, curve_set, planned, seconds, VALID_BATCH
-        )
+        curve = clock.train(model, name, batches, valid, planned, seconds, VALID_BATCH)
         seconds = curve.seconds[-1]  # as long as the first took, the next may take
         curves.append(curve)
-        loss = model.evaluate(x, y, batch_size=VALID_BATCH, verbose=0)
-        rows.append((name, math.exp(loss), curve))
         if isinstance(model, SampledSoftmaxModel):
             vocabulary = corpus.vocabulary
             tables.append(report.prediction_table(model, valid_windows, vocabulary))
     console.rule("results", align="left")
-    for table in [*tables, report.perplexity_table(rows, len(y))]:
+    for table in [*tables, report.perplexity_table(unigram, curves, len(valid[1]))]:
         console.print(table)
     path = out / "perplexity.png"
     title = f"Next token, {classes:,} classes, batches of {batch_size:,}"
