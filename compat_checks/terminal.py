@@ -60,11 +60,14 @@ def show(console: Console, run: Run) -> None:
 
 def table(run: Run) -> Table:
     """One row a family: passed/all per mode, largest errors in ulp."""
-    out = Table(title=f"{run.device}: {device_name(run.device)}")
-    out.add_column("family")
+    out = Table(
+        title=f"{run.device}: {device_name(run.device)}",
+        caption="equal/all by mode; largest errors in ulp",
+    )
+    out.add_column("family", no_wrap=True)
     for mode in MODES:
-        out.add_column(mode.replace("_", " "), justify="right")
-    for heading in ("ours, ulp", "TensorFlow, ulp", "seconds"):
+        out.add_column(mode.removeprefix("function_"), justify="right")
+    for heading in ("ours", "TensorFlow", "s"):
         out.add_column(heading, justify="right")
     families = dict.fromkeys(result.case.family for result in run.results)
     for family in families:
