@@ -81,10 +81,10 @@ def alias_table(weights):
     return _TABLES[key]
 
 
-def first_tries(table, num_sampled):
+def first_tries(table, num_sampled, unique):
     """How many tries to draw at once from this table."""
     chances = table.probability.astype(np.float64)
-    return draws.first_tries(num_sampled, chances, np.ones_like(chances))
+    return draws.first_tries(num_sampled, unique, chances, np.ones_like(chances))
 
 
 def _build(weights):

@@ -116,7 +116,7 @@ def log_uniform(
         return _draw(
             ask,
             draws.log_uniform(ask.range_max),
-            _tries("log_uniform", ask.num_sampled, ask.range_max),
+            _tries("log_uniform", ask.num_sampled, ask.unique, ask.range_max),
             lambda ids: counts.log_uniform_probability(ids, ask.range_max),
         )
 
@@ -144,7 +144,7 @@ def uniform(
         return _draw(
             ask,
             draws.uniform(ask.range_max),
-            _tries("uniform", ask.num_sampled, ask.range_max),
+            _tries("uniform", ask.num_sampled, ask.unique, ask.range_max),
             lambda ids: counts.uniform_probability(ids, ask.range_max),
         )
 
@@ -192,7 +192,7 @@ def learned_unigram(
         drawn = _draw(
             ask,
             draws.learned_unigram(running),
-            draws.first_tries(ask.num_sampled),
+            draws.first_tries(ask.num_sampled, ask.unique),
             lambda ids: (
                 tf.cast(counts.gather(ids, weights), tf.float32)
                 / tf.cast(running[-1], tf.float32)
@@ -266,7 +266,7 @@ def fixed_unigram(
         return _draw(
             ask,
             draws.fixed_unigram(keep, other),
-            alias.first_tries(table, ask.num_sampled),
+            alias.first_tries(table, ask.num_sampled, ask.unique),
             lambda ids: counts.gather(ids, probability),
         )
 
@@ -357,9 +357,9 @@ def _draw(
 
 
 @functools.lru_cache(maxsize=64)
-def _tries(distribution: str, num_sampled: int, range_max: int) -> int:
+def _tries(distribution: str, num_sampled: int, unique: bool, range_max: int) -> int:
     if distribution == "uniform":
         chances, copies = np.array([1.0 / range_max]), np.array([float(range_max)])
     else:
         chances, copies = draws.log_uniform_chances(range_max)
-    return draws.first_tries(num_sampled, chances, copies)
+    return draws.first_tries(num_sampled, unique, chances, copies)

@@ -68,3 +68,22 @@ def _by_hashing(ids, valid, index):
     return tf.while_loop(
         lambda _, undecided, __: tf.reduce_any(undecided), one_round, state
     )[2]
+
+
+def places_of(marks, count):
+    """Where the first `count` marks stand.
+
+    Args:
+      marks: `[n]` bool.
+      count: Python int.
+
+    Returns:
+      `[count]` int32, past the end for those that are not there, and how many of them
+      are there, `[]` int32.
+    """
+    n = marks.shape[0]
+    running = tf.cumsum(tf.cast(marks, tf.int32))
+    rank = tf.where(marks & (running <= count), running - 1, -1)
+    # No two marks have one rank: the minimum is that of one number.
+    places = tf.math.unsorted_segment_min(tf.range(n), rank, count)
+    return places, tf.minimum(running[-1], count)

@@ -34,10 +34,10 @@ def log_uniform(range_max):
     log_range = math.log1p(range_max)
 
     def draw(source, first, count):
-        pairs = _pairs(source, first, count)
-        upper = tf.bitwise.bitwise_and(pairs[:, 0], tf.constant(0xFFFFF, tf.uint32))
+        upper, lower = philox.pairs(source, first, count)
+        upper = tf.bitwise.bitwise_and(upper, tf.constant(0xFFFFF, tf.uint64))
         # 52 bits: exact in a float64, and so is the scaling by a power of two.
-        bits = tf.cast(upper, tf.float64) * 2.0**32 + tf.cast(pairs[:, 1], tf.float64)
+        bits = tf.cast(upper, tf.float64) * 2.0**32 + tf.cast(lower, tf.float64)
         ids = whole_exp(bits * (2.0**-52 * log_range), range_max + 1.0) - 1
         # exp may round up to range_max + 1, which TensorFlow takes for class 0.
         ids = tf.where(ids < range_max, ids, ids - range_max)
@@ -50,8 +50,8 @@ def uniform(range_max):
     """Tries of `P(v) = 1 / range_max`."""
 
     def draw(source, first, count):
-        pairs = tf.cast(_pairs(source, first, count), tf.uint64)
-        number = pairs[:, 0] + pairs[:, 1] * tf.constant(1 << 32, tf.uint64)
+        lower, upper = philox.pairs(source, first, count)
+        number = lower + upper * tf.constant(1 << 32, tf.uint64)
         ids, valid = _modulo(number, range_max, 64)
         return Tries(ids, valid, first + 2 * count)
 
@@ -67,7 +67,7 @@ def learned_unigram(running):
 
     def draw(source, first, count):
         number = philox.words(source, first, count)
-        total = tf.cast(running[-1], tf.uint32)
+        total = tf.cast(running[-1], tf.uint64)
         rejected = _rejected_below(total)
         position = tf.cast(number % total, tf.int32)
         # An accepted word stays what it is; a rejected one finds some class, unused.
@@ -91,7 +91,7 @@ def fixed_unigram(keep, alias):
 
     def draw(source, first, count):
         number = philox.words(source, first, 2 * count)
-        column, accepted = _modulo(tf.cast(number, tf.uint64), range_max, 32)
+        column, accepted = _modulo(number, range_max, 32)
         if accepted is None:
             floats, column = number[0::2], column[1::2]
             valid, used = None, 2 * count
@@ -103,7 +103,7 @@ def fixed_unigram(keep, alias):
             position = tf.range(1, 2 * count + 1, dtype=tf.int64)
             used = tf.reduce_max(tf.where(valid, position, 0))
         chance = tf.cast(
-            tf.bitwise.bitwise_and(floats, tf.constant(0x7FFFFF, tf.uint32)), tf.float32
+            tf.bitwise.bitwise_and(floats, tf.constant(0x7FFFFF, tf.uint64)), tf.float32
         )
         ids = tf.where(
             chance * 2.0**-23 < tf.gather(keep, column),
@@ -113,10 +113,6 @@ def fixed_unigram(keep, alias):
         return Tries(ids, valid, first + used)
 
     return draw
-
-
-def _pairs(source, first, count):
-    return tf.reshape(philox.words(source, first, 2 * count), [count, 2])
 
 
 def _modulo(number, range_max, bits):
@@ -133,8 +129,8 @@ def _modulo(number, range_max, bits):
 def _rejected_below(total):
     """How many of the smallest words would favour small numbers; none for 2**b."""
     power_of_two = tf.equal(tf.bitwise.bitwise_and(total, total - 1), 0)
-    rest = tf.constant(0xFFFFFFFF, tf.uint32) % total + 1
-    return tf.where(power_of_two, tf.constant(0, tf.uint32), rest)
+    rest = tf.constant(0xFFFFFFFF, tf.uint64) % total + 1
+    return tf.where(power_of_two, tf.constant(0, tf.uint64), rest)
 
 
 def _parts(rejecting):
@@ -198,16 +194,24 @@ def log_uniform_chances(range_max):
     return np.diff(np.log1p(edges)) / copies / math.log1p(range_max), copies
 
 
-def first_tries(num_sampled, chances=None, copies=None):
-    """How many tries to draw at once, so that more are rarely needed.
+def first_tries(num_sampled, unique, chances=None, copies=None):
+    """How many tries to make at once, so that more are rarely needed.
 
-    Never more than about four times `num_sampled`: where that does not suffice, the
-    loop that draws more is the cheaper way.
+    Args:
+      num_sampled: Python int.
+      unique: Python bool.
+      chances: `[m]` NumPy float64, probabilities of classes; None where they change.
+      copies: `[m]` NumPy float64, how many classes have each.
+
+    Returns:
+      A multiple of four, never much more than `4 * num_sampled`: where that does not
+      suffice, the loop that draws more is the cheaper way.
     """
-    most = 4 * num_sampled + 64
+    if not unique:
+        return _multiple_of_four(num_sampled + num_sampled // 64)
     if chances is None:
         return _multiple_of_four(num_sampled + num_sampled // 4 + 64)
-    low, high = num_sampled, most
+    low, high = num_sampled, 4 * num_sampled + 64
     while low < high:
         middle = (low + high) // 2
         mean, deviation = expected_distinct(middle, chances, copies)

@@ -36,9 +36,10 @@ def traced_class_weights(range_max: int) -> tf.Variable:
 
 def _keep(variable: tf.Variable) -> tf.Variable:
     graph = tf.compat.v1.get_default_graph()
-    while graph is not None:
+    # Graphs of functions only: the graph outside them all would keep it for good.
+    while hasattr(graph, "outer_graph"):
         _KEPT.setdefault(graph, []).append(variable)
-        graph = getattr(graph, "outer_graph", None)
+        graph = graph.outer_graph
     return variable
 
 

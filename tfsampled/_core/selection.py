@@ -2,8 +2,7 @@
 
 import tensorflow as tf
 
-from tfsampled._core.distinct import first_occurrences
-from tfsampled._core.search import first_above
+from tfsampled._core.distinct import first_occurrences, places_of
 
 
 def select(draw, source, num_sampled, unique, range_max, tries):
@@ -17,30 +16,25 @@ def select(draw, source, num_sampled, unique, range_max, tries):
       num_sampled: Python int.
       unique: Python bool: keep each class once.
       range_max: Python int.
-      tries: Python int, how many tries to make at once.
+      tries: Python int, a multiple of four: how many tries to make at once.
 
     Returns:
       The classes, `[num_sampled]` int64, and how many tries TensorFlow's loop would
       have counted, `[]` int32; None where every try is kept.
     """
-    if not unique:
-        tries = num_sampled
     first = draw(source, 0, tries)
     if not unique and first.valid is None:
         return first.ids[:num_sampled], None
 
     def keep(ids, valid):
         marks = first_occurrences(ids, valid, range_max) if unique else valid
-        running = tf.cumsum(tf.cast(marks, tf.int32))
-        places = first_above(running, tf.range(num_sampled))
-        found = tf.minimum(running[-1], num_sampled)
-        # Places past the end are those of classes not found yet.
+        places, found = places_of(marks, num_sampled)
         return tf.gather(ids, tf.minimum(places, ids.shape[0] - 1)), found, places[-1]
 
     def count(valid, length, last):
         """Tries up to place `last`, or all of them where it is past the end."""
         if valid is None:
-            return tf.minimum(last + 1, length)
+            return tf.minimum(last, length - 1) + 1
         upto = tf.range(length) <= last
         return tf.reduce_sum(tf.cast(valid & upto, tf.int32))
 
