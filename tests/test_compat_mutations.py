@@ -151,7 +151,8 @@ def another_default(function):
         p.replace(default=True) if p.name == "remove_accidental_hits" else p
         for p in signature.parameters.values()
     ]
-    broken.__signature__ = signature.replace(parameters=others)
+    changed = signature.replace(parameters=others)
+    vars(broken)["__signature__"] = changed
     return broken
 
 

@@ -1,5 +1,13 @@
 """Sampled softmax for TensorFlow and Keras."""
 
-from tfsampled import compat, nn
+try:
+    import tensorflow as _tensorflow  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "tfsampled needs TensorFlow, which is not installed: pip install "
+        "'tfsampled[cpu]', or 'tfsampled[gpu]' for CUDA."
+    ) from error
 
-__all__ = ["compat", "nn"]
+from tfsampled import compat, layers, models, nn, random
+
+__all__ = ["compat", "layers", "models", "nn", "random"]

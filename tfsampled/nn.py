@@ -1,16 +1,29 @@
 """The functions of `tf.nn`: same names, same signatures, same numbers.
 
-They also run where TensorFlow's stop: in float16, bfloat16 and float64, without
-biases, on tuples of shards and lists of labels. The forms with `partition_strategy`
-are in `tfsampled.compat.v1.nn`.
+They also run where TensorFlow's stop: under XLA, in float16, bfloat16 and float64,
+without biases, on tuples of shards and lists of labels. The forms with
+`partition_strategy` are in `tfsampled.compat.v1.nn`.
 
 Parameters carry no annotations because their signatures equal TensorFlow's.
 """
 
 from tfsampled._core import losses
+from tfsampled._core.accidental_hits import compute_accidental_hits
 from tfsampled._core.sampled_loss import sampled_loss
+from tfsampled.random import (
+    all_candidate_sampler,
+    fixed_unigram_candidate_sampler,
+    learned_unigram_candidate_sampler,
+)
 
-__all__ = ["nce_loss", "sampled_softmax_loss"]
+__all__ = [
+    "all_candidate_sampler",
+    "compute_accidental_hits",
+    "fixed_unigram_candidate_sampler",
+    "learned_unigram_candidate_sampler",
+    "nce_loss",
+    "sampled_softmax_loss",
+]
 
 
 def sampled_softmax_loss(
@@ -48,7 +61,7 @@ def sampled_softmax_loss(
         stand there.
       biases: The class biases `[num_classes]`, likewise, or `None` for no bias.
       labels: The target classes, integers `[batch, num_true]` in `[0, num_classes)`.
-        A batch of 1 serves every row of `inputs`.
+        A batch of 1, here or in `inputs`, serves every row of the other.
       inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
       num_sampled: An `int`, how many classes to draw per call.
       num_classes: An `int`, how many classes there are.
@@ -134,7 +147,7 @@ def nce_loss(
         that `sampled_softmax_loss` takes.
       biases: The class biases `[num_classes]`, likewise, or `None` for no bias.
       labels: The target classes, integers `[batch, num_true]` in `[0, num_classes)`.
-        A batch of 1 serves every row of `inputs`.
+        A batch of 1, here or in `inputs`, serves every row of the other.
       inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
       num_sampled: An `int`, how many noise classes to draw per call.
       num_classes: An `int`, how many classes there are.

@@ -23,8 +23,9 @@ class Arguments:
     Attributes:
       weights: rows `[dim]`.
       biases: rows `[]`, or `None` for no bias.
-      labels: `int64` `[batch, num_true]`; a batch of 1 stands for every example.
-      inputs: `[batch, dim]`, floating.
+      labels: `int64` `[batch, num_true]`.
+      inputs: `[batch, dim]`, floating. A batch of 1, here or there, serves every row
+        of the other.
       num_true: columns of `labels`.
     """
 
@@ -38,6 +39,15 @@ class Arguments:
     def compute_dtype(self) -> tf.DType:
         """What logits and losses are carried in: at least float32."""
         return tf.float64 if self.inputs.dtype == tf.float64 else tf.float32
+
+    @property
+    def static_batch(self) -> int | None:
+        """The batch, as far as labels and inputs tell it before the graph runs."""
+        shapes = (self.labels.shape, self.inputs.shape)
+        known = [tf.compat.dimension_value(shape[0]) for shape in shapes]
+        # A batch of 1 may serve a larger one that is not known yet.
+        larger = [batch for batch in known if batch not in (None, 1)]
+        return larger[0] if larger else None if None in known else 1
 
     @property
     def rows(self) -> int | tf.Tensor:
@@ -75,12 +85,6 @@ def convert(
         biases = _table(biases, partition_strategy, "biases", "[num_classes]", 1)
     inputs = _inputs(inputs, weights)
     labels = _labels(labels, num_true, columns_matter)
-    ours, theirs = (tf.compat.dimension_value(x.shape[0]) for x in (labels, inputs))
-    if None not in (ours, theirs) and ours not in (1, theirs):
-        raise ValueError(
-            f"labels have a batch of {ours}, inputs a batch of {theirs}: pass one row "
-            "of labels for each row of inputs."
-        )
     return Arguments(weights, biases, labels, inputs, num_true)
 
 

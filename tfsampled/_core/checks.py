@@ -62,18 +62,24 @@ def assert_ids(ids: tf.Tensor, limit: int | tf.Tensor, name: str) -> list[Any]:
     )
 
 
-def assert_same_batch(labels: tf.Tensor, inputs: tf.Tensor) -> list[Any]:
-    """Ops that fail unless the two have equal batches, or labels a batch of one."""
-    ours, theirs = (tf.compat.dimension_value(x.shape[0]) for x in (labels, inputs))
-    if ours is not None and ours in (1, theirs):
-        return []
-    ours, theirs = tf.shape(labels)[0], tf.shape(inputs)[0]
-    return _assert(
-        tf.equal(ours, theirs) | tf.equal(ours, 1),
+def assert_batches(labels: tf.Tensor, inputs: tf.Tensor) -> list[Any]:
+    """Ops that fail unless the two have equal batches, or one of them a batch of 1.
+
+    Raises:
+      ValueError: the batches are known, and differ.
+    """
+    message = (
         "labels have a batch of {}, inputs a batch of {}: pass one row of labels for "
-        "each row of inputs.",
-        [ours, theirs],
+        "each row of inputs, or a single row of either for all."
     )
+    known = [tf.compat.dimension_value(x.shape[0]) for x in (labels, inputs)]
+    if 1 in known or (None not in known and known[0] == known[1]):
+        return []
+    if None not in known:
+        raise ValueError(message.format(*known))
+    ours, theirs = tf.shape(labels)[0], tf.shape(inputs)[0]
+    fits = tf.equal(ours, theirs) | tf.equal(ours, 1) | tf.equal(theirs, 1)
+    return _assert(fits, message, [ours, theirs])
 
 
 def _assert(condition: tf.Tensor, message: str, values: list[tf.Tensor]) -> list[Any]:

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfsampled._core import checks
 from tfsampled._core.arguments import Arguments
+from tfsampled._core.batches import repeated_for
 from tfsampled._core.candidates import Candidates
 
 
@@ -32,7 +33,7 @@ def corrected(
     # One lookup for both kinds of ids, so that a table gets one IndexedSlices.
     parts = [-1, tf.compat.dimension_value(sampled.shape[0]) or tf.size(sampled)]
 
-    inputs = tf.cast(arguments.inputs, dtype)
+    inputs = repeated_for(tf.cast(arguments.inputs, dtype), labels)
     rows = tf.cast(arguments.weights.rows(ids), dtype)
     true_rows, sampled_rows = tf.split(rows, parts)
     true_rows = tf.reshape(true_rows, [-1, arguments.num_true, tf.shape(true_rows)[1]])

@@ -58,7 +58,7 @@ def sampled_loss(
                 sampled_logits, arguments.labels, candidates.sampled_candidates
             )
         losses = tf.cast(loss(true_logits, sampled_logits), arguments.inputs.dtype)
-        losses.set_shape(_static_batch(arguments))
+        losses.set_shape([arguments.static_batch])
         return losses
 
 
@@ -74,8 +74,8 @@ def _draw(
             "draw from without replacement: draw fewer."
         )
     check_classes(arguments, num_classes)
-    sound = checks.assert_ids(arguments.labels, num_classes, "labels")
-    sound += checks.assert_same_batch(arguments.labels, arguments.inputs)
+    sound = checks.assert_batches(arguments.labels, arguments.inputs)
+    sound += checks.assert_ids(arguments.labels, num_classes, "labels")
     # The draw waits for the checks: a refused call leaves the sampler where it was.
     with tf.control_dependencies(sound):
         candidates = sampler.log_uniform(
@@ -105,16 +105,8 @@ def _take(
     )
     limit = arguments.rows
     ids = candidates.sampled_candidates
-    sound = checks.assert_ids(arguments.labels, limit, "labels")
+    sound = checks.assert_batches(arguments.labels, arguments.inputs)
+    sound += checks.assert_ids(arguments.labels, limit, "labels")
     sound += checks.assert_ids(ids, limit, "sampled_candidates")
-    sound += checks.assert_same_batch(arguments.labels, arguments.inputs)
     with tf.control_dependencies(sound):
         return candidates._replace(sampled_candidates=tf.identity(ids)), limit
-
-
-def _static_batch(arguments: Arguments) -> tf.TensorShape:
-    batch = arguments.inputs.shape[:1]
-    if batch.is_fully_defined():
-        return batch
-    labels = arguments.labels.shape[:1]
-    return batch if labels.as_list() == [1] else labels

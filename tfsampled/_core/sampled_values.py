@@ -44,7 +44,7 @@ def convert(
             f"sampled_values hold {ids.shape[0]} candidates, but num_sampled is "
             f"{num_sampled}: they must agree."
         )
-    batch = tf.compat.dimension_value(arguments.inputs.shape[0])
+    batch = arguments.static_batch
     return Candidates(
         tf.stop_gradient(ids),
         _count(true_count, "true_expected_count", [batch, arguments.num_true]),

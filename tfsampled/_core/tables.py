@@ -29,6 +29,9 @@ class Table:
     @classmethod
     def of(cls, params: Any, strategy: str) -> Table:
         """A table from whatever TensorFlow's lookups take as `params`."""
+        if tf.executing_eagerly() and _is_sharded(params):
+            # There TensorFlow reads a ShardedVariable as it was cut, whatever is asked.
+            strategy = "div"
         return cls(tuple(_as_tensor(shard) for shard in _pieces(params)), strategy)
 
     @property
@@ -96,12 +99,18 @@ def _pieces(params: Any) -> list[Any]:
 
 def _container(params: Any) -> list[Any]:
     """The variables of a sharded or partitioned variable; else `params` alone."""
-    if not tf.is_tensor(params):
-        if isinstance(sharded := getattr(params, "variables", None), (list, tuple)):
-            return list(sharded)  # ShardedVariable
-        if hasattr(params, "as_tensor") and hasattr(params, "__iter__"):
-            return list(params)  # PartitionedVariable of a v1 graph
+    if _is_sharded(params):
+        return list(params.variables)
+    if not tf.is_tensor(params) and hasattr(params, "as_tensor"):
+        return list(params)  # PartitionedVariable of a v1 graph
     return [params]
+
+
+def _is_sharded(params: Any) -> bool:
+    """Whether `params` is a ShardedVariable, a class that has no public name."""
+    return not tf.is_tensor(params) and isinstance(
+        getattr(params, "variables", None), (list, tuple)
+    )
 
 
 def _as_tensor(shard: Any) -> Any:

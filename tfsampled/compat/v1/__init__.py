@@ -1,5 +1,6 @@
 """As `tf.compat.v1`."""
 
-from tfsampled.compat.v1 import nn
+from tfsampled import compat
+from tfsampled.compat.v1 import nn, random
 
-__all__ = ["nn"]
+__all__ = ["compat", "nn", "random"]

@@ -1,12 +1,29 @@
-"""As `tf.compat.v1.nn`: the losses that say how a table is cut into shards.
+"""As `tf.compat.v1.nn`: the losses say how a table is cut into shards.
 
 Parameters carry no annotations because their signatures equal TensorFlow's.
 """
 
 from tfsampled._core import losses
+from tfsampled._core.accidental_hits import compute_accidental_hits
 from tfsampled._core.sampled_loss import sampled_loss
+from tfsampled.random import (
+    all_candidate_sampler,
+    fixed_unigram_candidate_sampler,
+    learned_unigram_candidate_sampler,
+    log_uniform_candidate_sampler,
+    uniform_candidate_sampler,
+)
 
-__all__ = ["nce_loss", "sampled_softmax_loss"]
+__all__ = [
+    "all_candidate_sampler",
+    "compute_accidental_hits",
+    "fixed_unigram_candidate_sampler",
+    "learned_unigram_candidate_sampler",
+    "log_uniform_candidate_sampler",
+    "nce_loss",
+    "sampled_softmax_loss",
+    "uniform_candidate_sampler",
+]
 
 
 def sampled_softmax_loss(
@@ -41,7 +58,8 @@ def sampled_softmax_loss(
       remove_accidental_hits: A `bool`.
       partition_strategy: "mod": class `c` of `n` shards is row `c // n` of shard
         `c % n`. "div": contiguous runs of `rows // n` rows, the first `rows % n`
-        shards one longer.
+        shards one longer. In eager execution a `ShardedVariable` is read as it was
+        cut, "div", as in TensorFlow.
       name: A name scope for the operations.
       seed: The operation seed of the draw.
 

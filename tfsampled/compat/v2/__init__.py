@@ -1,5 +1,6 @@
 """As `tf.compat.v2`."""
 
-from tfsampled.compat.v2 import nn
+from tfsampled import compat
+from tfsampled.compat.v2 import nn, random
 
-__all__ = ["nn"]
+__all__ = ["compat", "nn", "random"]
