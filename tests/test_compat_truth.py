@@ -1,5 +1,7 @@
 """The truth itself, against sums by hand and against differences."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,7 @@ def evaluate(case, nudge=None, size=0.0):
     if nudge == "biases":
         problem.biases[0][:] += size * problem.bias_directions[0]
     setting = Setting(case.nce, case.hits_removed, case.strategy)
+    assert call.sampled is not None
     return Truth(problem, call, call.sampled, setting, True), problem
 
 
@@ -73,7 +76,7 @@ def test_gradients_are_slopes_of_the_loss(case, source):
 def test_second_derivatives_are_slopes_of_the_gradient(case):
     size = 1e-6
     names = ("inputs", "weights[0]", "biases[0]")
-    total = dict.fromkeys(names, 0.0)
+    total: dict[str, Any] = dict.fromkeys(names, 0.0)
     for source in ("inputs", "weights", "biases"):
         (high, _), (low, _) = (evaluate(case, source, s) for s in (size, -size))
         for name in names:
