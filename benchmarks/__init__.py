@@ -1,0 +1,1 @@
+"""Timings of tfsampled beside TensorFlow's, taken in turn in one run."""

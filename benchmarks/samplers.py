@@ -1,0 +1,61 @@
+"""Each sampler: our compiled code beside TensorFlow's op in a `tf.function`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.paired import Timing, compare
+from tfsampled import random
+
+TITLE = "candidate samplers: jit_compile=True beside TensorFlow's op"
+# Classes and samples. Long lists of weights take TensorFlow's op minutes to read.
+SIZES = [(100_000, 1024), (100_000, 8192), (10_000_000, 8192)]
+BATCH = 256
+SAMPLERS = {
+    "log_uniform": (
+        random.log_uniform_candidate_sampler,
+        tf.random.log_uniform_candidate_sampler,
+    ),
+    "uniform": (random.uniform_candidate_sampler, tf.random.uniform_candidate_sampler),
+    "learned_unigram": (
+        random.learned_unigram_candidate_sampler,
+        tf.random.learned_unigram_candidate_sampler,
+    ),
+    "fixed_unigram": (
+        random.fixed_unigram_candidate_sampler,
+        tf.random.fixed_unigram_candidate_sampler,
+    ),
+}
+MOST_WEIGHTS = 1_000_000
+
+
+def timings() -> Iterator[Timing]:
+    for sampler, (ours, theirs) in SAMPLERS.items():
+        for range_max, num_sampled in SIZES:
+            if sampler == "fixed_unigram" and range_max > MOST_WEIGHTS:
+                continue
+            yield _one(sampler, ours, theirs, range_max, num_sampled)
+
+
+def _one(
+    sampler: str, ours: Any, theirs: Any, range_max: int, num_sampled: int
+) -> Timing:
+    rng = np.random.default_rng(range_max)
+    labels = tf.constant(rng.integers(0, range_max, (BATCH, 1)))
+    more = {"seed": 1}
+    if sampler == "fixed_unigram":
+        more["unigrams"] = (1e6 / (1.0 + np.arange(range_max))).tolist()
+
+    def call(function: Any, jit_compile: bool | None) -> Any:
+        traced = tf.function(
+            lambda x: function(x, 1, num_sampled, True, range_max, **more),
+            jit_compile=jit_compile,
+        )
+        return lambda: traced(labels)
+
+    name = f"{sampler} {num_sampled} of {range_max}"
+    return compare(name, call(ours, True), call(theirs, None))

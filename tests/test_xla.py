@@ -1,0 +1,62 @@
+"""Knowing that a trace is for XLA, and variables made in the midst of one."""
+
+import pytest
+import tensorflow as tf
+
+from tfsampled._core import xla
+
+
+def test_tensorflow_still_has_what_is_imported_from_its_inside():
+    # If this fails, TensorFlow moved a name: the fallbacks are in use. Find the name.
+    assert hasattr(xla._control_flow_util, "GraphOrParentsInXlaContext")
+    assert issubclass(xla._ResourceVariable, tf.Variable)
+
+
+@pytest.fixture(params=["import", "fallback"])
+def tracing_for_xla(request, monkeypatch):
+    if request.param == "fallback":
+        monkeypatch.setattr(xla, "_control_flow_util", None)
+    return xla.tracing_for_xla
+
+
+def _answers(ask, jit_compile):
+    """What `ask` says in a function, its loops, branches and inner functions."""
+    heard = []
+
+    def note():
+        heard.append(ask())
+        return tf.constant(0)
+
+    @tf.function(jit_compile=jit_compile)
+    def outer(x):
+        note()
+        tf.while_loop(lambda i: i < 2, lambda i: i + 1 + note(), [x])
+        tf.cond(x > 1, note, lambda: tf.constant(1))
+        tf.function(note)()
+        return x
+
+    outer(tf.constant(0))
+    assert len(heard) >= 4
+    return set(heard)
+
+
+def test_compiled_functions_and_all_inside_them(tracing_for_xla):
+    assert _answers(tracing_for_xla, jit_compile=True) == {True}
+
+
+def test_plain_functions_and_eager_execution(tracing_for_xla):
+    assert _answers(tracing_for_xla, jit_compile=None) == {False}
+    assert tracing_for_xla() is False
+
+
+def test_variables_can_be_made_in_every_trace_of_a_function():
+    made = []
+
+    @tf.function
+    def grow(x):
+        made.append(xla.variable_outside(len(made), tf.int64, "made"))
+        return made[-1].assign_add(1) + tf.cast(tf.size(x), tf.int64)
+
+    assert [int(grow(tf.zeros([n]))) for n in (1, 1, 2)] == [2, 3, 4]
+    assert len(made) == 2
+    assert not made[0].trainable
