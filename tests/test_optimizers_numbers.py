@@ -1,0 +1,140 @@
+"""The numbers: Keras's on densified gradients, and float64 NumPy's."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import optimizer_steps as steps
+from tfsampled.optimizers import Adagrad, LazyAdam, RowWiseAdagrad
+
+MODES = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
+
+
+def in_float64(make, grads):
+    """Keras's own optimizer on densified gradients, all in float64."""
+    dense = [steps.dense(grad, "float64") for grad in grads]
+    return steps.train(make(), dense, steps.start("float64").astype("float64"))
+
+
+@MODES
+def test_adagrad_gives_keras_numbers_on_duplicates(jit):
+    def make():
+        return keras.optimizers.Adagrad(0.1)
+
+    grads = steps.gradients(300)
+    ours = steps.train(Adagrad(0.1), [steps.sparse(g) for g in grads], jit=jit)
+    theirs = steps.train(make(), [steps.dense(g) for g in grads])
+    steps.assert_as_good(ours, theirs, in_float64(make, grads))
+
+
+@MODES
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_lazy_adam_is_adam_where_every_row_is_touched(jit, amsgrad):
+    def make():
+        return keras.optimizers.Adam(0.01, amsgrad=amsgrad)
+
+    grads = steps.gradients(300, every_row=True)
+    lazy = LazyAdam(0.01, amsgrad=amsgrad)
+    ours = steps.train(lazy, [steps.sparse(g) for g in grads], jit=jit)
+    theirs = steps.train(make(), [steps.dense(g) for g in grads])
+    steps.assert_as_good(ours, theirs, in_float64(make, grads))
+
+
+def lazy_adam_in_numpy(grads, rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    w = steps.start().astype("float64")
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    for t, (ids, values) in enumerate(grads, start=1):
+        total = np.zeros_like(w)
+        np.add.at(total, ids, values)
+        r = np.unique(ids)
+        m[r] = beta_1 * m[r] + (1 - beta_1) * total[r]
+        v[r] = beta_2 * v[r] + (1 - beta_2) * total[r] ** 2
+        corrected = rate * np.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+        w[r] -= corrected * m[r] / (np.sqrt(v[r]) + epsilon)
+    return w
+
+
+@MODES
+def test_lazy_adam_moves_the_rows_touched_and_their_moments_only(jit):
+    grads = steps.gradients(100, copies=8)
+    ours = steps.train(LazyAdam(0.01), [steps.sparse(g) for g in grads], jit=jit)
+    np.testing.assert_allclose(ours, lazy_adam_in_numpy(grads), rtol=2e-5, atol=2e-6)
+
+
+def row_wise_in_numpy(grads, rate=0.1, initial=0.1, epsilon=1e-7):
+    w = steps.start().astype("float64")
+    a = np.full(len(w), initial)
+    for ids, values in grads:
+        total = np.zeros_like(w)
+        np.add.at(total, ids, values)
+        a += (total**2).mean(1)
+        w -= rate * total / np.sqrt(a + epsilon)[:, None]
+    return w
+
+
+@MODES
+@pytest.mark.parametrize("form", [steps.sparse, steps.dense], ids=["rows", "dense"])
+def test_row_wise_adagrad_in_numpy(jit, form):
+    grads = steps.gradients(100)
+    ours = steps.train(RowWiseAdagrad(0.1), [form(g) for g in grads], jit=jit)
+    np.testing.assert_allclose(ours, row_wise_in_numpy(grads), rtol=2e-5, atol=2e-6)
+
+
+def test_row_wise_adagrad_of_a_vector_is_adagrad():
+    bias = np.linspace(-1, 1, 50, dtype="float32")
+    grads = [
+        tf.IndexedSlices(tf.constant(values[:, 0], "float32"), tf.constant(ids))
+        for ids, values in steps.gradients(20)
+    ]
+    np.testing.assert_array_equal(
+        steps.train(RowWiseAdagrad(0.1), grads, bias),
+        steps.train(Adagrad(0.1), grads, bias),
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(Adagrad, keras.optimizers.Adagrad), (LazyAdam, keras.optimizers.Adam)],
+)
+def test_dense_gradients_get_keras_own_update(ours, theirs):
+    grads = [steps.dense(g) for g in steps.gradients(20)]
+    options = {"learning_rate": 0.1, "weight_decay": 0.01, "clipnorm": 1.0}
+    np.testing.assert_array_equal(
+        steps.train(ours(**options), grads), steps.train(theirs(**options), grads)
+    )
+
+
+@pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_a_table_of_another_dtype(ours, dtype):
+    table = tf.constant(steps.start(), dtype)
+    variable = keras.Variable(table, dtype=dtype)
+    optimizer = ours(0.1)
+    grads = steps.gradients(3)
+    steps.compiled(optimizer, [variable])([steps.sparse(grads[0])])
+    assert keras.backend.standardize_dtype(variable.dtype) == dtype
+    moved = np.any(np.asarray(variable.value != table), axis=1)
+    np.testing.assert_array_equal(np.flatnonzero(moved), np.unique(grads[0][0]))
+
+
+@pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
+def test_a_table_of_matrices(ours):
+    table = np.ones([6, 2, 3], "float32")
+    values = tf.reshape(tf.range(18.0), [3, 2, 3])
+    ids = tf.constant([4, 1, 4])
+    sparse = tf.IndexedSlices(values, ids)
+    dense = tf.math.unsorted_segment_sum(values, ids, 6)
+    np.testing.assert_allclose(
+        steps.train(ours(0.1), [sparse], table),
+        steps.train(ours(0.1), [dense], table),
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
+def test_nan_stays_in_its_row(ours):
+    values = np.array([[np.nan] * 4, [1.0] * 4])
+    after = steps.train(ours(0.1), [steps.sparse((np.array([3, 7]), values))])
+    assert np.isnan(after[3]).all()
+    assert np.isfinite(np.delete(after, 3, axis=0)).all()

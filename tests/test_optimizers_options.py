@@ -1,0 +1,195 @@
+"""The options of a Keras optimizer: row-sparse, or refused in a sentence."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import optimizer_steps as steps
+from tfsampled.optimizers import Adagrad, LazyAdam, LossScaleOptimizer, RowWiseAdagrad
+
+OURS = pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
+SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)
+OPTIONS = [
+    {"learning_rate": SCHEDULE},
+    {"learning_rate": lambda: 0.05},
+    {"clipnorm": 0.5},
+    {"clipnorm": 1e6},
+    {"clipvalue": 0.7},
+    {"global_clipnorm": 0.5},
+    {"global_clipnorm": 1e6},
+    {"loss_scale_factor": 8.0},
+    {"loss_scale_factor": 8.0, "clipnorm": 0.5},
+    {"loss_scale_factor": 8.0, "global_clipnorm": 0.5},
+    {"weight_decay": 0.01},
+    {"weight_decay": 0.01, "clipvalue": 0.7},
+]
+
+
+def named(options):
+    return "-".join(f"{name}={value}" for name, value in options.items())[:60]
+
+
+def table_and_encoder(optimizer, form, jit=False):
+    """A table with row-sparse gradients and a matrix with dense ones, 8 steps on."""
+    table = keras.Variable(steps.start().astype("float64"), dtype="float64")
+    encoder = keras.Variable(np.eye(3), dtype="float64")
+    step = steps.compiled(optimizer, [table, encoder], jit)
+    for index, grad in enumerate(steps.gradients(8, every_row=True)):
+        step([form(grad, "float64"), tf.fill([3, 3], np.float64(index % 4 - 1))])
+    return table.numpy(), encoder.numpy()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=named)
+@pytest.mark.parametrize(
+    ("ours", "theirs", "jit"),
+    [
+        (Adagrad, keras.optimizers.Adagrad, False),
+        (Adagrad, keras.optimizers.Adagrad, True),
+        (LazyAdam, keras.optimizers.Adam, False),
+    ],
+    ids=["adagrad", "adagrad-jit", "adam"],
+)
+def test_options_do_what_keras_does_to_the_densified_gradient(
+    ours, theirs, jit, options
+):
+    options = {"learning_rate": 0.05, **options}
+    ours = table_and_encoder(ours(**options), steps.sparse, jit)
+    theirs = table_and_encoder(theirs(**options), steps.dense)
+    for one, other in zip(ours, theirs, strict=True):
+        # float32 numbers take part: the learning rate, and Keras's powers of beta.
+        np.testing.assert_allclose(one, other, rtol=0, atol=3e-7)
+
+
+@OURS
+def test_weight_decay_is_of_the_rows_touched(ours):
+    ids, values = np.array([3, 3, 8]), np.zeros([3, 4])
+    after = steps.train(ours(0.5, weight_decay=0.1), [steps.sparse((ids, values))] * 2)
+    expected = steps.start()
+    expected[[3, 8]] *= (1 - 0.5 * 0.1) ** 2
+    np.testing.assert_allclose(after, expected, rtol=1e-6)
+
+
+@OURS
+def test_a_variable_may_be_excluded_from_weight_decay(ours):
+    optimizer = ours(0.5, weight_decay=0.1)
+    table = keras.Variable(steps.start(), name="table")
+    optimizer.exclude_from_weight_decay(var_names=["table"])
+    grad = steps.sparse((np.array([3]), np.zeros([1, 4])))
+    optimizer.apply([grad], [table])
+    np.testing.assert_array_equal(table, steps.start())
+
+
+@OURS
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_ema": True},
+        {"ema_overwrite_frequency": 5},
+        {"gradient_accumulation_steps": 2},
+    ],
+    ids=named,
+)
+def test_what_needs_the_whole_table_is_refused(ours, options):
+    (name,) = options
+    with pytest.raises(ValueError, match=rf"got {name}=.* leave it out, "):
+        ours(**options)
+
+
+@OURS
+def test_a_constraint_of_the_table_is_refused(ours):
+    layer = keras.layers.Embedding(50, 4, embeddings_constraint="non_neg")
+    layer.build()
+    grad = steps.sparse(steps.gradients(1)[0])
+    with pytest.raises(ValueError, match=r"has a constraint, .* leave the constraint"):
+        ours().apply([grad], layer.trainable_variables)
+
+
+def test_a_constraint_of_the_encoder_is_kept():
+    layer = keras.layers.Dense(2, kernel_constraint="non_neg", use_bias=False)
+    layer.build([None, 3])
+    table = keras.Variable(steps.start())
+    grads = [steps.sparse(steps.gradients(1)[0]), tf.ones([3, 2])]
+    Adagrad(10.0).apply(grads, [table, layer.kernel])
+    np.testing.assert_array_equal(layer.kernel, np.zeros([3, 2]))
+
+
+@OURS
+def test_several_replicas_are_refused(ours):
+    class TwoReplicas:
+        num_replicas_in_sync = 2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.distribute, "get_strategy", TwoReplicas)
+        with pytest.raises(ValueError, match=r"2 replicas, .* outside the strategy"):
+            ours()
+
+
+@OURS
+def test_keras_own_loss_scaling_around_it_is_refused(ours):
+    table = keras.Variable(steps.start())
+    wrapped = keras.optimizers.LossScaleOptimizer(ours())
+    with pytest.raises(ValueError, match=r"wrap it in tfsampled\.optimizers\.LossSc"):
+        wrapped.build([table])
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
+@OURS
+def test_loss_scaling_is_undone_and_skips_what_is_not_finite(ours, jit):
+    scaled = LossScaleOptimizer(ours(0.1), initial_scale=8.0, dynamic_growth_steps=2)
+    grads = [steps.sparse(grad) for grad in steps.gradients(2)]
+    infinite = tf.IndexedSlices(grads[0].values / 0, grads[0].indices)
+    table = keras.Variable(steps.start())
+    step = steps.compiled(scaled, [table], jit)
+    step([infinite])
+    np.testing.assert_array_equal(table, steps.start())
+    assert scaled.dynamic_scale.numpy() == 4.0
+    for grad in grads:
+        step([tf.IndexedSlices(4 * grad.values, grad.indices)])
+    assert scaled.dynamic_scale.numpy() == 8.0
+    plain = steps.train(ours(0.1), grads)
+    np.testing.assert_allclose(table, plain, rtol=1e-6, atol=1e-7)
+
+
+def test_loss_scaling_of_other_optimizers_stays_keras_own():
+    scaled = LossScaleOptimizer(keras.optimizers.SGD(0.5), initial_scale=4.0)
+    table = keras.Variable([1.0])
+    scaled.apply([tf.constant([4.0])], [table])
+    assert table.numpy() == 0.5
+
+
+def outputs_of(graph):
+    """Type and output shapes of each operation, in branches and loops too."""
+    made = graph.as_graph_def(add_shapes=True)
+    bodies = [function.node_def for function in made.library.function]
+    for node in [node for body in [made.node, *bodies] for node in body]:
+        shapes = node.attr["_output_shapes"].list.shape
+        yield node.op, [tuple(size.size for size in shape.dim) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, *OPTIONS, {"correct_skipped": True}], ids=named
+)
+@OURS
+def test_no_option_makes_a_tensor_as_large_as_the_table(ours, options):
+    if "correct_skipped" in options and ours is not LazyAdam:
+        pytest.skip("an option of LazyAdam")
+    num_rows = 9973
+    table = tf.Variable(tf.zeros([num_rows, 4]))
+    optimizer = LossScaleOptimizer(ours(**options))
+    if "loss_scale_factor" in options:
+        optimizer = ours(**options)
+    optimizer.build([table])
+
+    @tf.function
+    def step(values, ids):
+        grad = tf.IndexedSlices(values, ids, [num_rows, 4])
+        optimizer.apply([grad], [table])
+
+    graph = step.get_concrete_function(
+        tf.TensorSpec([None, 4]), tf.TensorSpec([None], tf.int64)
+    ).graph
+    made = list(outputs_of(graph))
+    assert "ResourceScatterAdd" in dict(made)
+    large = [(op, shapes) for op, shapes in made if (num_rows, 4) in shapes]
+    assert not large

@@ -1,0 +1,8 @@
+"""Optimizers whose step costs the rows touched, not the rows there are."""
+
+from tfsampled.optimizers._adagrad import Adagrad
+from tfsampled.optimizers._lazy_adam import LazyAdam
+from tfsampled.optimizers._loss_scale import LossScaleOptimizer
+from tfsampled.optimizers._row_wise_adagrad import RowWiseAdagrad
+
+__all__ = ["Adagrad", "LazyAdam", "LossScaleOptimizer", "RowWiseAdagrad"]

@@ -1,0 +1,84 @@
+"""Adagrad on the rows touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfsampled._core import rows
+from tfsampled.optimizers._row_sparse import RowSparse
+
+
+@keras.saving.register_keras_serializable(package="tfsampled")
+class Adagrad(RowSparse, keras.optimizers.Adagrad):
+    r"""`keras.optimizers.Adagrad`, at the cost of the rows touched.
+
+    For each row $r$ of the gradient $g$, in which a row stands once as the sum of its
+    copies,
+
+    $$a_r \leftarrow a_r + g_r^2, \qquad
+      w_r \leftarrow w_r - \eta\, g_r / \sqrt{a_r + \epsilon}$$
+
+    and nothing else is read or written. These are the numbers that Keras gives for
+    the densified gradient: a row whose gradient is zero moves neither there nor here.
+    A dense gradient gets Keras's own update, so that one optimizer serves the encoder
+    and the table. NaN in a gradient makes the numbers it meets NaN, as in Keras.
+
+    Row-sparse gradients are unscaled, clipped (`clipnorm`, `global_clipnorm`,
+    `clipvalue`) as the table they stand for, and take `weight_decay` on the rows
+    touched only.
+
+    Args:
+        learning_rate: A float, a `keras.optimizers.schedules.LearningRateSchedule`, or
+            a function without arguments that gives the learning rate.
+        initial_accumulator_value: What the accumulators start at; not below 0.
+        epsilon: A small number for stability.
+        **kwargs: Arguments of `keras.optimizers.Optimizer`, such as `clipnorm`,
+            `weight_decay`, `loss_scale_factor` and `name`.
+
+    Raises:
+        ValueError: `use_ema`, `ema_overwrite_frequency` or
+            `gradient_accumulation_steps` is set: they need the whole table.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> table = tf.Variable(tf.ones([1000, 2]))
+        >>> optimizer = Adagrad(learning_rate=0.1)
+        >>> rows = tf.IndexedSlices(tf.ones([3, 2]), [7, 7, 500], [1000, 2])
+        >>> _ = optimizer.apply_gradients([(rows, table)])
+        >>> tf.gather(table, [6, 7, 500]).numpy().round(3)
+        array([[1.   , 1.   ],
+               [0.901, 0.901],
+               [0.905, 0.905]], dtype=float32)
+
+    References:
+        Duchi et al., `Adaptive Subgradient Methods for Online Learning and Stochastic
+        Optimization <https://jmlr.org/papers/v12/duchi11a.html>`_, 2011
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        initial_accumulator_value: float = 0.1,
+        epsilon: float = 1e-7,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            initial_accumulator_value=initial_accumulator_value,
+            epsilon=epsilon,
+            **kwargs,
+        )
+
+    def row_changes(
+        self, gradient: tf.IndexedSlices, variable: Any, learning_rate: Any
+    ) -> tf.Tensor:
+        """What to add to the gradient's rows of a variable; updates their slots."""
+        ids, values = gradient.indices, gradient.values
+        accumulator = self.slot("_accumulators", variable)
+        squares = rows.read(accumulator, ids) + tf.square(values)
+        rows.write(accumulator, ids, squares)
+        rate = tf.cast(learning_rate, values.dtype)
+        return -rate * values / tf.sqrt(squares + self.epsilon)
