@@ -40,6 +40,14 @@ class Arguments:
         """What logits and losses are carried in: at least float32."""
         return tf.float64 if self.inputs.dtype == tf.float64 else tf.float32
 
+    def after(self, assertions: list[Any]) -> Arguments:
+        """The same, but nothing reads labels or inputs before the assertions hold."""
+        if not assertions:
+            return self
+        with tf.control_dependencies(assertions):
+            labels, inputs = tf.identity(self.labels), tf.identity(self.inputs)
+        return dataclasses.replace(self, labels=labels, inputs=inputs)
+
     @property
     def static_batch(self) -> int | None:
         """The batch, as far as labels and inputs tell it before the graph runs."""
