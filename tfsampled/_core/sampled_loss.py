@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -87,7 +88,7 @@ def _draw(
             num_sampled,
             True,
             num_classes,
-            tf.compat.v1.random.get_seed(seed),
+            functools.partial(tf.compat.v1.random.get_seed, seed),
         )
     return arguments, candidates
 
@@ -104,7 +105,7 @@ def _take(
     if num_classes is not None:
         check_classes(arguments, num_classes)
     candidates = sampled_values.convert(
-        given, arguments, checks.known_integer(num_sampled, "num_sampled")
+        given, arguments, checks.known_integer(num_sampled, "num_sampled", least=0)
     )
     ids = candidates.sampled_candidates
     sound = checks.assert_batches(arguments.labels, arguments.inputs)
