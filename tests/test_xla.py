@@ -7,8 +7,9 @@ from tfsampled._core import xla
 
 
 def test_tensorflow_still_has_what_is_imported_from_its_inside():
-    # If this fails, TensorFlow moved the name: the fallback is in use. Find the name.
+    # If this fails, TensorFlow moved a name: the fallbacks are in use. Find the name.
     assert hasattr(xla._control_flow_util, "GraphOrParentsInXlaContext")
+    assert issubclass(xla._ResourceVariable, tf.Variable)
 
 
 @pytest.fixture(params=["import", "fallback"])
@@ -59,3 +60,19 @@ def test_variables_can_be_made_in_every_trace_of_a_function():
     assert [int(grow(tf.zeros([n]))) for n in (1, 1, 2)] == [2, 3, 4]
     assert len(made) == 2
     assert not made[0].trainable
+
+
+def test_beside_variables_that_a_function_makes_in_its_first_trace():
+    """Such a function is traced twice; an optimizer's slots are made so in `fit`."""
+    own: list[tf.Variable] = []
+
+    @tf.function(jit_compile=True)
+    def step(x):
+        if not own:
+            own.append(tf.Variable(10))
+        position = xla.variable_outside(0, tf.int32, "position")
+        kept.append(position)
+        return own[0] + position.assign_add(1) + tf.size(x)
+
+    kept: list[tf.Variable] = []
+    assert [int(step(tf.zeros([size]))) for size in (1, 1, 2)] == [12, 13, 13]

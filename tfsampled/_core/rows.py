@@ -81,7 +81,7 @@ def _sum_in_place(
     n = tf.shape(ids)[0]
     first = _first_of_its_kind(ids)
     inside = (ids >= 0) & (ids < tf.cast(num_rows, ids.dtype))
-    kept = inside & (first == tf.range(n))
+    kept = inside & tf.equal(first, tf.range(n))
     distinct = tf.where(kept, ids, tf.cast(num_rows, ids.dtype))
     return distinct, tf.math.unsorted_segment_sum(values, first, n)
 
@@ -108,7 +108,8 @@ def _first_of_its_kind(ids: tf.Tensor) -> tf.Tensor:
         slots = tf.where(undecided, tf.cast(slots, tf.int32), -1)
         fronts = tf.math.unsorted_segment_min(tf.range(n), slots, size)
         front = tf.gather(fronts, tf.maximum(slots, 0))
-        settled = undecided & (tf.gather(ids, tf.minimum(front, n - 1)) == ids)
+        same = tf.equal(tf.gather(ids, tf.minimum(front, n - 1)), ids)
+        settled = undecided & same
         return (
             multiplier + tf.constant(_MULTIPLIER_STEP, tf.uint64),
             undecided & ~settled,

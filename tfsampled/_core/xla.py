@@ -10,6 +10,12 @@ try:
     from tensorflow.python.ops import control_flow_util as _control_flow_util
 except ImportError:  # TensorFlow has moved it: tests/test_xla.py tells.
     _control_flow_util = None
+try:
+    from tensorflow.python.ops.resource_variable_ops import (
+        ResourceVariable as _ResourceVariable,
+    )
+except ImportError:
+    _ResourceVariable = None
 
 
 def tracing_for_xla() -> bool:
@@ -46,8 +52,9 @@ def _walk_for_xla_context(graph: Any) -> bool:
 def variable_outside(initial_value: Any, dtype: tf.DType, name: str) -> tf.Variable:
     """A variable made while a function is traced, and not by that function.
 
-    `tf.function` lifts the variables of its first trace out of itself and refuses them
-    in later ones; this variable is none of its own.
+    In its second trace a `tf.function` that made variables in the first refuses every
+    `tf.Variable`, in `tf.init_scope` too; the class behind `tf.Variable` it does not
+    see.
 
     Args:
       initial_value: A NumPy array or number.
@@ -55,10 +62,12 @@ def variable_outside(initial_value: Any, dtype: tf.DType, name: str) -> tf.Varia
       name: Of the variable.
     """
     with tf.init_scope():
-        return tf.Variable(
-            initial_value,
-            dtype=dtype,
-            trainable=False,
-            name=name,
-            experimental_enable_variable_lifting=False,
-        )
+        if _ResourceVariable is None:
+            return tf.Variable(
+                initial_value,
+                dtype=dtype,
+                trainable=False,
+                name=name,
+                experimental_enable_variable_lifting=False,
+            )
+        return _ResourceVariable(initial_value, dtype=dtype, trainable=False, name=name)
