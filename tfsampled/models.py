@@ -277,8 +277,9 @@ class SampledSoftmaxModel(keras.Model):
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
     def _features(self, x: Any, training: bool) -> tf.Tensor:
-        if not self.built:
-            self.build(tf.nest.map_structure(lambda one: tuple(one.shape), x))
+        if not self.built:  # a symbolic call: no logits, and Keras knows the shapes
+            with tf.init_scope():
+                self(tf.nest.map_structure(_symbol, x))
         return self.encoder(x, training=training)
 
     def _count(self, features: tf.Tensor, labels: Any) -> tf.Tensor:
@@ -303,11 +304,15 @@ class SampledSoftmaxModel(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SampledSoftmaxModel:
         """A model of equal parts, without their weights."""
-        parts = {
-            name: keras.saving.deserialize_keras_object(config[name])
-            for name in ("encoder", "head")
-        }
-        return cls(**{**config, **parts})
+        encoder = keras.saving.deserialize_keras_object(config["encoder"])
+        head = config["head"]
+        tied = head["config"].get("tied_to")
+        if tied is not None:  # one embedding again, not two of the same name
+            for layer in _embeddings(encoder):
+                if layer.name == tied["config"]["name"]:
+                    head = {**head, "config": {**head["config"], "tied_to": layer}}
+        head = keras.saving.deserialize_keras_object(head)
+        return cls(**{**config, "encoder": encoder, "head": head})
 
 
 class _OrderOfLabels(keras.callbacks.Callback):
@@ -325,6 +330,19 @@ class _OrderOfLabels(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.sampler.warn_if_unordered()
+
+
+def _embeddings(layer: Any) -> list[keras.layers.Embedding]:
+    """The Embedding layers inside a layer, in models and attributes."""
+    if isinstance(layer, keras.layers.Embedding):
+        return [layer]
+    parts = tf.nest.flatten(getattr(layer, "layers", None) or list(vars(layer).values()))
+    inner = [part for part in parts if isinstance(part, keras.layers.Layer)]
+    return [found for part in inner for found in _embeddings(part)]
+
+
+def _symbol(tensor: Any) -> keras.KerasTensor:
+    return keras.KerasTensor(tensor.shape, keras.backend.standardize_dtype(tensor.dtype))
 
 
 def _mask(features: Any) -> Any:
