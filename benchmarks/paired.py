@@ -43,7 +43,7 @@ def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> Ti
     """
     compile_s = timed(ours)
     timed(theirs)
-    pairs = []
+    pairs: list[tuple[float, float]] = []
     start = time.perf_counter()
     while len(pairs) < MIN_PAIRS or time.perf_counter() - start < MIN_SECONDS:
         pairs.append((timed(ours), timed(theirs)))

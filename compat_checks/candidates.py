@@ -28,20 +28,24 @@ def with_own_candidates(case: Case, problem: Problem) -> Problem:
 
 
 def _draw(case: Case, labels: np.ndarray) -> Sampled:
+    name = f"{case.sampler}_candidate_sampler"
+    drawn = getattr(tf.random, name)(labels, **sampler_arguments(case, name), seed=3)
+    return Sampled(*(np.asarray(array) for array in drawn))
+
+
+def sampler_arguments(case: Case, name: str) -> dict[str, Any]:
+    """What the sampler `name` takes beside labels and seed."""
     kwargs: dict[str, Any] = {
-        "true_classes": labels,
         "num_true": case.num_true,
         "num_sampled": case.num_sampled,
         "unique": case.unique,
-        "seed": 3,
     }
-    if case.sampler != "all":
+    if name != "all_candidate_sampler":
         kwargs["range_max"] = case.classes
-    if case.sampler == "fixed_unigram":
+    if name == "fixed_unigram_candidate_sampler":
         kwargs["unigrams"] = [1.0 + (7 * i) % 11 for i in range(case.classes)]
         kwargs["distortion"] = 0.75
-    sampler = getattr(tf.random, f"{case.sampler}_candidate_sampler")
-    return Sampled(*(np.asarray(array) for array in sampler(**kwargs)))
+    return kwargs
 
 
 def entering(case: Case, problem: Problem) -> list[Sampled]:
@@ -52,7 +56,13 @@ def entering(case: Case, problem: Problem) -> list[Sampled]:
     """
     if case.sampler is not None:
         return [call.sampled for call in problem.calls if call.sampled is not None]
-    plain = case.replace(holder="tensor", weight_shards=0, bias_shards=0, scope=None)
+    plain = case.replace(
+        mode=case.reference_mode,
+        holder="tensor",
+        weight_shards=0,
+        bias_shards=0,
+        scope=None,
+    )
     outcome = modes.run(plain, _labels_only(problem), sampler_body(case))
     return [modes.as_sampled(arrays) for arrays in outcome.results]
 

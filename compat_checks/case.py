@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 EAGER, FUNCTION, STATIC, GRAPH = "eager", "function", "function_static", "graph"
+JIT = "jit"  # jit_compile=True, which TensorFlow's side runs without
 MODES = (EAGER, FUNCTION, STATIC, GRAPH)
+ALL_MODES = (*MODES, JIT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,9 +16,9 @@ class Case:
 
     Attributes:
       name: unique, begins with "family/".
-      kind: "loss", or "signature" (only `path` counts then).
+      kind: "loss", "draw" (a sampler alone), or "signature" (only `path` counts).
       path: the function under test below the root, "compat.v1.nn.nce_loss".
-      mode: one of MODES; "function" has an unknown batch size, as has "graph".
+      mode: one of ALL_MODES; the batch size is unknown to "function", "graph", "jit".
       rows, num_classes: rows of the table; classes named in the call (None: rows).
       dim, num_true, num_sampled: as in the call.
       batches: the batch size of each call; as many calls as entries.
@@ -81,6 +83,11 @@ class Case:
     @property
     def family(self) -> str:
         return self.name.split("/", 1)[0]
+
+    @property
+    def reference_mode(self) -> str:
+        """The mode that TensorFlow can run: it has no losses or samplers under XLA."""
+        return FUNCTION if self.mode == JIT else self.mode
 
     @property
     def nce(self) -> bool:

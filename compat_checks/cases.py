@@ -1,8 +1,8 @@
 """The only list of cases: the command and the tests both read CASES.
 
 A family is a function that yields cases; a case's name is its family and the options
-that set it apart. Another family ("samplers") is one more function in FAMILIES; a
-case of another kind is checked by one more method in `check.Checker`.
+that set it apart. Another family is one more function in FAMILIES; a case of another
+kind is checked by one more method in `check.Checker`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import tensorflow as tf
 
 from compat_checks import families_calls as calls
 from compat_checks import families_edges as edges
+from compat_checks import families_samplers as drawn
 from compat_checks.case import Case
+from compat_checks.families_samplers import SAMPLERS
 from compat_checks.forms import LOSSES
 from compat_checks.random_cases import random_case
 
@@ -23,11 +25,13 @@ RANDOM_CASES = 120
 
 
 def signatures() -> Iterator[Case]:
-    """Every public path of tf that has one of the losses."""
+    """Every public path of tf that has one of the losses or samplers."""
     roots = ["", "compat.v1.", "compat.v2."]
     nested = [f"compat.{a}.compat.{b}." for a in ("v1", "v2") for b in ("v1", "v2")]
-    for root, loss in itertools.product(roots + nested, LOSSES):
-        path = f"{root}nn.{loss}"
+    samplers = [f"{sampler}_candidate_sampler" for sampler in SAMPLERS]
+    names = [*LOSSES, *samplers, "compute_accidental_hits"]
+    for root, room, name in itertools.product(roots + nested, ("nn", "random"), names):
+        path = f"{root}{room}.{name}"
         try:
             operator.attrgetter(path)(tf)
         except AttributeError:
@@ -43,7 +47,8 @@ def random() -> Iterator[Case]:
 FAMILIES = (
     *(calls.basic, calls.shards, calls.holders, calls.sampled_values),
     *(calls.counts, calls.seeds, edges.traces, edges.labels, edges.edges),
-    *(edges.second, edges.dtypes, edges.beyond, edges.errors, signatures, random),
+    *(edges.second, edges.dtypes, edges.beyond, edges.errors, signatures),
+    *(drawn.samplers, drawn.jit, random),
 )
 CASES: tuple[Case, ...] = tuple(case for family in FAMILIES for case in family())
 BY_NAME: dict[str, Case] = {case.name: case for case in CASES}

@@ -1,4 +1,4 @@
-"""Runs one body eagerly, in a tf.function, or in a v1 Graph with a Session.
+"""Runs one body eagerly, in a tf.function (compiled or not), or in a v1 Session.
 
 A body is a function of (tables, feed): the two `Held` tables bound to tensors, and
 a dict of tensors for one call. It returns a dict whose values are tensors,
@@ -47,6 +47,7 @@ def run(case: Case, problem: Problem, body: Body) -> Outcome:
         modes.FUNCTION: _run_function,
         modes.STATIC: _run_function,
         modes.GRAPH: _run_graph,
+        modes.JIT: _run_function,
     }[case.mode]
     return runner(case, problem, body)
 
@@ -149,7 +150,11 @@ def _run_function(case: Case, problem: Problem, body: Body) -> Outcome:
     }
     traced: list[dict[str, Any]] = []
 
-    @tf.function(input_signature=[tables, _specs(case, problem)], autograph=False)
+    @tf.function(
+        input_signature=[tables, _specs(case, problem)],
+        autograph=False,
+        jit_compile=case.mode == modes.JIT,
+    )
     def function(fed: dict[str, list[Any]], feed: Feed) -> dict[str, Any]:
         traced.append(body(_bind(held, fed), feed))
         return traced[-1]

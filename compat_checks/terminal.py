@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.table import Table
 
-from compat_checks.case import MODES, Case
+from compat_checks.case import ALL_MODES, Case
 from compat_checks.check import Checker, Result
 from compat_checks.record import Run, device_name
 
@@ -65,14 +65,14 @@ def table(run: Run) -> Table:
         caption="equal/all by mode; largest errors in ulp",
     )
     out.add_column("family", no_wrap=True)
-    for mode in MODES:
+    for mode in ALL_MODES:
         out.add_column(mode.removeprefix("function_"), justify="right")
     for heading in ("ours", "TensorFlow", "s"):
         out.add_column(heading, justify="right")
     families = dict.fromkeys(result.case.family for result in run.results)
     for family in families:
         mine = [result for result in run.results if result.case.family == family]
-        by_mode = [[r for r in mine if r.case.mode == mode] for mode in MODES]
+        by_mode = [[r for r in mine if r.case.mode == mode] for mode in ALL_MODES]
         verdicts = [verdict for result in mine for verdict in result.verdicts]
         out.add_row(
             family,

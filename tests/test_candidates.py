@@ -5,7 +5,8 @@ import inspect
 import numpy as np
 import pytest
 import tensorflow as tf
-from samplers import (
+
+from tests.samplers import (
     LABELS,
     MODES,
     SAMPLERS,
@@ -14,7 +15,6 @@ from samplers import (
     mirror,
     tensorflows,
 )
-
 from tfsampled._core import candidates, draws
 
 # num_sampled, unique, range_max: all classes, a few of many, hashed ids, copies.

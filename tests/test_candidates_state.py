@@ -6,8 +6,8 @@ import weakref
 import numpy as np
 import pytest
 import tensorflow as tf
-from samplers import LABELS, arguments, assert_equal_draws, mirror, tensorflows
 
+from tests.samplers import LABELS, arguments, assert_equal_draws, mirror, tensorflows
 from tfsampled._core import candidates, sampler_state
 
 SEEDS = (11, 12)
@@ -60,8 +60,8 @@ def test_state_goes_with_the_function_it_belongs_to():
     function = _compiled()
     function()
     held = [v for kept in sampler_state._KEPT.values() for v in kept]
+    assert int(held[-1]) == 1
     position = weakref.ref(held[-1])
-    assert int(position()) == 1
     del held
     gc.collect()
     assert position() is not None

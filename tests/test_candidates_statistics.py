@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from samplers import SAMPLERS, arguments, mirror
 
+from tests.samplers import SAMPLERS, arguments, mirror
 from tfsampled._core import candidates
 
 CALLS = 2000

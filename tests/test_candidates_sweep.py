@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from samplers import MODES, arguments, assert_equal_draws, mirror, tensorflows
+
+from tests.samplers import MODES, arguments, assert_equal_draws, mirror, tensorflows
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ KEYS = [(1, 2), (2**31 - 2, 87654321), (2**64 - 1, 2**63 + 5)]
 def _words(seeds, call, num_sampled, first, count, jit_compile):
     @tf.function(jit_compile=jit_compile)
     def draw(call, first):
-        source = philox.stream(*seeds, call, num_sampled)
+        source = philox.stream(seeds[0], seeds[1], call, num_sampled)
         return philox.words(source, first, count)
 
     return draw(tf.constant(call, tf.int64), tf.constant(first, tf.int64)).numpy()

@@ -50,7 +50,7 @@ def test_plain_functions_and_eager_execution(tracing_for_xla):
 
 
 def test_variables_can_be_made_in_every_trace_of_a_function():
-    made = []
+    made: list[tf.Variable] = []
 
     @tf.function
     def grow(x):

@@ -187,19 +187,19 @@ def learned_unigram(
     with tf.name_scope(name or "LearnedUnigramCandidateSampler"):
         if class_weights is None:
             class_weights = state.traced_class_weights(ask.range_max)
-        weights = tf.cast(class_weights, tf.int32)
-        running = tf.cumsum(weights)
+        weights = tf.identity(class_weights)
+        draw, total = draws.learned_unigram(weights)
         drawn = _draw(
             ask,
-            draws.learned_unigram(running),
+            draw,
             draws.first_tries(ask.num_sampled, ask.unique),
             lambda ids: (
                 tf.cast(counts.gather(ids, weights), tf.float32)
-                / tf.cast(running[-1], tf.float32)
+                / tf.cast(total, tf.float32)
             ),
         )
         with tf.control_dependencies([weights, *drawn]):
-            state.count_labels(class_weights, ask.true_classes, running[-1])
+            state.count_labels(class_weights, ask.true_classes, total)
         return drawn
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import philox
+from tfsampled._core.distinct import places_of
 from tfsampled._core.exponential import whole_exp
 from tfsampled._core.search import first_above
 
@@ -25,6 +26,9 @@ class Tries(NamedTuple):
     valid: tf.Tensor | None
     next_word: tf.Tensor | int
 
+
+# A learned unigram try finds a block of so many weights, then the class in it.
+_WEIGHTS_PER_BLOCK = 16
 
 Draw = Callable[[philox.Stream, "tf.Tensor | int", int], Tries]
 
@@ -58,26 +62,42 @@ def uniform(range_max):
     return draw
 
 
-def learned_unigram(running):
+def learned_unigram(weights):
     """Tries of the first class whose running sum of weights exceeds a number.
 
     Args:
-      running: `[range_max]` int32, the inclusive running sums of the weights.
+      weights: `[range_max]` int64.
+
+    Returns:
+      The distribution, and the sum of the weights, `[]` int32.
     """
+    range_max = weights.shape[0]
+    whole = range_max // _WEIGHTS_PER_BLOCK * _WEIGHTS_PER_BLOCK
+    blocks = tf.reshape(tf.cast(weights[:whole], tf.int32), [-1, _WEIGHTS_PER_BLOCK])
+    rest = tf.reduce_sum(tf.cast(weights[whole:], tf.int32))
+    running = tf.cumsum(tf.concat([tf.reduce_sum(blocks, axis=1), [rest]], axis=0))
+    total = running[-1]
 
     def draw(source, first, count):
         number = philox.words(source, first, count)
-        total = tf.cast(running[-1], tf.uint64)
-        rejected = _rejected_below(total)
-        position = tf.cast(number % total, tf.int32)
-        # An accepted word stays what it is; a rejected one finds some class, unused.
-        return Tries(
-            tf.cast(first_above(running, position), tf.int64),
-            number >= rejected,
-            first + count,
+        wide_total = tf.cast(total, tf.uint64)
+        rejected = _rejected_below(wide_total)
+        position = tf.cast(number % wide_total, tf.int32)
+        # The block first, then the class in it.
+        block = tf.minimum(first_above(running, position), running.shape[0] - 1)
+        before = tf.where(block > 0, tf.gather(running, tf.maximum(block - 1, 0)), 0)
+        member = block[:, tf.newaxis] * _WEIGHTS_PER_BLOCK + tf.range(
+            _WEIGHTS_PER_BLOCK
         )
+        inside = tf.gather(weights, tf.minimum(member, range_max - 1))
+        upto = tf.cumsum(tf.cast(inside, tf.int32), axis=1)
+        passed = (upto <= (position - before)[:, tf.newaxis]) & (member < range_max)
+        ids = block * _WEIGHTS_PER_BLOCK + tf.reduce_sum(
+            tf.cast(passed, tf.int32), axis=1
+        )
+        return Tries(tf.cast(ids, tf.int64), number >= rejected, first + count)
 
-    return draw
+    return draw, total
 
 
 def fixed_unigram(keep, alias):
@@ -90,29 +110,56 @@ def fixed_unigram(keep, alias):
     range_max = keep.shape[0]
 
     def draw(source, first, count):
-        number = philox.words(source, first, 2 * count)
-        column, accepted = _modulo(number, range_max, 32)
-        if accepted is None:
-            floats, column = number[0::2], column[1::2]
-            valid, used = None, 2 * count
+        if isinstance(first, int):
+            floats, columns = philox.pairs(source, first, count)
         else:
-            # A rejected word shifts all that follow by one: find who plays which part.
-            is_float, at = _parts(~accepted)
-            valid = accepted & ~is_float
-            floats = tf.gather(number, at)
-            position = tf.range(1, 2 * count + 1, dtype=tf.int64)
-            used = tf.reduce_max(tf.where(valid, position, 0))
+            words = tf.reshape(philox.words(source, first, 2 * count), [count, 2])
+            floats, columns = words[:, 0], words[:, 1]
+        valid, used = None, 2 * count
+        if range_max & (range_max - 1) != 0:
+            rejected = tf.constant((2**32 - 1) % range_max + 1, tf.uint64)
+            floats, columns, valid, used = tf.cond(
+                tf.reduce_any(columns < rejected),
+                lambda: _shifted(floats, columns, rejected),
+                lambda: (
+                    floats,
+                    columns,
+                    tf.ones([count], tf.bool),
+                    tf.constant(2 * count, tf.int64),
+                ),
+            )
+        column = tf.cast(columns % tf.constant(range_max, tf.uint64), tf.int32)
         chance = tf.cast(
             tf.bitwise.bitwise_and(floats, tf.constant(0x7FFFFF, tf.uint64)), tf.float32
         )
-        ids = tf.where(
-            chance * 2.0**-23 < tf.gather(keep, column),
-            column,
-            tf.cast(tf.gather(alias, column), tf.int64),
-        )
-        return Tries(ids, valid, first + used)
+        own = chance * 2.0**-23 < tf.gather(keep, column)
+        ids = tf.where(own, column, tf.gather(alias, column))
+        return Tries(tf.cast(ids, tf.int64), valid, first + used)
 
     return draw
+
+
+def _shifted(floats, columns, rejected):
+    """The pairs where words were rejected as columns, which shifts all that follow.
+
+    Returns:
+      Floats and columns, `[count]` uint64, at the front those that make a try;
+      which ones these are, `[count]` bool; how many words they took, `[]` int64.
+    """
+    count = floats.shape[0]
+    number = tf.reshape(tf.stack([floats, columns], axis=1), [-1])
+    is_float, at = _parts(number < rejected)
+    is_try = (number >= rejected) & ~is_float
+    places, found = places_of(is_try, count)
+    places = tf.minimum(places, 2 * count - 1)
+    valid = tf.range(count) < found
+    used = tf.reduce_max(tf.where(valid, places + 1, 0))
+    return (
+        tf.gather(number, tf.gather(at, places)),
+        tf.gather(number, places),
+        valid,
+        tf.cast(used, tf.int64),
+    )
 
 
 def _modulo(number, range_max, bits):
