@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import keras
@@ -82,8 +83,11 @@ class SampledSoftmaxModel(keras.Model):
         self.top_k = top_k
         self.supports_masking = True
         self._loss_mean = keras.metrics.Mean(name="loss")
-        self._exact_metrics: list[ExactMetric] = []
-        self._weighted_exact_metrics: list[ExactMetric] = []
+        # In a namespace, where Keras does not take them for state of the layer.
+        self._evaluated = types.SimpleNamespace(metrics=[], weighted_metrics=[])
+        if inputs := getattr(encoder, "inputs", None):  # its shapes are known
+            symbols = [_symbol(one) for one in inputs]
+            self(symbols if len(symbols) > 1 else symbols[0])
 
     @classmethod
     def from_model(
@@ -172,19 +176,20 @@ class SampledSoftmaxModel(keras.Model):
                     "the head's sampled loss and evaluates its exact loss, and takes "
                     f"no other: leave {name} out."
                 )
-        self._exact_metrics = _checked(metrics, "metrics")
-        self._weighted_exact_metrics = _checked(weighted_metrics, "weighted_metrics")
+        self._evaluated.metrics = _checked(metrics, "metrics")
+        self._evaluated.weighted_metrics = _checked(
+            weighted_metrics, "weighted_metrics"
+        )
         super().compile(optimizer=optimizer, **kwargs)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """What `compile_from_config` needs, the metrics among it."""
         config = super().get_compile_config()
         if config:
-            serialize = keras.saving.serialize_keras_object
-            config["metrics"] = [serialize(one) for one in self._exact_metrics]
-            config["weighted_metrics"] = [
-                serialize(one) for one in self._weighted_exact_metrics
-            ]
+            for name, metrics in vars(self._evaluated).items():
+                config[name] = [
+                    keras.saving.serialize_keras_object(metric) for metric in metrics
+                ]
         return config
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -197,7 +202,8 @@ class SampledSoftmaxModel(keras.Model):
     def metrics(self) -> list[keras.metrics.Metric]:
         """The loss, then the metrics; training updates the loss alone."""
         others = [one for one in super().metrics if one.name != "loss"]
-        return [self._loss_mean, *others]
+        evaluated = [one for kind in vars(self._evaluated).values() for one in kind]
+        return [self._loss_mean, *others, *evaluated]
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """As `keras.Model.fit`; warns where labels do not suit a `LogUniform`."""
@@ -210,6 +216,18 @@ class SampledSoftmaxModel(keras.Model):
                 callbacks = [*tf.nest.flatten(callbacks or []), watching]
             kwargs["callbacks"] = callbacks
         return super().fit(x, y, **kwargs)
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.export`: serves what `predict` gives.
+
+        Where the encoder is a functional or Sequential model of one input, its dtype is
+        the served one's: Keras itself takes every subclassed model's for floats.
+        """
+        inputs = getattr(self.encoder, "inputs", None) or []
+        if "input_signature" not in kwargs and len(inputs) == 1:
+            (one,) = inputs
+            kwargs["input_signature"] = [tf.TensorSpec(one.shape, one.dtype)]
+        return super().export(filepath, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One batch of `fit`: the sampled loss, and a step of the optimizer."""
@@ -232,9 +250,9 @@ class SampledSoftmaxModel(keras.Model):
         loss = self.compute_loss(x, y, features, sample_weight, training=False)
         self._count_loss(loss, features, y)
         mask = _mask(features)
-        for metric in self._exact_metrics:
+        for metric in self._evaluated.metrics:
             metric.update_from_features(self.head, features, y, mask=mask)
-        for metric in self._weighted_exact_metrics:
+        for metric in self._evaluated.weighted_metrics:
             metric.update_from_features(self.head, features, y, sample_weight, mask)
         return self.get_metrics_result()
 
@@ -336,13 +354,17 @@ def _embeddings(layer: Any) -> list[keras.layers.Embedding]:
     """The Embedding layers inside a layer, in models and attributes."""
     if isinstance(layer, keras.layers.Embedding):
         return [layer]
-    parts = tf.nest.flatten(getattr(layer, "layers", None) or list(vars(layer).values()))
+    parts = tf.nest.flatten(
+        getattr(layer, "layers", None) or list(vars(layer).values())
+    )
     inner = [part for part in parts if isinstance(part, keras.layers.Layer)]
     return [found for part in inner for found in _embeddings(part)]
 
 
 def _symbol(tensor: Any) -> keras.KerasTensor:
-    return keras.KerasTensor(tensor.shape, keras.backend.standardize_dtype(tensor.dtype))
+    return keras.KerasTensor(
+        tensor.shape, keras.backend.standardize_dtype(tensor.dtype)
+    )
 
 
 def _mask(features: Any) -> Any:

@@ -43,13 +43,14 @@ def correction(
         `[N]`, in the dtype of `rows`.
     """
     ids = tf.reshape(labels.ids, [-1])
-    kernel = tf.reshape(table.rows(ids), [-1, labels.ids.shape[1], rows.shape[1]])
+    kernel = tf.cast(table.rows(ids), rows.dtype)
+    kernel = tf.reshape(kernel, [-1, labels.ids.shape[1], rows.shape[1]])
     logits = tf.einsum("nd,ntd->nt", rows, kernel)
     if biases is not None:
         logits += tf.gather(biases, labels.ids)
     expected = tf.where(labels.real, drawn.true_expected_count, 1.0)
     given = without(drawn, labels).true_expected_count
-    logs = [tf.cast(tf.math.log(count), logits.dtype) for count in (given, expected)]
+    logs = [tf.math.log(tf.cast(count, logits.dtype)) for count in (given, expected)]
     shares = labels.shares(logits.dtype)
     return tf.reduce_mean(logits - logs[0], axis=1) - tf.reduce_sum(
         (logits - logs[1]) * shares, axis=1
