@@ -205,17 +205,27 @@ class SampledSoftmaxModel(keras.Model):
         evaluated = [one for kind in vars(self._evaluated).values() for one in kind]
         return [self._loss_mean, *others, *evaluated]
 
-    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """As `keras.Model.fit`; warns where labels do not suit a `LogUniform`."""
         if isinstance(self.head.sampler, LogUniform):
-            callbacks = kwargs.pop("callbacks", None)
             watching = _OrderOfLabels(self.head.sampler)
             if isinstance(callbacks, keras.callbacks.CallbackList):
                 callbacks.append(watching)
             else:
                 callbacks = [*tf.nest.flatten(callbacks or []), watching]
-            kwargs["callbacks"] = callbacks
-        return super().fit(x, y, **kwargs)
+        return super().fit(
+            x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs
+        )
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.export`: serves what `predict` gives.

@@ -9,10 +9,10 @@ checkpoint or a `.keras` file draws what the unbroken run would have drawn.
 from __future__ import annotations
 
 from tfsampled._core.candidates import Candidates
-from tfsampled.samplers.base import Sampler
-from tfsampled.samplers.log_uniform import LogUniform
-from tfsampled.samplers.uniform import Uniform
-from tfsampled.samplers.unigram import FixedUnigram, LearnedUnigram
+from tfsampled.samplers._base import Sampler
+from tfsampled.samplers._log_uniform import LogUniform
+from tfsampled.samplers._uniform import Uniform
+from tfsampled.samplers._unigram import FixedUnigram, LearnedUnigram
 
 __all__ = [
     "Candidates",

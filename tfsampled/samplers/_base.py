@@ -33,7 +33,7 @@ class Sampler(keras.layers.Layer):
         self.seed = seed
         self._start = random.getrandbits(31) if seed is None else 0
         self._seeds = (_NO_GLOBAL_SEED, seed or 0)
-        self.position: tf.Variable | None = None
+        self.position: Any = None
 
     def check(self, num_classes: int, num_sampled: int) -> None:
         """Refuses what cannot be drawn, before anything is.

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfsampled._core import checks
 from tfsampled._core.tables import Table
-from tfsampled.layers import shards
+from tfsampled.layers import _shards as shards
 
 
 class ClassTable(keras.layers.Layer):
@@ -51,7 +51,7 @@ class ClassTable(keras.layers.Layer):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
-        self.tied_to = tied_to
+        self.tied_to: Any = tied_to
         if tied_to is not None:
             self._check_tied(tied_to)
         self._kernel: Any = None

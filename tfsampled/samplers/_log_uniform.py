@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfsampled._core import candidates
 from tfsampled._core.candidates import Candidates
-from tfsampled.samplers.base import Sampler, variable
+from tfsampled.samplers._base import Sampler, variable
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -40,7 +40,7 @@ class LogUniform(Sampler):
         super().__init__(seed, **kwargs)
         self._num_classes = 0
         self._warned = False
-        self._seen: tf.Variable | None = None
+        self._seen: Any = None
 
     def prepare(self, num_classes: int) -> None:
         """Makes the variables, among them what is known of the labels' order."""

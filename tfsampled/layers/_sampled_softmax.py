@@ -10,8 +10,8 @@ import tensorflow as tf
 from tfsampled import samplers
 from tfsampled._core import checks, exact, examples
 from tfsampled.compat.v1 import nn
-from tfsampled.layers import padding
-from tfsampled.layers.class_table import ClassTable
+from tfsampled.layers import _padding as padding
+from tfsampled.layers._class_table import ClassTable
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfsampled._core import candidates
 from tfsampled._core.candidates import Candidates
-from tfsampled.samplers.base import Sampler, variable
+from tfsampled.samplers._base import Sampler, variable
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -130,7 +130,7 @@ class LearnedUnigram(Sampler):
 
     def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(seed, **kwargs)
-        self.class_weights: tf.Variable | None = None
+        self.class_weights: Any = None
 
     def prepare(self, num_classes: int) -> None:
         """Makes the variables; one that two heads share needs equal classes.

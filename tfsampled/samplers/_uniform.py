@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfsampled._core import candidates
 from tfsampled._core.candidates import Candidates
-from tfsampled.samplers.base import Sampler
+from tfsampled.samplers._base import Sampler
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
