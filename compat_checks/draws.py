@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from compat_checks import case as modes
+from compat_checks import modes
 from compat_checks.bodies import Subject
 from compat_checks.candidates import sampler_arguments
-from compat_checks.case import Case
+from compat_checks.case import EAGER, GRAPH, JIT, Case
 
 COUNT_ULPS = 2
 NAMES = ("ids", "true_expected_count", "sampled_expected_count")
@@ -22,24 +22,24 @@ def run(case: Case, subject: Subject) -> list[list[np.ndarray]]:
     kwargs = sampler_arguments(case, case.path.rsplit(".", 1)[1]) | {"seed": case.seed}
 
     def draw(labels: Any) -> Any:
-        return tuple(sampler(labels, **kwargs))
+        return tuple(sampler(true_classes=labels, **kwargs))
 
-    if case.mode == modes.GRAPH:
+    if case.mode == GRAPH:
         return _in_graph(case, draw)
     tf.random.set_seed(case.global_seed)
-    if case.mode != modes.EAGER:
+    if case.mode != EAGER:
         spec = tf.TensorSpec([None, case.num_true], tf.int64)
         draw = tf.function(
             draw,
             input_signature=[spec],
             autograph=False,
-            jit_compile=case.mode == modes.JIT,
+            jit_compile=case.mode == JIT,
         )
     return [[np.asarray(part) for part in draw(labels)] for labels in _labels(case)]
 
 
 def _in_graph(case: Case, draw: Any) -> list[list[np.ndarray]]:
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    with modes.new_graph(), modes.new_session() as session:
         tf.compat.v1.set_random_seed(case.global_seed)
         fed = tf.compat.v1.placeholder(tf.int64, [None, case.num_true])
         drawn = draw(fed)

@@ -170,7 +170,7 @@ def _run_function(case: Case, problem: Problem, body: Body) -> Outcome:
 
 
 def _run_graph(case: Case, problem: Problem, body: Body) -> Outcome:
-    with tf.Graph().as_default() as graph:
+    with new_graph() as graph:
         tf.compat.v1.set_random_seed(case.global_seed)
         held = _held(case, problem)
         fed = {
@@ -191,9 +191,8 @@ def _run_graph(case: Case, problem: Problem, body: Body) -> Outcome:
             for name, table in held.items()
             for placeholder, array in zip(fed[name], table.fed, strict=True)
         }
-        config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
         results = []
-        with tf.compat.v1.Session(config=config) as session:
+        with new_session() as session:
             session.run(tf.compat.v1.global_variables_initializer())
             for call in problem.calls:
                 arrays = _feed(call)
@@ -213,13 +212,34 @@ def _scopes(case: Case, graph: tf.Graph) -> tuple[str, ...]:
     return tuple(sorted(name for name in outermost if name.startswith(case.scope)))
 
 
+_devices = ["CPU:0"]  # the last is where things run now
+
+
 @contextlib.contextmanager
 def on_device(device: str) -> Iterator[None]:
     """Everything inside runs on `device`, in float32 proper (no TF32)."""
-    if device.startswith("GPU"):
-        tf.config.experimental.enable_tensor_float_32_execution(False)
-    with tf.device(f"/{device}"):
-        yield
+    allowed = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    _devices.append(device)
+    try:
+        with tf.device(f"/{device}"):
+            yield
+    finally:
+        _devices.pop()
+        tf.config.experimental.enable_tensor_float_32_execution(allowed)
+
+
+def new_session() -> tf.compat.v1.Session:
+    """A session in which ops that a device lacks run on another."""
+    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    return tf.compat.v1.Session(config=config)
+
+
+@contextlib.contextmanager
+def new_graph() -> Iterator[tf.Graph]:
+    """A v1 graph on the device of `on_device`, which a new graph does not inherit."""
+    with tf.Graph().as_default() as graph, tf.device(f"/{_devices[-1]}"):
+        yield graph
 
 
 def as_sampled(arrays: dict[str, Any]) -> Sampled:

@@ -191,10 +191,10 @@ TABLE = [
         r"weights must be \[num_classes, dim\], .* got shape \(20,\)",
     ),
     Bad(
-        "weights_are_ints",
-        {"weights": np.zeros([CLASSES, DIM], np.int32)},
+        "weights_are_strings",
+        {"weights": np.full((CLASSES, DIM), "a")},
         CALL,
-        "weights must be of one floating dtype; got int32",
+        "weights must be real numbers of one dtype; got string",
     ),
     Bad(
         "weights_missing", {"weights": None}, CALL, "weights are missing: pass a table"
@@ -210,7 +210,7 @@ TABLE = [
         "shards_of_two_dtypes",
         {"weights": [*cut(10), cut(10)[0].astype(np.float64)]},
         CALL,
-        "weights must be of one floating dtype; got float32, float64",
+        "weights must be real numbers of one dtype; got float32, float64",
     ),
     Bad(
         "shards_too_few_rows",

@@ -191,21 +191,6 @@ def test_labels_out_of_range(sampler):
     np.testing.assert_array_equal(np.isnan(count), [[False], [True], [True], [True]])
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({}, "exactly one of vocab_file and unigrams"),
-        ({"unigrams": [1.0, 2.0]}, "range_max is 3, but 2 classes have a weight"),
-        ({"unigrams": [1.0] * 3, "vocab_file": "x"}, "exactly one of vocab_file"),
-    ],
-)
-def test_weights_that_do_not_fit(more, message):
-    with pytest.raises(ValueError, match=message):
-        MODES["jit"](
-            lambda: mirror("fixed_unigram")([[1]], 1, 2, True, 3, seed=1, **more)
-        )()
-
-
 def test_a_vocabulary_without_numbers_is_refused(tmp_path):
     path = tmp_path / "vocabulary.csv"
     path.write_text("a,1\nb,many\n")
@@ -227,3 +212,38 @@ def test_counts_have_no_gradient():
 
     found, expected = gradient()
     np.testing.assert_array_equal(found.numpy(), expected.numpy())
+
+
+BAD_WEIGHTS = [
+    (
+        {"unigrams": [1.0, 2.0], "num_reserved_ids": 4},
+        "2 classes have a weight above 0",
+    ),
+    ({"unigrams": [1.0] * 5 + [-1.0]}, "the weight of class 5 is -1.0"),
+    ({"unigrams": [float("nan")] + [1.0] * 5}, "the weight of class 0 is nan"),
+    ({"unigrams": [1.0] * 4}, "range_max is 6, but 4 classes have a weight"),
+    ({}, "from vocab_file or from unigrams, but neither were given"),
+    ({"unigrams": [1.0] * 6, "vocab_file": "x"}, "but both were given"),
+    ({"vocab_file": "/no/such/file"}, "vocab_file '/no/such/file' does not exist"),
+    (
+        {"unigrams": [1.0] * 6, "num_shards": 2, "shard": 2},
+        "shard is 2 of num_shards 2",
+    ),
+]
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
+@pytest.mark.parametrize(("given", "says"), BAD_WEIGHTS)
+def test_weights_that_cannot_be_drawn_from(given, says, mode):
+    draw = mode(lambda: mirror("fixed_unigram")([[0]], 1, 3, True, 6, **given))
+    with pytest.raises(ValueError, match=says):
+        draw()
+
+
+def test_weights_in_an_array():
+    drawn = []
+    for weights in (np.arange(1.0, 7.0), np.arange(1.0, 7.0).tolist()):
+        tf.random.set_seed(3)
+        draw = mirror("fixed_unigram")([[0]], 1, 3, True, 6, unigrams=weights, seed=1)
+        drawn.append(draw)
+    assert_equal_draws(*drawn)

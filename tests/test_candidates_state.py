@@ -156,3 +156,31 @@ def test_the_mirror_and_tensorflow_agree_through_a_new_shape():
     for rows in (3, 3, 2, 3):
         labels = tf.constant(LABELS[:rows])
         assert_equal_draws(ours(labels), theirs(labels))
+
+
+def test_a_refused_draw_takes_no_seed():
+    def draw():
+        return mirror("uniform")([[0], [2]], 1, 5, True, 9)[0].numpy()
+
+    tf.random.set_seed(1)
+    undisturbed = draw()
+    tf.random.set_seed(1)
+    with pytest.raises(ValueError, match="num_sampled is 100, but there are 9 classes"):
+        mirror("uniform")([[0], [2]], 1, 100, True, 9)
+    np.testing.assert_array_equal(draw(), undisturbed)
+
+
+def test_learned_weights_grow_in_a_v1_graph():
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        position = tf.compat.v1.get_variable("position", initializer=np.int64(0))
+        weights = tf.compat.v1.get_variable(
+            "weights", initializer=np.ones([5], "int64")
+        )
+        drawn = candidates.learned_unigram(
+            [[1], [3]], 1, 2, True, 5, (3, 4), position=position, class_weights=weights
+        )
+        session.run(tf.compat.v1.global_variables_initializer())
+        for _ in range(3):
+            session.run(drawn)
+        assert session.run(position) == 3
+        np.testing.assert_array_equal(session.run(weights), [1, 4, 1, 4, 1])

@@ -1,5 +1,7 @@
 """The cases of compat_checks, one test each, and more of them drawn."""
 
+import zlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,9 +17,9 @@ EVERY = 5
 
 
 def parameters():
-    """Each fifth case in the default run, with whole families that are quick."""
-    for number, case in enumerate(CASES):
-        default = case.family in QUICK or number % EVERY == 0
+    """About each fifth case in the default run, with whole families that are quick."""
+    for case in CASES:
+        default = case.family in QUICK or zlib.crc32(case.name.encode()) % EVERY == 0
         marks = () if default else pytest.mark.slow
         yield pytest.param(case, id=case.name, marks=marks)
 
@@ -48,8 +50,9 @@ def test_the_list_is_one_of_hundreds_with_names_of_their_own():
     assert len({case.family for case in CASES}) == len(FAMILIES)
 
 
-def test_every_loss_case_of_the_list_draws_its_own_numbers():
-    first = CHECKER.check(BY_NAME["random/0"])
-    second = CHECKER.check(BY_NAME["random/0"])
-    assert [v.ours_max for v in first.verdicts] == [v.ours_max for v in second.verdicts]
-    assert first.verdicts
+def test_a_case_repeats_itself_and_no_other():
+    first, second, other = (
+        [verdict.ours_max for verdict in CHECKER.check(BY_NAME[name]).verdicts]
+        for name in ("random/0", "random/0", "random/1")
+    )
+    assert first == second != other

@@ -32,6 +32,8 @@ HALF_HITS = "beyond/sampled_softmax_loss v2 bfloat16 every row hits"
 SECOND = "second/sampled_softmax_loss v2 1 true 0 shards eager"
 TOO_HIGH = "errors/nce_loss label too high eager"
 SIGNATURE = "signatures/nn.nce_loss"
+DRAWS = "samplers/log_uniform 300 of 1000 unique eager"
+JIT_HITS = "jit/sampled_softmax_loss hits removed 1 true duplicates"
 
 
 def arguments(change):
@@ -156,6 +158,24 @@ def another_default(function):
     return broken
 
 
+def next_ids(drawn):
+    return drawn[0] + 1, *drawn[1:]
+
+
+def larger_counts(drawn):
+    return drawn[0], *(count * (1 + 1e-6) for count in drawn[1:])
+
+
+def first_draw_again(function):
+    drawn = []
+
+    def broken(**k):
+        drawn.append(function(**k))
+        return drawn[0]
+
+    return broken
+
+
 MUTATIONS = {
     "log count of labels dropped": (without_log_count(1), GIVEN),
     "log count of candidates dropped": (without_log_count(2), GIVEN_NCE),
@@ -196,6 +216,14 @@ MUTATIONS = {
         TOO_HIGH,
     ),
     "another default": (another_default, SIGNATURE),
+    "sampled ids off by one": (result(next_ids), DRAWS),
+    "expected counts too large by 1e-6": (result(larger_counts), DRAWS),
+    "another seed of a sampler": (arguments(lambda k: {"seed": 10}), DRAWS),
+    "the first draw each time": (first_draw_again, DRAWS),
+    "hits kept under XLA": (
+        arguments(lambda k: {"remove_accidental_hits": False}),
+        JIT_HITS,
+    ),
 }
 
 

@@ -186,7 +186,51 @@ def test_retraced_for_new_shapes_only():
 
     for batch in (8, 8, 4, 8):
         assert run(labels[:batch], inputs[:batch]).shape == [batch]
-    assert [shape[0] for shape in traces] == [8, 4, None][: len(traces)]
+    assert [shape[0] for shape in traces] == [8, 4]
+
+
+def test_a_function_traced_for_xla_runs_without_it_too():
+    weights, biases, labels, inputs = example()
+    values = tf.random.uniform_candidate_sampler(labels, 1, SAMPLED, True, CLASSES)
+
+    @tf.function
+    def inner():
+        return tfsampled.nn.sampled_softmax_loss(
+            weights, biases, labels, inputs, SAMPLED, CLASSES, sampled_values=values
+        )
+
+    outer = tf.function(lambda: inner(), jit_compile=True)
+    assert_close([outer()], [inner()])
+
+
+def test_candidates_of_unknown_number():
+    weights, biases, labels, inputs = example()
+
+    @tf.function(jit_compile=True, input_signature=[tf.TensorSpec([None], tf.int64)])
+    def run(ids):
+        values = (ids, tf.constant(0.3), tf.constant(0.2))
+        return tfsampled.nn.sampled_softmax_loss(
+            weights, biases, labels, inputs, SAMPLED, CLASSES, sampled_values=values
+        )
+
+    ids = tf.range(SAMPLED, dtype=tf.int64)
+    assert_close([run(ids)], [run.python_function(ids)])
+
+
+def test_a_compiled_function_in_a_v1_graph():
+    """There `==` compares tensors by identity: none may be meant otherwise."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+
+        @tf.function(jit_compile=True)
+        def run():
+            return tfsampled.random.uniform_candidate_sampler(
+                [[1]], 1, 8, True, 64, seed=3
+            )
+
+        drawn = run()
+        session.run(tf.compat.v1.global_variables_initializer())
+        ids = session.run(drawn)[0]
+    assert len(set(ids.tolist())) == 8
 
 
 def test_differentiable_twice():

@@ -2,7 +2,9 @@
 
 try:
     import tensorflow as _tensorflow  # noqa: F401
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if error.name != "tensorflow":
+        raise
     raise ImportError(
         "tfsampled needs TensorFlow, which is not installed: pip install "
         "'tfsampled[cpu]', or 'tfsampled[gpu]' for CUDA."

@@ -13,10 +13,16 @@ no such op, compiled code does, and these things differ:
   compiled code shares its position with nobody but the calls of the same traced code.
 - Without any seed the draws are different in each process and each trace.
 - The expected count of a label outside the range is NaN instead of an error.
+- A function that runs in several places shares one position. TensorFlow gives each
+  place, and the forward pass that a gradient tape records, a position of its own.
+- A compiled function that draws cannot be exported as a SavedModel by itself, nor run
+  in other replicas of a distribution strategy than the first.
 - A plain `tf.function` that was traced before keeps TensorFlow's op: if a compiled
   function calls it afterwards, XLA refuses it. Compile the inner function too, or call
   the outer one first.
 """
+
+import functools
 
 import tensorflow as tf
 
@@ -82,7 +88,7 @@ def uniform_candidate_sampler(
         num_sampled,
         unique,
         range_max,
-        tf.compat.v1.random.get_seed(seed),
+        functools.partial(tf.compat.v1.random.get_seed, seed),
         name=name,
     )
 
@@ -139,7 +145,7 @@ def log_uniform_candidate_sampler(
         num_sampled,
         unique,
         range_max,
-        tf.compat.v1.random.get_seed(seed),
+        functools.partial(tf.compat.v1.random.get_seed, seed),
         name=name,
     )
 
@@ -199,7 +205,7 @@ def learned_unigram_candidate_sampler(
         num_sampled,
         unique,
         range_max,
-        tf.compat.v1.random.get_seed(seed),
+        functools.partial(tf.compat.v1.random.get_seed, seed),
         name=name,
     )
 
@@ -275,7 +281,7 @@ def fixed_unigram_candidate_sampler(
         num_sampled,
         unique,
         range_max,
-        tf.compat.v1.random.get_seed(seed),
+        functools.partial(tf.compat.v1.random.get_seed, seed),
         vocab_file=vocab_file,
         distortion=distortion,
         num_reserved_ids=num_reserved_ids,
@@ -325,6 +331,6 @@ def all_candidate_sampler(
         num_true,
         num_sampled,
         unique,
-        tf.compat.v1.random.get_seed(seed),
+        functools.partial(tf.compat.v1.random.get_seed, seed),
         name=name,
     )

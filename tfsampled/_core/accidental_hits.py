@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfsampled._core import checks, static_hits
+from tfsampled._core.convert import as_class_ids
 from tfsampled._core.xla import tracing_for_xla
 
 
@@ -24,7 +25,8 @@ def compute_accidental_hits(
     num_true` labels has a triple; that of a label that was not sampled has weight 0
     and the id `num_sampled`, one past the end. XLA leaves out writes past the end, so
     what is done with the triples - `sparse_to_dense` or a scatter, then an addition
-    to the logits - has the same result.
+    to the logits - has the same result. A function traced for XLA keeps them when it
+    runs without.
 
     Args:
       true_classes: int64 `[batch, num_true]`.
@@ -55,10 +57,9 @@ def compute_accidental_hits(
       `Candidate Sampling Algorithms
       <https://www.tensorflow.org/extras/candidate_sampling.pdf>`_
     """
-    seeds = tf.compat.v1.random.get_seed(seed)
     num_true = checks.integer(num_true, "num_true")
-    true_classes = tf.convert_to_tensor(true_classes, tf.int64)
-    sampled = tf.convert_to_tensor(sampled_candidates, tf.int64)
+    true_classes = as_class_ids(true_classes, "true_classes")
+    sampled = as_class_ids(sampled_candidates, "sampled_candidates")
     if not true_classes.shape.is_compatible_with([None, num_true]):
         raise ValueError(
             f"true_classes has shape {true_classes.shape}; it must be "
@@ -69,6 +70,7 @@ def compute_accidental_hits(
             f"sampled_candidates has shape {sampled.shape}; it must be "
             "[num_sampled], as a candidate sampler returns it."
         )
+    seeds = tf.compat.v1.random.get_seed(seed)
     if tracing_for_xla():
         with tf.name_scope(name or "ComputeAccidentalHits"):
             return _static(true_classes, sampled)

@@ -1,15 +1,12 @@
 """Walker's alias table of a fixed distribution, as TensorFlow's kernel builds it."""
 
-import hashlib
+import functools
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import draws
-
-_TABLES: dict[tuple[bytes, int], "AliasTable"] = {}
-_TABLES_KEPT = 4
 
 
 class AliasTable(NamedTuple):
@@ -26,12 +23,54 @@ class AliasTable(NamedTuple):
     probability: np.ndarray
 
 
+def given_weights(vocab_file, unigrams):
+    """The weights as they were given, in a file or as numbers.
+
+    Raises:
+      ValueError: both were given, or neither, or a file that cannot be read.
+    """
+    if bool(vocab_file) == (len(unigrams) > 0):
+        raise ValueError(
+            "a fixed unigram sampler takes its weights from vocab_file or from "
+            f"unigrams, but {'both' if vocab_file else 'neither'} were given."
+        )
+    return read_vocabulary(vocab_file) if vocab_file else unigrams
+
+
+def check_weights(weights, range_max, at_least):
+    """Raises `ValueError` where these weights cannot be drawn from.
+
+    Args:
+      weights: `[n]` float32, those of reserved ids included.
+      range_max: Python int, the classes that there should be.
+      at_least: Python int, how many different classes have to be found.
+    """
+    if len(weights) != range_max:
+        raise ValueError(
+            f"range_max is {range_max}, but {len(weights)} classes have a weight "
+            "(reserved ids included): they must be as many."
+        )
+    if not np.all((weights >= 0) & np.isfinite(weights)):
+        bad = int(np.flatnonzero(~((weights >= 0) & np.isfinite(weights)))[0])
+        raise ValueError(
+            f"the weight of class {bad} is {weights[bad]}; weights must be finite "
+            "and not negative."
+        )
+    if (positive := np.count_nonzero(weights)) < at_least:
+        raise ValueError(
+            f"{positive} classes have a weight above 0, but {at_least} different ones "
+            "are to be drawn: draw fewer, or pass unique=False."
+        )
+
+
 def read_vocabulary(vocab_file):
     """The last comma-separated field of each line, `[lines]` float32.
 
     Raises:
       ValueError: a field that is not a number.
     """
+    if not tf.io.gfile.exists(vocab_file):
+        raise ValueError(f"vocab_file {vocab_file!r} does not exist.")
     weights = []
     with tf.io.gfile.GFile(vocab_file, "r") as lines:
         for number, line in enumerate(lines, start=1):
@@ -55,6 +94,11 @@ def class_weights(unigrams, distortion, num_reserved_ids, num_shards, shard):
     The ids are counted as TensorFlow counts them: the first weight has the number of
     reserved ids that fell into this shard.
     """
+    if num_shards < 1 or not 0 <= shard < num_shards:
+        raise ValueError(
+            f"shard is {shard} of num_shards {num_shards}; it must be at least 0 and "
+            "below num_shards."
+        )
     reserved = np.arange(num_reserved_ids) % num_shards == shard
     zeros = np.zeros(np.count_nonzero(reserved), np.float32)
     ids = np.arange(len(unigrams)) + len(zeros)
@@ -73,12 +117,12 @@ def alias_table(weights):
     Returns:
       An `AliasTable`.
     """
-    key = (hashlib.blake2b(weights.tobytes()).digest(), len(weights))
-    if key not in _TABLES:
-        while len(_TABLES) >= _TABLES_KEPT:
-            del _TABLES[next(iter(_TABLES))]
-        _TABLES[key] = _build(weights)
-    return _TABLES[key]
+    return _remembered_table(weights.tobytes())
+
+
+@functools.lru_cache(maxsize=4)
+def _remembered_table(weights):
+    return _build(np.frombuffer(weights, np.float32))
 
 
 def first_tries(table, num_sampled, unique):

@@ -40,6 +40,14 @@ class Arguments:
         """What logits and losses are carried in: at least float32."""
         return tf.float64 if self.inputs.dtype == tf.float64 else tf.float32
 
+    def after(self, assertions: list[Any]) -> Arguments:
+        """The same, but nothing reads labels or inputs before the assertions hold."""
+        if not assertions:
+            return self
+        with tf.control_dependencies(assertions):
+            labels, inputs = tf.identity(self.labels), tf.identity(self.inputs)
+        return dataclasses.replace(self, labels=labels, inputs=inputs)
+
     @property
     def static_batch(self) -> int | None:
         """The batch, as far as labels and inputs tell it before the graph runs."""
@@ -128,16 +136,19 @@ def _table(params: Any, strategy: str, name: str, shape: str, rank: int) -> Tabl
                 f"{[tuple(piece.shape) for piece in table.shards]}."
             )
     dtypes = [tf.as_dtype(shard.dtype).base_dtype for shard in table.shards]
-    if len(set(dtypes)) > 1 or not table.dtype.is_floating:
+    number = table.dtype.is_floating or table.dtype.is_integer or table.dtype.is_bool
+    if len(set(dtypes)) > 1 or not number:
         raise ValueError(
-            f"{name} must be of one floating dtype; got "
+            f"{name} must be real numbers of one dtype; got "
             f"{', '.join(sorted({dtype.name for dtype in dtypes}))}."
         )
     return table
 
 
 def _inputs(inputs: Any, weights: Table) -> tf.Tensor:
-    inputs = as_tensor(inputs, weights.dtype)
+    inputs = as_tensor(
+        inputs, weights.dtype if weights.dtype.is_floating else tf.float32
+    )
     if not inputs.dtype.is_floating:
         raise ValueError(
             f"inputs must be of a floating dtype, not {inputs.dtype.name}: cast them."
@@ -157,7 +168,10 @@ def _inputs(inputs: Any, weights: Table) -> tf.Tensor:
 
 def _labels(labels: Any, num_true: int, columns_matter: bool) -> tf.Tensor:
     labels = as_tensor(labels, tf.int64)
-    if not (labels.dtype.is_integer or labels.dtype.is_floating):
+    # TensorFlow rounds floats towards zero.
+    if not (
+        labels.dtype.is_integer or labels.dtype.is_floating or labels.dtype.is_bool
+    ):
         raise ValueError(f"labels must be class ids, not {labels.dtype.name}.")
     labels = tf.cast(labels, tf.int64)
     if columns_matter and (

@@ -18,5 +18,5 @@ def repeated_for(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
         return x
     rows = tf.broadcast_dynamic_shape(tf.shape(x)[:1], tf.shape(other)[:1])
     result = tf.broadcast_to(x, tf.concat([rows, tf.shape(x)[1:]], axis=0))
-    result.set_shape([its, *x.shape[1:]])
+    result.set_shape(tf.TensorShape([its]).concatenate(x.shape[1:]))
     return result

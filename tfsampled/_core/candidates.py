@@ -4,7 +4,9 @@ There are two ways down, chosen where a call is traced. Off XLA it is TensorFlow
 op. On the way to XLA, which has no such op, and for callers that own the sampler's
 state, it is tensor code that draws the same ids from the same seeds.
 
-Every function takes `seeds`, the pair that `tf.compat.v1.random.get_seed` returned.
+Every function takes `seeds`, the pair that `tf.compat.v1.random.get_seed` returns, or
+a function that takes it: called once, and only if the other arguments are sound,
+because taking seeds moves on those of whatever is seeded next.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ import tensorflow as tf
 
 from tfsampled._core import alias, checks, counts, draws, philox
 from tfsampled._core import sampler_state as state
+from tfsampled._core.convert import as_class_ids
 from tfsampled._core.selection import select
 from tfsampled._core.xla import tracing_for_xla
 
-Seeds = tuple[Any, Any]
+Seeds = tuple[Any, Any] | Callable[[], tuple[Any, Any]]
+_INT64_MAX = 2**63 - 1
 Probability = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -50,14 +54,18 @@ class Request(NamedTuple):
     seeds: Seeds
     position: tf.Variable | None
 
+    def take_seeds(self) -> tuple[Any, Any]:
+        """The pair of seeds; to be called once."""
+        return self.seeds() if callable(self.seeds) else self.seeds
+
     @property
-    def compiled(self) -> bool:
+    def ours(self) -> bool:
         """Whether our tensor code answers, and not TensorFlow's op."""
         return self.position is not None or tracing_for_xla()
 
     def op(self, kernel: Callable[..., Any], name: str | None, **more: Any) -> Any:
         """The answer of one of TensorFlow's ops."""
-        seed, seed2 = (0 if seed is None else seed for seed in self.seeds)
+        seed, seed2 = (0 if seed is None else seed for seed in self.take_seeds())
         return Candidates(
             *kernel(
                 true_classes=self.true_classes,
@@ -92,7 +100,7 @@ def log_uniform(
       num_sampled: int, how many classes to draw.
       unique: Draw without replacement.
       range_max: int, the number of classes.
-      seeds: The pair of `tf.compat.v1.random.get_seed`.
+      seeds: The pair of `tf.compat.v1.random.get_seed`, or a function that takes it.
       name: Of the op or of the name scope.
       position: An int64 scalar variable that the caller owns, 0 at first; it counts
         the calls, and our code draws on XLA and off it. By default the count is kept
@@ -109,7 +117,7 @@ def log_uniform(
     ask = _request(
         true_classes, num_true, num_sampled, unique, range_max, seeds, position
     )
-    if not ask.compiled:
+    if not ask.ours:
         kernel = tf.raw_ops.LogUniformCandidateSampler
         return ask.op(kernel, name, range_max=ask.range_max)
     with tf.name_scope(name or "LogUniformCandidateSampler"):
@@ -137,7 +145,7 @@ def uniform(
     ask = _request(
         true_classes, num_true, num_sampled, unique, range_max, seeds, position
     )
-    if not ask.compiled:
+    if not ask.ours:
         kernel = tf.raw_ops.UniformCandidateSampler
         return ask.op(kernel, name, range_max=ask.range_max)
     with tf.name_scope(name or "UniformCandidateSampler"):
@@ -181,7 +189,7 @@ def learned_unigram(
             "learned_unigram takes position and class_weights together, or neither: "
             "both are the sampler's state."
         )
-    if not ask.compiled:
+    if not ask.ours:
         kernel = tf.raw_ops.LearnedUnigramCandidateSampler
         return ask.op(kernel, name, range_max=ask.range_max)
     with tf.name_scope(name or "LearnedUnigramCandidateSampler"):
@@ -199,8 +207,9 @@ def learned_unigram(
             ),
         )
         with tf.control_dependencies([weights, *drawn]):
-            state.count_labels(class_weights, ask.true_classes, total)
-        return drawn
+            counted = state.count_labels(class_weights, ask.true_classes, total)
+        with tf.control_dependencies([counted]):  # a v1 graph runs what is asked for
+            return Candidates(*map(tf.identity, drawn))
 
 
 @tf.autograph.experimental.do_not_convert
@@ -232,7 +241,15 @@ def fixed_unigram(
     ask = _request(
         true_classes, num_true, num_sampled, unique, range_max, seeds, position
     )
-    if not ask.compiled:
+    weights = alias.class_weights(
+        alias.given_weights(vocab_file, unigrams),
+        distortion,
+        num_reserved_ids,
+        num_shards,
+        shard,
+    )
+    alias.check_weights(weights, ask.range_max, ask.num_sampled if ask.unique else 1)
+    if not ask.ours:
         return ask.op(
             tf.raw_ops.FixedUnigramCandidateSampler,
             name,
@@ -242,24 +259,9 @@ def fixed_unigram(
             num_reserved_ids=num_reserved_ids,
             num_shards=num_shards,
             shard=shard,
-            unigrams=unigrams,
+            unigrams=[float(weight) for weight in unigrams],
         )
-    if bool(vocab_file) == (len(unigrams) > 0):
-        raise ValueError("Pass exactly one of vocab_file and unigrams.")
-    table = alias.alias_table(
-        alias.class_weights(
-            alias.read_vocabulary(vocab_file) if vocab_file else unigrams,
-            distortion,
-            num_reserved_ids,
-            num_shards,
-            shard,
-        )
-    )
-    if len(table.keep) != ask.range_max:
-        raise ValueError(
-            f"range_max is {ask.range_max}, but {len(table.keep)} classes have a "
-            "weight (reserved ids included): they must be as many."
-        )
+    table = alias.alias_table(weights)
     with tf.name_scope(name or "FixedUnigramCandidateSampler"):
         with tf.init_scope():  # Outside the graph, which only refers to them.
             keep, other, probability = (tf.constant(part) for part in table)
@@ -288,8 +290,9 @@ def all_candidates(
     ask = _request(
         true_classes, num_true, num_sampled, unique, num_sampled, seeds, None
     )
-    if not ask.compiled:
+    if not ask.ours:
         return ask.op(tf.raw_ops.AllCandidateSampler, name)
+    ask.take_seeds()  # for nothing, as TensorFlow does
     with tf.name_scope(name or "AllCandidateSampler"):
         true_count = tf.ones(tf.shape(ask.true_classes), tf.float32)
         return Candidates(
@@ -316,7 +319,9 @@ def _request(
             f"num_sampled is {num_sampled}, but there are {range_max} classes to draw "
             "from without replacement: draw fewer, or pass unique=False."
         )
-    true_classes = tf.convert_to_tensor(true_classes, tf.int64)
+    if range_max > _INT64_MAX:
+        raise ValueError(f"range_max is {range_max}; it can be at most 2**63 - 1.")
+    true_classes = as_class_ids(true_classes, "true_classes")
     if not true_classes.shape.is_compatible_with([None, num_true]):
         raise ValueError(
             f"true_classes has shape {true_classes.shape}; it must be "
@@ -341,7 +346,9 @@ def _draw(
             true_classes = tf.identity(true_classes)
     with tf.control_dependencies([true_classes]):
         call = state.next_call(position)
-    source = philox.stream(*state.key_and_counter(ask.seeds), call, ask.num_sampled)
+    source = philox.stream(
+        *state.key_and_counter(ask.take_seeds()), call, ask.num_sampled
+    )
     ids, num_tries = select(
         draw, source, ask.num_sampled, ask.unique, ask.range_max, tries
     )

@@ -13,6 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfsampled._core.xla import tracing_for_xla
+
 
 def integer(value: Any, name: str) -> int:
     """`value` as an `int` of at least 1.
@@ -29,7 +31,7 @@ def integer(value: Any, name: str) -> int:
     return number
 
 
-def known_integer(value: Any, name: str) -> int | None:
+def known_integer(value: Any, name: str, least: int = 1) -> int | None:
     """As `integer`, but `None` where `value` is `None` or a tensor of a graph."""
     if tf.is_tensor(value):
         value = tf.get_static_value(value)
@@ -39,8 +41,8 @@ def known_integer(value: Any, name: str) -> int | None:
         number = operator.index(value)
     except TypeError:
         raise ValueError(f"{name} must be an int, not {value!r}.") from None
-    if number < 1:
-        raise ValueError(f"{name} is {number}; it must be at least 1.")
+    if number < least:
+        raise ValueError(f"{name} is {number}; it must be at least {least}.")
     return number
 
 
@@ -88,9 +90,15 @@ def _assert(condition: tf.Tensor, message: str, values: list[tf.Tensor]) -> list
             sentence = message.format(*(int(value) for value in values))
             raise tf.errors.InvalidArgumentError(None, None, sentence)
         return []
-    # Strings and int32 stay on the host and need no conditional around the assertion.
+    # Strings and int32 stay on the host and need no conditional around the assertion;
+    # XLA knows no strings.
+    shown = _saturated if tracing_for_xla() else tf.strings.as_string
     pieces = message.split("{}")
     data: list[Any] = [pieces[0]]
     for value, piece in zip(values, pieces[1:], strict=True):
-        data += [tf.saturate_cast(value, tf.int32), piece]
+        data += [shown(value), piece]
     return [tf.debugging.Assert(condition, data)]
+
+
+def _saturated(value: tf.Tensor) -> tf.Tensor:
+    return tf.saturate_cast(value, tf.int32)

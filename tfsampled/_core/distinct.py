@@ -35,7 +35,7 @@ def first_occurrences(ids, valid, id_range):
         if valid is not None:
             slots = tf.where(valid, slots, -1)
         front = tf.math.unsorted_segment_min(index, slots, id_range)
-        first = tf.gather(front, tf.maximum(slots, 0)) == index
+        first = tf.equal(tf.gather(front, tf.maximum(slots, 0)), index)
         return first if valid is None else first & valid
     return _by_hashing(ids, valid, index)
 
@@ -56,11 +56,12 @@ def _by_hashing(ids, valid, index):
             index, tf.where(undecided, slots, -1), 1 << bits
         )
         winner = tf.gather(front, slots)
-        settled = undecided & (tf.gather(ids, tf.minimum(winner, n - 1)) == ids)
+        same = tf.equal(tf.gather(ids, tf.minimum(winner, n - 1)), ids)
+        settled = undecided & same
         return (
             multiplier + tf.constant(_MULTIPLIER_STEP, tf.uint64),
             undecided & ~settled,
-            first | (settled & (winner == index)),
+            first | (settled & tf.equal(winner, index)),
         )
 
     undecided = tf.ones([n], tf.bool) if valid is None else valid

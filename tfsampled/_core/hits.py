@@ -25,7 +25,9 @@ def mask(sampled_logits: tf.Tensor, labels: tf.Tensor, sampled: tf.Tensor) -> tf
     labels = repeated_for(labels, sampled_logits)
     rows, places, weights = compute_accidental_hits(labels, sampled, labels.shape[1])
     # Adding, not writing: the gradient then passes through untouched, and at minus
-    # infinity there is none. Under XLA a weight of 0 stands for no hit.
+    # infinity there is none. Code made for XLA has a weight of 0 and a place past the
+    # end where there is no hit, and may run off XLA after all.
+    places = tf.minimum(places, tf.size(sampled, tf.int64) - 1)
     nothing = tf.constant(float("-inf"), sampled_logits.dtype)
     return tf.tensor_scatter_nd_add(
         sampled_logits,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -46,11 +47,14 @@ def sampled_loss(
             partition_strategy,
             columns_matter=given is None or remove_accidental_hits,
         )
+        limit: int | tf.Tensor
         if given is None:
-            candidates, limit = _draw(arguments, num_sampled, num_classes, seed)
+            limit = checks.integer(num_classes, "num_classes")
+            arguments, candidates = _draw(arguments, num_sampled, limit, seed)
         else:
+            limit = arguments.rows
             length = num_sampled if remove_accidental_hits else None
-            candidates, limit = _take(arguments, given, length, num_classes)
+            arguments, candidates = _take(arguments, given, length, num_classes)
 
         true_logits, sampled_logits = logits.corrected(arguments, candidates, limit)
         if remove_accidental_hits:
@@ -63,10 +67,9 @@ def sampled_loss(
 
 
 def _draw(
-    arguments: Arguments, num_sampled: Any, num_classes: Any, seed: int | None
-) -> tuple[sampler.Candidates, int]:
-    """Log-uniform candidates, and the number of classes."""
-    num_classes = checks.integer(num_classes, "num_classes")
+    arguments: Arguments, num_sampled: Any, num_classes: int, seed: int | None
+) -> tuple[Arguments, sampler.Candidates]:
+    """Log-uniform candidates, and the arguments once they are found to be sound."""
     num_sampled = checks.integer(num_sampled, "num_sampled")
     if num_sampled > num_classes:
         raise ValueError(
@@ -77,6 +80,7 @@ def _draw(
     sound = checks.assert_batches(arguments.labels, arguments.inputs)
     sound += checks.assert_ids(arguments.labels, num_classes, "labels")
     # The draw waits for the checks: a refused call leaves the sampler where it was.
+    arguments = arguments.after(sound)
     with tf.control_dependencies(sound):
         candidates = sampler.log_uniform(
             arguments.labels,
@@ -84,15 +88,15 @@ def _draw(
             num_sampled,
             True,
             num_classes,
-            tf.compat.v1.random.get_seed(seed),
+            functools.partial(tf.compat.v1.random.get_seed, seed),
         )
-    return candidates, num_classes
+    return arguments, candidates
 
 
 def _take(
     arguments: Arguments, given: Any, num_sampled: Any, num_classes: Any
-) -> tuple[sampler.Candidates, int | tf.Tensor]:
-    """The caller's candidates, and the number of rows that ids may point to.
+) -> tuple[Arguments, sampler.Candidates]:
+    """The caller's candidates, and the arguments once they are found to be sound.
 
     TensorFlow reads `num_classes` only to draw. A wrong one is refused where the call
     shows it; labels may be any row of the table.
@@ -101,12 +105,12 @@ def _take(
     if num_classes is not None:
         check_classes(arguments, num_classes)
     candidates = sampled_values.convert(
-        given, arguments, checks.known_integer(num_sampled, "num_sampled")
+        given, arguments, checks.known_integer(num_sampled, "num_sampled", least=0)
     )
-    limit = arguments.rows
     ids = candidates.sampled_candidates
     sound = checks.assert_batches(arguments.labels, arguments.inputs)
-    sound += checks.assert_ids(arguments.labels, limit, "labels")
-    sound += checks.assert_ids(ids, limit, "sampled_candidates")
+    sound += checks.assert_ids(arguments.labels, arguments.rows, "labels")
+    sound += checks.assert_ids(ids, arguments.rows, "sampled_candidates")
     with tf.control_dependencies(sound):
-        return candidates._replace(sampled_candidates=tf.identity(ids)), limit
+        candidates = candidates._replace(sampled_candidates=tf.identity(ids))
+    return arguments.after(sound), candidates

@@ -58,13 +58,16 @@ def key_and_counter(seeds: tuple[Any, Any]) -> tuple[int, int]:
 
 def count_labels(
     class_weights: tf.Variable, labels: tf.Tensor, total: tf.Tensor
-) -> None:
+) -> Any:
     """Adds one to the weight of each label, as long as the sum fits an int32.
 
     Args:
       class_weights: `[range_max]` int64.
       labels: int64, any shape; those outside the range count nowhere.
       total: `[]` int32, the sum of the weights.
+
+    Returns:
+      What has to run for the weights to change.
     """
     labels = tf.reshape(labels, [-1])
     counted = (
@@ -72,6 +75,6 @@ def count_labels(
         & (labels < class_weights.shape[0])
         & (tf.range(tf.size(labels)) < _INT32_MAX - total)
     )
-    class_weights.scatter_add(
+    return class_weights.scatter_add(
         tf.IndexedSlices(tf.cast(counted, tf.int64), tf.where(counted, labels, 0))
     )

@@ -10,16 +10,17 @@ def first_above(ascending, numbers):
     """The first position whose element exceeds each number.
 
     Args:
-      ascending: `[n]`, in ascending order, `n` known.
+      ascending: `[n]`, in ascending order.
       numbers: any shape, of the same dtype.
 
     Returns:
       int32 positions shaped like `numbers`; `n` where no element exceeds it.
     """
-    n = ascending.shape[0]
+    known = tf.compat.dimension_value(ascending.shape[0])
+    n = tf.size(ascending) if known is None else known
     low = tf.zeros(tf.shape(numbers), tf.int32)
     # The answer lies in [low, low + 2**bit) after each step.
-    for bit in reversed(range(n.bit_length())):
+    for bit in reversed(range(31 if known is None else known.bit_length())):
         middle = low + ((1 << bit) - 1)
         below = (middle < n) & (
             tf.gather(ascending, tf.minimum(middle, n - 1)) <= numbers

@@ -85,7 +85,7 @@ def _select(shards: tuple[Any, ...], shard: tf.Tensor, row: tf.Tensor) -> tf.Ten
     for index, piece in enumerate(shards):
         own = tf.equal(shard, index)
         found = tf.gather(piece, tf.where(own, row, 0))
-        own = tf.reshape(own, [-1] + [1] * (found.shape.rank - 1))
+        own = tf.reshape(own, tf.concat([[-1], tf.ones_like(tf.shape(found)[1:])], 0))
         rows = found if rows is None else tf.where(own, found, rows)
     return rows
 
@@ -108,8 +108,8 @@ def _container(params: Any) -> list[Any]:
 
 def _is_sharded(params: Any) -> bool:
     """Whether `params` is a ShardedVariable, a class that has no public name."""
-    return not tf.is_tensor(params) and isinstance(
-        getattr(params, "variables", None), (list, tuple)
+    return not tf.is_tensor(params) and all(
+        hasattr(params, name) for name in ("variables", "sparse_read")
     )
 
 

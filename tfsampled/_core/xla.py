@@ -10,12 +10,6 @@ try:
     from tensorflow.python.ops import control_flow_util as _control_flow_util
 except ImportError:  # TensorFlow has moved it: tests/test_xla.py tells.
     _control_flow_util = None
-try:
-    from tensorflow.python.ops.resource_variable_ops import (
-        ResourceVariable as _ResourceVariable,
-    )
-except ImportError:
-    _ResourceVariable = None
 
 
 def tracing_for_xla() -> bool:
@@ -52,8 +46,8 @@ def _walk_for_xla_context(graph: Any) -> bool:
 def variable_outside(initial_value: Any, dtype: tf.DType, name: str) -> tf.Variable:
     """A variable made while a function is traced, and not by that function.
 
-    `tf.function` refuses every `tf.Variable` after its first trace, in
-    `tf.init_scope` too; the class behind `tf.Variable` it does not see.
+    `tf.function` lifts the variables of its first trace out of itself and refuses them
+    in later ones; this variable is none of its own.
 
     Args:
       initial_value: A NumPy array or number.
@@ -61,12 +55,10 @@ def variable_outside(initial_value: Any, dtype: tf.DType, name: str) -> tf.Varia
       name: Of the variable.
     """
     with tf.init_scope():
-        if _ResourceVariable is None:
-            return tf.Variable(
-                initial_value,
-                dtype=dtype,
-                trainable=False,
-                name=name,
-                experimental_enable_variable_lifting=False,
-            )
-        return _ResourceVariable(initial_value, dtype=dtype, trainable=False, name=name)
+        return tf.Variable(
+            initial_value,
+            dtype=dtype,
+            trainable=False,
+            name=name,
+            experimental_enable_variable_lifting=False,
+        )

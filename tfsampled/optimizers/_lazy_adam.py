@@ -180,7 +180,9 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
         updated_at = self.slot("_updated_at", variable)
         before = rows.read(updated_at, ids)
         made = tf.cast(self.iterations, tf.int64)
-        rows.write(updated_at, ids, tf.fill(tf.shape(before), made + 1))
+        # The larger of the two is the new one. It is made from what was read, so that
+        # XLA, which sees that the reading comes first, need not copy the slot.
+        rows.write(updated_at, ids, tf.maximum(before, made + 1))
         return tf.cast(made - before, tf.float32)
 
     def _steps_in_one(self, skipped: tf.Tensor) -> tf.Tensor:

@@ -61,6 +61,19 @@ class RowSparse(keras.optimizers.Optimizer):
         """Says that who wraps this optimizer leaves row-sparse gradients alone."""
         self._scaled_by_another = False
 
+    def add_variable(
+        self, shape: Any, initializer: Any = "zeros", **kwargs: Any
+    ) -> keras.Variable:
+        """Adds a variable to the optimizer's, with one tensor of its size at a time."""
+        if isinstance(initializer, keras.initializers.Constant):
+            # Keras's own multiplies a tensor of ones, and holds both.
+            value = initializer.value
+
+            def initializer(shape: Any, dtype: Any = None) -> tf.Tensor:
+                return tf.fill(shape, tf.cast(value, dtype))
+
+        return super().add_variable(shape, initializer, **kwargs)
+
     def build(self, variables: Sequence[Any]) -> None:
         """Makes the slots of these variables.
 

@@ -1,0 +1,118 @@
+"""`fit` with one optimizer on one table, in a process of its own.
+
+    python -m benchmarks.optimizers_worker "tfsampled LazyAdam" 1000000 30
+
+prints the median milliseconds a step, the seconds of the first one, and the most
+memory that the process had, as JSON. A fresh process owes nothing to the tables of
+others, neither in memory nor in what the allocator kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsampled import nn, optimizers
+
+DIM, BATCH, SAMPLED, FEATURES = 64, 256, 1024, 32
+WARM_UP = 3
+OPTIMIZERS = {
+    "keras SGD": lambda: keras.optimizers.SGD(0.1),
+    "keras Adagrad": lambda: keras.optimizers.Adagrad(0.1),
+    "keras Adam": lambda: keras.optimizers.Adam(0.001),
+    "tfsampled Adagrad": lambda: optimizers.Adagrad(0.1),
+    "tfsampled RowWiseAdagrad": lambda: optimizers.RowWiseAdagrad(0.1),
+    "tfsampled LazyAdam": lambda: optimizers.LazyAdam(0.001),
+    "tfsampled LazyAdam, corrected": lambda: optimizers.LazyAdam(
+        0.001, correct_skipped=True
+    ),
+}
+
+
+class Classifier(keras.Model):
+    """One dense layer, and a table trained by a sampled softmax."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.encoder = keras.layers.Dense(DIM)
+        # Zeros, as random numbers would need more memory than the training.
+        self.table = self.add_weight(
+            shape=(num_classes, DIM), initializer="zeros", name="table"
+        )
+        self.bias = self.add_weight(
+            shape=(num_classes,), initializer="zeros", name="bias"
+        )
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.encoder(inputs)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        losses = nn.sampled_softmax_loss(
+            self.table.value,
+            self.bias.value,
+            tf.cast(tf.reshape(y, [-1, 1]), tf.int64),
+            y_pred,
+            SAMPLED,
+            self.num_classes,
+        )
+        return tf.reduce_mean(losses)
+
+
+class StepTimes(keras.callbacks.Callback):
+    """Seconds of each step, the reading of its data left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def measure(
+    optimizer: str, num_classes: int, steps: int, jit: bool
+) -> dict[str, float]:
+    model = Classifier(num_classes)
+    model.compile(optimizer=OPTIMIZERS[optimizer](), jit_compile=jit)
+    rng = np.random.default_rng(0)
+    examples = BATCH * (WARM_UP + steps)
+    x = rng.normal(size=(examples, FEATURES)).astype("float32")
+    # As a log-uniform sampler expects them: class c about 1 / c times.
+    y = np.exp(rng.uniform(0, np.log(num_classes), examples)).astype("int64")
+    # Before the training is traced: slots made inside a trace need one table more.
+    model(x[:1])
+    model.optimizer.build(model.trainable_variables)
+    times = StepTimes()
+    model.fit(x, y, batch_size=BATCH, verbose=0, shuffle=False, callbacks=[times])
+    return {
+        "ms": 1e3 * statistics.median(times.seconds[WARM_UP:]),
+        "first_s": times.seconds[0],
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+if __name__ == "__main__":
+    name, classes, count, *jit = sys.argv[1:]
+    print(json.dumps(measure(name, int(classes), int(count), jit == ["jit"])))
