@@ -72,6 +72,7 @@ def test_compiled_training_and_exact_evaluation(data, jit_compile):
     assert logged == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled_training_is_the_training_of_the_graph(data):
     def trained(jit_compile):
         keras.utils.set_random_seed(3)
@@ -199,6 +200,33 @@ def test_a_tied_model_is_tied_again_when_loaded(tmp_path):
     assert loaded.head.kernel is loaded.encoder.get_layer(words.name).embeddings
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_tied_model_learns_under_a_mixed_policy(policy):
+    keras.config.set_dtype_policy(policy)
+    words = keras.layers.Embedding(CLASSES, 8)
+    encoder = keras.Sequential(
+        [
+            keras.Input((4,), dtype="int32"),
+            words,
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(8),
+        ]
+    )
+    head = SampledSoftmax(CLASSES, SAMPLED, sampler="uniform", tied_to=words)
+    model = SampledSoftmaxModel(encoder, head)
+    model.compile(keras.optimizers.Adam(0.02))
+    x = np.arange(CLASSES * 4).reshape(-1, 4) % CLASSES
+    history = model.fit(x, x[:, 0], epochs=20, verbose=0).history["loss"]
+    assert np.isfinite(history).all()
+    assert history[-1] < history[0] / 2
+    logits = model.predict(x, verbose=0)
+    np.testing.assert_allclose(
+        model.evaluate(x, x[:, 0], verbose=0),
+        losses_of(logits, x[:, 0]).mean(),
+        rtol=2e-3,  # the tied table is read in the compute dtype
+    )
+
+
 def test_padding_takes_no_part_in_any_mean():
     rng = np.random.default_rng(5)
     x = rng.normal(size=(40, 3, DIM)).astype("float32")
@@ -270,9 +298,9 @@ def test_every_kind_of_data_gives_the_same_evaluation(data):
     assert expected == pytest.approx(np.log(CLASSES), rel=0.5)
 
 
-@pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "AdamW", "Lion", "Ftrl"])
+@pytest.mark.parametrize("name", ["rmsprop", "adagrad", "adamw"])
 def test_optimizers_of_keras_train_it(data, name):
-    model = make(optimizer=name.lower() if name != "AdamW" else "adamw")
+    model = make(optimizer=name)
     history = model.fit(*data, epochs=1, verbose=0).history["loss"]
     assert np.isfinite(history).all()
 
@@ -285,6 +313,15 @@ def test_labels_in_the_wrong_order_are_told_in_fit(data):
     model.compile("sgd")
     with pytest.warns(UserWarning, match="the labels are not ordered by frequency"):
         model.fit(np.tile(x, (11, 1)), 4999 - np.arange(11 * EXAMPLES), verbose=0)
+
+
+def test_labels_that_cannot_be_in_compiled_training(data):
+    x, y = data
+    model = make(jit_compile=True)
+    loss = model.fit(x, y + CLASSES, epochs=1, verbose=0).history["loss"]
+    assert np.isnan(loss).all()  # XLA cannot raise
+    with pytest.raises(ValueError, match="labels have the dtype float32"):
+        make(jit_compile=True).fit(x, y.astype("float32"), verbose=0)
 
 
 MIRRORED = """

@@ -156,7 +156,8 @@ class SampledSoftmax(ClassTable):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """The logit of every class: `[..., num_classes]` for inputs `[..., dim]`."""
         rows, shape = self._rows(inputs)
-        logits = tf.matmul(rows, self.table(), transpose_b=True)
+        table = tf.cast(self.table(), rows.dtype)  # a tied one may come autocast
+        logits = tf.matmul(rows, table, transpose_b=True)
         if self.use_bias:
             logits += self._bias()
         return tf.reshape(logits, tf.concat([shape, [self.num_classes]], axis=0))
