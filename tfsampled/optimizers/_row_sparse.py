@@ -141,7 +141,8 @@ class RowSparse(keras.optimizers.Optimizer):
         """What to add to the gradient's rows of a variable; updates their slots.
 
         No row stands twice in the gradient. Each slot is read once and then written
-        once: of one that is read again between, XLA makes a copy.
+        once, with numbers made from those read: where the order of the two is open,
+        or a slot is read again, XLA makes a copy of it.
         """
         raise NotImplementedError
 
