@@ -10,6 +10,6 @@ except ModuleNotFoundError as error:
         "'tfsampled[cpu]', or 'tfsampled[gpu]' for CUDA."
     ) from error
 
-from tfsampled import compat, layers, models, nn, random
+from tfsampled import compat, layers, metrics, models, nn, random, samplers
 
-__all__ = ["compat", "layers", "models", "nn", "random"]
+__all__ = ["compat", "layers", "metrics", "models", "nn", "random", "samplers"]

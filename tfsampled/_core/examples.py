@@ -6,9 +6,35 @@ product, `D` features, `T` true classes an example.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
+
+
+class Labels(NamedTuple):
+    """Labels as the losses take them, padding replaced by ids that do no harm.
+
+    Attributes:
+        ids: int64 `[N, T]`.
+        real: bool `[N, T]`, False for padding; None where there can be none.
+        keep: bool `[...]`, True where an example has a label; None for everywhere.
+    """
+
+    ids: tf.Tensor
+    real: tf.Tensor | None
+    keep: tf.Tensor | None
+
+    @property
+    def ragged(self) -> bool:
+        """Whether examples may differ in how many labels they have."""
+        return self.real is not None and self.ids.shape[1] > 1
+
+    def shares(self, dtype: tf.DType) -> tf.Tensor | None:
+        """What each label weighs in its example, `[N, T]`; None for `1 / T`."""
+        if not self.ragged:
+            return None
+        real = tf.cast(self.real, dtype)
+        return tf.math.divide_no_nan(real, tf.reduce_sum(real, axis=1, keepdims=True))
 
 
 def rows(inputs: tf.Tensor, dim: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -26,35 +52,69 @@ def rows(inputs: tf.Tensor, dim: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.reshape(inputs, [-1, dim]), tf.shape(inputs)[:-1]
 
 
-def targets(labels: Any, inputs: tf.Tensor, num_true: int) -> tf.Tensor:
-    """Labels `[...]` or `[..., num_true]` of inputs `[..., D]` as int64 `[N, T]`."""
-    labels = tf.convert_to_tensor(labels)
-    if not labels.dtype.is_integer:
+def labels(
+    values: Any,
+    examples: tf.TensorShape,
+    num_true: int,
+    ignore_class: int | None,
+    mask: Any,
+) -> Labels:
+    """Labels `[...]` or `[..., num_true]` of examples `[...]`.
+
+    Args:
+        values: Integers.
+        examples: The examples' static shape, `...`.
+        num_true: The labels of an example.
+        ignore_class: The label that marks padding, or None.
+        mask: Boolean `[...]`, False where an example is padding whatever its label
+            is; or None.
+
+    Raises:
+        ValueError: Dtypes or shapes do not fit.
+    """
+    values = tf.convert_to_tensor(values)
+    if not values.dtype.is_integer:
         raise ValueError(
-            f"labels have the dtype {labels.dtype.name}; they are class ids: pass "
+            f"labels have the dtype {values.dtype.name}; they are class ids: pass "
             "integers (one-hot or float labels: take their argmax, or cast them)."
         )
-    examples = inputs.shape[:-1]
     allowed = [examples + [num_true]]
     if num_true == 1:
         allowed.insert(0, examples)
     if not any(
-        shape.is_compatible_with(labels.shape) and labels.shape.rank is not None
+        shape.is_compatible_with(values.shape) and values.shape.rank is not None
         for shape in allowed
     ):
         raise ValueError(
-            f"labels have the shape {labels.shape}, inputs {inputs.shape} and num_true "
-            f"is {num_true}: labels must have the shape "
+            f"labels have the shape {values.shape}, the examples {examples} and "
+            f"num_true is {num_true}: labels must have the shape "
             f"{' or '.join(str(shape) for shape in allowed)}."
         )
-    return tf.reshape(tf.cast(labels, tf.int64), [-1, num_true])
-
-
-def weighted(losses: tf.Tensor, sample_weight: Any, mask: Any) -> tf.Tensor:
-    """Losses `[...]` times their weights, and 0 where the mask is False."""
+    if values.shape.rank == examples.rank:
+        values = values[..., tf.newaxis]
+    ids = tf.cast(values, tf.int64)
+    if ignore_class is None and mask is None:
+        return Labels(tf.reshape(ids, [-1, num_true]), None, None)
+    real = tf.ones_like(ids, tf.bool) if ignore_class is None else ids != ignore_class
     if mask is not None:
-        mask = tf.cast(aligned(mask, losses.shape, "mask"), tf.bool)
-        losses = tf.where(mask, losses, tf.zeros_like(losses))
+        mask = tf.cast(aligned(mask, examples, "mask"), tf.bool)
+        real &= mask[..., tf.newaxis]
+    keep = tf.reduce_any(real, axis=-1)
+    real = tf.reshape(real, [-1, num_true])
+    ids = tf.reshape(ids, [-1, num_true])
+    # Padding repeats the example's first label, or is class 0 where there is none.
+    first = tf.argmax(tf.cast(real, tf.int32), axis=1)[:, tf.newaxis]
+    stand_in = tf.gather(ids, first, batch_dims=1)
+    stand_in = tf.where(tf.gather(real, first, batch_dims=1), stand_in, 0)
+    return Labels(tf.where(real, ids, stand_in), real, keep)
+
+
+def weighted(
+    losses: tf.Tensor, sample_weight: Any, keep: tf.Tensor | None
+) -> tf.Tensor:
+    """Losses `[...]` times their weights, and 0 where an example is not kept."""
+    if keep is not None:
+        losses = tf.where(keep, losses, tf.zeros_like(losses))
     if sample_weight is not None:
         weight = aligned(sample_weight, losses.shape, "sample_weight")
         losses *= tf.cast(weight, losses.dtype)

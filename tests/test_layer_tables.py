@@ -1,0 +1,206 @@
+"""`layers.SampledSoftmax` with shards, a tied table, padded labels, Dense's weights."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfsampled.layers import SampledSoftmax
+
+CLASSES, SAMPLED, DIM, BATCH = 23, 9, 4, 5
+RNG = np.random.default_rng(8)
+FEATURES = RNG.normal(size=(BATCH, DIM)).astype("float32")
+LABELS = RNG.integers(0, CLASSES, BATCH)
+PADDED = np.array([[1, 2, 3], [4, -1, -1], [-1, 5, 6], [-1, -1, -1], [7, 8, -1]])
+
+
+def make(**kwargs):
+    head = SampledSoftmax(
+        CLASSES,
+        kwargs.pop("num_sampled", SAMPLED),
+        **{"seed": 2, "bias_initializer": "random_normal", **kwargs},
+    )
+    head.build((None, DIM))
+    return head
+
+
+@pytest.mark.parametrize("strategy", ["mod", "div"])
+@pytest.mark.parametrize("num_shards", [2, 3, 23])
+def test_shards_are_the_whole_table_cut(strategy, num_shards):
+    whole = make(kernel_initializer=keras.initializers.RandomNormal(seed=1))
+    cut = make(
+        kernel_initializer=keras.initializers.RandomNormal(seed=1),
+        num_shards=num_shards,
+        partition_strategy=strategy,
+    )
+    cut.bias.assign(whole.bias)
+    assert [kernel.name for kernel in cut.kernel] == [
+        f"kernel_{index}" for index in range(num_shards)
+    ]
+    assert cut.count_params() == whole.count_params()
+    np.testing.assert_array_equal(cut.table(), whole.kernel)
+    np.testing.assert_array_equal(cut(FEATURES), whole(FEATURES))
+    for name in ("sampled_loss", "exact_loss"):
+        np.testing.assert_allclose(
+            getattr(cut, name)(FEATURES, LABELS),
+            getattr(whole, name)(FEATURES, LABELS),
+            rtol=1e-6,
+        )
+    for ours, theirs in zip(
+        cut.top_k(FEATURES, 7), whole.top_k(FEATURES, 7), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    if strategy == "mod":
+        np.testing.assert_array_equal(cut.kernel[1], whole.kernel[1::num_shards])
+
+
+def test_ties_across_shards_go_to_the_lower_class():
+    head = make(
+        num_shards=3,
+        partition_strategy="mod",
+        kernel_initializer="ones",
+        bias_initializer="zeros",
+    )
+    _, classes = head.top_k(FEATURES, 6)
+    np.testing.assert_array_equal(classes, np.tile(np.arange(6), (BATCH, 1)))
+
+
+def test_a_shard_gets_a_row_sparse_gradient():
+    head = make(num_shards=3, partition_strategy="mod")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(head.sampled_loss(FEATURES, LABELS))
+    for gradient in tape.gradient(loss, [kernel.value for kernel in head.kernel]):
+        assert isinstance(gradient, tf.IndexedSlices)
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_weights_move_to_dense_and_back(num_shards, use_bias):
+    head = make(num_shards=num_shards, partition_strategy="mod", use_bias=use_bias)
+    dense = keras.layers.Dense(CLASSES, use_bias=use_bias)
+    dense.build((None, DIM))
+    bias = [head.bias] if use_bias else []
+    dense.set_weights([tf.transpose(head.table()), *bias])
+    np.testing.assert_allclose(dense(FEATURES), head(FEATURES), rtol=1e-5, atol=1e-6)
+    other = make(num_shards=num_shards, partition_strategy="mod", use_bias=use_bias)
+    other.set_table(tf.transpose(dense.kernel), dense.bias)
+    np.testing.assert_array_equal(other(FEATURES), head(FEATURES))
+
+
+def test_a_tied_head_has_no_table_of_its_own():
+    embedding = keras.layers.Embedding(CLASSES, DIM)
+    head = make(tied_to=embedding)
+    assert head.kernel is embedding.embeddings
+    assert head.count_params() == CLASSES * (DIM + 1)
+    np.testing.assert_allclose(
+        head(FEATURES),
+        FEATURES @ embedding.embeddings.numpy().T + head.bias.numpy(),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(head.sampled_loss(FEATURES, LABELS))
+    gradient = tape.gradient(loss, embedding.embeddings.value)
+    assert isinstance(gradient, tf.IndexedSlices)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_a_ragged_number_of_labels(dtype, temperature, use_bias):
+    head = make(
+        num_sampled=CLASSES,  # all of them: the sampled loss is the exact one
+        sampler="uniform",
+        num_true=3,
+        ignore_class=-1,
+        use_bias=use_bias,
+        temperature=temperature,
+        dtype=dtype,
+    )
+    logits = np.asarray(head(FEATURES), np.float64)
+    total = np.log(np.exp(logits).sum(axis=-1))
+    expected = [
+        total[row] - logits[row, labels[labels >= 0]].mean() if labels.max() >= 0 else 0
+        for row, labels in enumerate(PADDED)
+    ]
+    # The offset of a padded column, 42 nats, is rounded in float32.
+    atol = {"float32": 42 * np.finfo("float32").eps, "float64": 1e-12}[dtype]
+    np.testing.assert_allclose(head.exact_loss(FEATURES, PADDED), expected, atol=atol)
+    # Expected counts are float32.
+    atol = max(atol, 1e-6)
+    np.testing.assert_allclose(head.sampled_loss(FEATURES, PADDED), expected, atol=atol)
+    np.testing.assert_array_equal(
+        head.kept(FEATURES, PADDED), [True, True, True, False, True]
+    )
+
+
+@pytest.mark.parametrize("name", ["sampled_loss", "exact_loss"])
+def test_padding_gets_no_gradient(name):
+    head = make(num_true=3, ignore_class=-1, num_sampled=CLASSES, sampler="uniform")
+
+    def gradients(labels, rows):
+        features = tf.Variable(FEATURES[rows])
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(getattr(head, name)(features, labels))
+        table = head.kernel.value
+        parts = tape.gradient(loss, [features, table])
+        return [tf.convert_to_tensor(part).numpy() for part in parts]
+
+    rows = [0, 1, 2, 4]  # without the example that is all padding
+    whole, table = gradients(PADDED, slice(None))
+    part, expected = gradients(PADDED[rows], rows)
+    np.testing.assert_allclose(table, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(whole[rows], part, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(whole[3], 0)
+
+
+def test_ignore_class_may_be_a_class():
+    head = make(ignore_class=0)
+    losses = head.exact_loss(FEATURES, [0, 1, 0, 2, 3]).numpy()
+    np.testing.assert_array_equal(losses == 0, [True, False, True, False, False])
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_a_saved_head_is_an_equal_one(num_shards, tmp_path):
+    head = make(
+        num_shards=num_shards, partition_strategy="mod", num_true=2, ignore_class=-1
+    )
+    keras.Sequential([keras.Input((DIM,)), head]).save(tmp_path / "head.keras")
+    (other,) = keras.models.load_model(tmp_path / "head.keras").layers
+    assert other.get_config() == head.get_config()
+    np.testing.assert_array_equal(other(FEATURES), head(FEATURES))
+
+
+EMBEDDING = keras.layers.Embedding(CLASSES, DIM)
+ARGUMENTS = [
+    ({"num_shards": 24}, "num_shards is 24, but there are only 23 classes"),
+    ({"num_shards": 2, "partition_strategy": "row"}, r"it must be one of \['div', 'mo"),
+    ({"tied_to": keras.layers.Dense(3)}, "it must be a keras.layers.Embedding"),
+    ({"tied_to": keras.layers.Embedding(5, 4)}, "tied_to has 5 rows, but there are 23"),
+    ({"tied_to": EMBEDDING, "num_shards": 2}, "leave num_shards at 1"),
+    ({"tied_to": EMBEDDING, "kernel_regularizer": "l2"}, "to the Embedding"),
+    ({"tied_to": keras.layers.Embedding(CLASSES, 3)}, "inputs have 4 features, but"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ARGUMENTS)
+def test_tables_that_cannot_be(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(**arguments)
+
+
+def test_a_table_that_does_not_fit():
+    with pytest.raises(ValueError, match="the bias is missing; this head takes"):
+        make().set_table(np.zeros((CLASSES, DIM)))
+    with pytest.raises(ValueError, match=r"shape \(4, 23\) and the bias is given"):
+        make().set_table(np.zeros((DIM, CLASSES)), np.zeros(CLASSES))
+
+
+def test_weights_of_another_number_of_classes(tmp_path):
+    def model(classes):
+        head = SampledSoftmax(classes, 5)
+        return keras.Sequential([keras.Input((DIM,)), head])
+
+    model(10).save_weights(tmp_path / "ten.weights.h5")
+    with pytest.raises(ValueError, match=r"\(10, 4\)|\(11, 4\)"):
+        model(11).load_weights(tmp_path / "ten.weights.h5")

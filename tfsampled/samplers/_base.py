@@ -1,0 +1,124 @@
+"""What every sampler is: a protocol, a position in a random stream, saved state."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsampled._core.candidates import Candidates
+
+_NO_GLOBAL_SEED = 87654321  # TensorFlow's own, where only an operation has a seed
+
+
+class Sampler(keras.layers.Layer):
+    """What a head asks for classes to compare its labels with.
+
+    A subclass implements `draw`. Variables that it makes in `prepare` and returns
+    from `state` are saved in `.keras` and weights files and in checkpoints. They are
+    no weights of the head: `get_weights` and `count_params` leave them out.
+
+    Args:
+        seed: Makes the draws repeatable: the first calls draw what TensorFlow's
+            samplers draw with this operation seed and no global one. None starts at a
+            random place of the stream, which `keras.utils.set_random_seed` fixes.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+    """
+
+    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed = seed
+        self._start = random.getrandbits(31) if seed is None else 0
+        self._seeds = (_NO_GLOBAL_SEED, seed or 0)
+        self.position: Any = None
+
+    def check(self, num_classes: int, num_sampled: int) -> None:
+        """Refuses what cannot be drawn, before anything is.
+
+        Raises:
+            ValueError: More classes are asked for than can be drawn.
+        """
+        if num_sampled > num_classes:
+            raise ValueError(
+                f"num_sampled is {num_sampled}, but there are only {num_classes} "
+                "classes to draw without replacement: pass at most num_classes."
+            )
+
+    def prepare(self, num_classes: int) -> None:
+        """Makes the variables; a head calls this when it is built."""
+        del num_classes
+        if self.position is None:
+            self.position = variable(self._start, "position")
+        self.built = True
+
+    def sample(
+        self,
+        labels: Any,
+        num_classes: int,
+        num_sampled: int,
+        counted: tf.Tensor | None = None,
+    ) -> Candidates:
+        """Draws the classes of one step.
+
+        Args:
+            labels: Integers `[batch, num_true]`, ids in `[0, num_classes)`.
+            num_classes: How many classes there are.
+            num_sampled: How many different ones to draw.
+            counted: bool, of the labels' shape: False marks padding, from which a
+                sampler must learn nothing. None counts every label.
+
+        Returns:
+            `(ids, true_expected_count, sampled_expected_count)`: int64
+            `[num_sampled]`, float32 `[batch, num_true]`, float32 `[num_sampled]`.
+        """
+        labels = tf.cast(tf.convert_to_tensor(labels), tf.int64)
+        self.prepare(num_classes)
+        return self.draw(labels, num_classes, num_sampled, counted)
+
+    def draw(
+        self,
+        labels: tf.Tensor,
+        num_classes: int,
+        num_sampled: int,
+        counted: tf.Tensor | None,
+    ) -> Candidates:
+        """What a subclass implements: `sample`, of labels that are int64."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, tf.Variable]:
+        """The variables to save, by name."""
+        return {} if self.position is None else {"position": self.position}
+
+    def save_own_variables(self, store: Any) -> None:
+        """Puts the state into what Keras saves."""
+        for name, variable in self.state().items():
+            store[name] = variable.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Takes the state from what Keras saved."""
+        for name, variable in self.state().items():
+            if name not in store:
+                raise ValueError(
+                    f"the file has no {name!r} for the sampler {self.name!r}: it was "
+                    "saved by another kind of sampler."
+                )
+            variable.assign(store[name])
+
+    def get_build_config(self) -> None:
+        """Nothing: the head prepares its sampler."""
+        return None
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` needs to make an equal sampler, without its state."""
+        return {"name": self.name, "seed": self.seed}
+
+
+def variable(value: Any, name: str) -> tf.Variable:
+    """A variable that belongs to no gradient and no graph, made even while tracing."""
+    with tf.init_scope():
+        value = np.asarray(value)
+        dtype = tf.float32 if value.dtype == np.float32 else tf.int64
+        return tf.Variable(value, dtype=dtype, trainable=False, name=name)

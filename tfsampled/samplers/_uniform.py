@@ -1,0 +1,38 @@
+"""The sampler to which all classes are alike."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tfsampled._core import candidates
+from tfsampled._core.candidates import Candidates
+from tfsampled.samplers._base import Sampler
+
+
+@keras.saving.register_keras_serializable(package="tfsampled")
+class Uniform(Sampler):
+    """Every class alike: `P(c) = 1 / num_classes`.
+
+    Args:
+        seed: See `Sampler`.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+    """
+
+    def draw(
+        self,
+        labels: tf.Tensor,
+        num_classes: int,
+        num_sampled: int,
+        counted: tf.Tensor | None,
+    ) -> Candidates:
+        """As `Sampler.sample`."""
+        return candidates.uniform(
+            labels,
+            labels.shape[-1],
+            num_sampled,
+            True,
+            num_classes,
+            self._seeds,
+            position=self.position,
+        )

@@ -1,0 +1,180 @@
+"""Samplers by counts: given ones, or those of the labels so far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsampled._core import candidates
+from tfsampled._core.candidates import Candidates
+from tfsampled.samplers._base import Sampler, variable
+
+
+@keras.saving.register_keras_serializable(package="tfsampled")
+class FixedUnigram(Sampler):
+    """`P(c)` in proportion to `counts[c] ** distortion`, for classes in any order.
+
+    The counts are no part of a traced graph, which only refers to a table made of
+    them. They are part of the config, and so of a `.keras` file.
+
+    Args:
+        counts: `[num_classes]`, at least 0 and finite: how often each class occurs. A
+            class of count 0 is never drawn, and must not be a label either.
+        distortion: The power; 0.75 is word2vec's, 0 makes the classes alike.
+        seed: See `Sampler`.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Raises:
+        ValueError: `counts` are no list of such numbers.
+
+    Example:
+        >>> sampler = FixedUnigram([1.0, 8.0, 1.0, 2.0])
+        >>> ids, of_labels, of_ids = sampler.sample([[1]], 4, num_sampled=4)
+        >>> sorted(ids.numpy().tolist())
+        [0, 1, 2, 3]
+    """
+
+    def __init__(
+        self,
+        counts: Any,
+        distortion: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(seed, **kwargs)
+        self.counts = np.asarray(counts, np.float32)
+        self.distortion = float(distortion)
+        if self.counts.ndim != 1:
+            raise ValueError(
+                f"counts have the shape {self.counts.shape}; pass one number for each "
+                "class."
+            )
+        if not (np.isfinite(self.counts).all() and (self.counts >= 0).all()):
+            raise ValueError(
+                f"counts lie between {self.counts.min()} and {self.counts.max()}; "
+                "they must be finite and at least 0."
+            )
+
+    def check(self, num_classes: int, num_sampled: int) -> None:
+        """As `Sampler.check`; the counts must be one for each class."""
+        super().check(num_classes, num_sampled)
+        if len(self.counts) != num_classes:
+            raise ValueError(
+                f"FixedUnigram has {len(self.counts)} counts, but there are "
+                f"{num_classes} classes: pass one count for each class."
+            )
+        drawable = np.count_nonzero(self.counts)
+        if num_sampled > drawable:
+            raise ValueError(
+                f"num_sampled is {num_sampled}, but only {drawable} classes have a "
+                "count above 0: ask for fewer, or add 1 to the counts."
+            )
+
+    def draw(
+        self,
+        labels: tf.Tensor,
+        num_classes: int,
+        num_sampled: int,
+        counted: tf.Tensor | None,
+    ) -> Candidates:
+        """As `Sampler.sample`."""
+        drawn = candidates.fixed_unigram(
+            labels,
+            labels.shape[-1],
+            num_sampled,
+            True,
+            num_classes,
+            self._seeds,
+            distortion=self.distortion,
+            unigrams=self.counts,
+            position=self.position,
+        )
+        possible = drawn.true_expected_count > 0
+        if counted is not None:
+            possible |= tf.logical_not(counted)
+        sentence = (
+            "labels contain a class whose count in FixedUnigram is 0, so that it could "
+            "not be a label: give every class that can be one a count above 0."
+        )
+        # XLA drops the assertion; there the loss is not finite.
+        sound = tf.debugging.Assert(tf.reduce_all(possible), [sentence])
+        with tf.control_dependencies([sound] if sound is not None else []):
+            return drawn._replace(
+                true_expected_count=tf.identity(drawn.true_expected_count)
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        """As `Sampler.get_config`, with the counts."""
+        return {
+            **super().get_config(),
+            "counts": self.counts.tolist(),
+            "distortion": self.distortion,
+        }
+
+
+@keras.saving.register_keras_serializable(package="tfsampled")
+class LearnedUnigram(Sampler):
+    """`P(c)` in proportion to one more than how often `c` was a label so far.
+
+    The counts are a variable of `num_classes` numbers, `class_weights`, saved with
+    the head. Summing them up is the work of each step. Under a distribution strategy
+    every replica counts the labels that it sees, and the first one's are saved.
+
+    Args:
+        seed: See `Sampler`.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+    """
+
+    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(seed, **kwargs)
+        self.class_weights: Any = None
+
+    def prepare(self, num_classes: int) -> None:
+        """Makes the variables; one that two heads share needs equal classes.
+
+        Raises:
+            ValueError: It was prepared for another number of classes.
+        """
+        super().prepare(num_classes)
+        if self.class_weights is None:
+            self.class_weights = variable(np.ones(num_classes, np.int64), "weights")
+        elif self.class_weights.shape != [num_classes]:
+            raise ValueError(
+                f"this LearnedUnigram counts {self.class_weights.shape[0]} classes, "
+                f"but the head has {num_classes}: give each head its own."
+            )
+
+    def draw(
+        self,
+        labels: tf.Tensor,
+        num_classes: int,
+        num_sampled: int,
+        counted: tf.Tensor | None,
+    ) -> Candidates:
+        """As `Sampler.sample`; then the labels that count are counted."""
+        drawn = candidates.learned_unigram(
+            labels,
+            labels.shape[-1],
+            num_sampled,
+            True,
+            num_classes,
+            self._seeds,
+            position=self.position,
+            class_weights=self.class_weights,
+        )
+        if counted is not None:  # take back what padding has added
+            padding = tf.cast(tf.logical_not(counted), tf.int64)
+            slices = tf.IndexedSlices(
+                tf.reshape(padding, [-1]), tf.reshape(labels, [-1])
+            )
+            self.class_weights.scatter_sub(slices)
+        return drawn
+
+    def state(self) -> dict[str, tf.Variable]:
+        """The position and the counts."""
+        if self.class_weights is None:
+            return {}
+        return {**super().state(), "class_weights": self.class_weights}
