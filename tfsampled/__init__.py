@@ -10,6 +10,24 @@ except ModuleNotFoundError as error:
         "'tfsampled[cpu]', or 'tfsampled[gpu]' for CUDA."
     ) from error
 
-from tfsampled import compat, layers, metrics, models, nn, random, samplers
+from tfsampled import (
+    compat,
+    layers,
+    metrics,
+    models,
+    nn,
+    optimizers,
+    random,
+    samplers,
+)
 
-__all__ = ["compat", "layers", "metrics", "models", "nn", "random", "samplers"]
+__all__ = [
+    "compat",
+    "layers",
+    "metrics",
+    "models",
+    "nn",
+    "optimizers",
+    "random",
+    "samplers",
+]
