@@ -54,7 +54,9 @@ def losses_of(logits, labels):
     return (total - np.take_along_axis(logits, labels[..., None], axis=-1))[..., 0]
 
 
-@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize(
+    "run_eagerly", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_fit_learns_from_plain_labels(data, run_eagerly):
     x, y = data
     model = make(run_eagerly=run_eagerly)

@@ -74,7 +74,13 @@ def simulate(sampler, labels, draws):
     return state[1] / draws, state[2] / draws
 
 
-@each_sampler
+@pytest.mark.parametrize(
+    "name",
+    [
+        "learned_unigram",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in list(MAKERS)[:3]),
+    ],
+)
 def test_compiled_code_draws_what_eager_code_draws(name):
     def drawn(**kwargs):
         sampler = MAKERS[name](seed=7)
