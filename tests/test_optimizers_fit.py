@@ -16,7 +16,7 @@ MODES = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
 
 def classifier():
     encoder = keras.Sequential([keras.layers.Embedding(20, 8), keras.layers.Flatten()])
-    return SampledSoftmaxModel(encoder, SampledSoftmax(50, num_sampled=10))
+    return SampledSoftmaxModel(encoder, SampledSoftmax(50, 10, "uniform"))
 
 
 @pytest.mark.parametrize(
