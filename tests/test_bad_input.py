@@ -51,7 +51,7 @@ def cut(*sizes: int, shape: tuple[int, ...] = (DIM,)) -> list[np.ndarray]:
 
 LABEL_20 = np.array([[1], [2], [CLASSES]])
 LABEL_MINUS_1 = np.array([[1], [2], [-1]])
-RANGE = r"labels must be class ids in \[0, {}20{}\), but lie between"
+RANGE = r"labels must be class ids in \[0, 20\), but lie between"
 DATA, CALL = tf.errors.InvalidArgumentError, ValueError
 
 TABLE = [
@@ -73,13 +73,13 @@ TABLE = [
         "candidate_too_large",
         {"sampled_values": given(ids=(1, 7, 8, 9, CLASSES))},
         DATA,
-        r"sampled_candidates must be class ids in \[0, {}20{}\)",
+        r"sampled_candidates must be class ids in \[0, 20\)",
     ),
     Bad(
         "candidate_negative",
         {"sampled_values": given(ids=(1, 7, 8, 9, -3))},
         DATA,
-        r"sampled_candidates must be class ids in \[0, {}20{}\)",
+        r"sampled_candidates must be class ids in \[0, 20\)",
     ),
     Bad(
         "labels_rank_1",
@@ -321,11 +321,9 @@ def test_bad_input_is_refused_in_one_sentence(bad, loss, mode):
     if mode is call_in_function_of_unknown_batch:
         says = says.replace(r"\(3,", r"\(None,")
         if bad.name == "batch_differs":
-            error, says = DATA, "labels have a batch of {}3{}, inputs a batch of {}4{}:"
+            error, says = DATA, "labels have a batch of 3, inputs a batch of 4:"
     with pytest.raises(error) as raised:
         mode(loss, right() | bad.changes)
-    # A graph prints each piece of an assertion in brackets of its own.
-    says = says.replace("{}", r"(?:\W+)?")
     assert re.search(says, str(raised.value).replace("\n", " ")), raised.value
 
 

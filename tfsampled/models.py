@@ -236,7 +236,8 @@ class SampledSoftmaxModel(keras.Model):
         inputs = getattr(self.encoder, "inputs", None) or []
         if "input_signature" not in kwargs and len(inputs) == 1:
             (one,) = inputs
-            kwargs["input_signature"] = [tf.TensorSpec(one.shape, one.dtype)]
+            shape = [None, *one.shape[1:]]  # one that was built by data has its batch
+            kwargs["input_signature"] = [tf.TensorSpec(shape, one.dtype)]
         return super().export(filepath, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -387,7 +388,7 @@ def _checked(metrics: Any, name: str) -> list[ExactMetric]:
         if not isinstance(metric, ExactMetric):
             raise ValueError(
                 f"compile got {name}={metrics!r}; Keras's metrics want the logits of "
-                "all the classes in each step: pass metrics of tfsampled.metrics, or "
-                f"leave {name} out."
+                "all the classes in each step: pass metrics of tfsampled.metrics "
+                f"(accuracy is TopKAccuracy(1)), or leave {name} out."
             )
     return metrics

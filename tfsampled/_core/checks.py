@@ -90,15 +90,12 @@ def _assert(condition: tf.Tensor, message: str, values: list[tf.Tensor]) -> list
             sentence = message.format(*(int(value) for value in values))
             raise tf.errors.InvalidArgumentError(None, None, sentence)
         return []
-    # Strings and int32 stay on the host and need no conditional around the assertion;
-    # XLA knows no strings.
-    shown = _saturated if tracing_for_xla() else tf.strings.as_string
-    pieces = message.split("{}")
-    data: list[Any] = [pieces[0]]
-    for value, piece in zip(values, pieces[1:], strict=True):
-        data += [shown(value), piece]
-    return [tf.debugging.Assert(condition, data)]
-
-
-def _saturated(value: tf.Tensor) -> tf.Tensor:
-    return tf.saturate_cast(value, tf.int32)
+    # Strings stay on the host and need no conditional around the assertion. XLA knows
+    # none, and drops the assertion.
+    if tracing_for_xla():
+        return [tf.debugging.Assert(condition, [message])]
+    first, *others = message.split("{}")
+    parts: list[Any] = [first]
+    for value, piece in zip(values, others, strict=True):
+        parts += [tf.strings.as_string(value), piece]
+    return [tf.debugging.Assert(condition, [tf.strings.join(parts)])]

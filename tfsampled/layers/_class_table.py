@@ -93,6 +93,11 @@ class ClassTable(keras.layers.Layer):
     @property
     def kernels(self) -> list[Any]:
         """The variables of the table, one for each shard."""
+        if not self.built:
+            raise ValueError(
+                f"the layer {self.name!r} has no table yet: call it once, or "
+                "build((None, dim)), first."
+            )
         kernel = self.kernel
         return kernel if isinstance(kernel, list) else [kernel]
 
