@@ -310,3 +310,31 @@ def test_labels_that_cannot_be(data):
         tf.errors.InvalidArgumentError, match="labels must be class ids"
     ):
         make().fit(x, y + CLASSES, verbose=0)
+
+
+class Encoder(keras.layers.Layer):
+    """As users write them: no build, no compute_output_shape."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(4)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_a_subclassed_encoder():
+    x, y = np.ones([8, 3], "float32"), np.arange(8)
+    model = SampledSoftmaxModel(Encoder(), SampledSoftmax(10, num_sampled=5))
+    model.compile("sgd")
+    model.fit(x, y, verbose=0)
+    assert len(model.trainable_weights) == 4
+    assert model.predict(x, verbose=0).shape == (8, 10)
+
+
+def test_a_diverged_model_ranks_every_label_last():
+    head = SampledSoftmax(10, num_sampled=5)
+    head.build((None, 3))
+    head.kernel.assign(np.full([10, 3], np.nan))
+    ranks = head.ranks(np.ones([2, 3], "float32"), np.array([0, 7]))
+    assert np.min(ranks) >= 9

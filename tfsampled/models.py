@@ -133,10 +133,15 @@ class SampledSoftmaxModel(keras.Model):
 
     def build(self, input_shape: Any) -> None:
         """Builds the encoder for inputs of `input_shape`, then the head."""
-        if not self.encoder.built:
-            self.encoder.build(input_shape)
+        if not self.encoder.built and _is_one_shape(input_shape):
+            # A subclassed encoder says what it makes only when it is called.
+            shape = self.encoder(keras.KerasTensor(input_shape)).shape
+        else:
+            if not self.encoder.built:
+                self.encoder.build(input_shape)
+            shape = self.encoder.compute_output_shape(input_shape)
         if not self.head.built:
-            self.head.build(self.encoder.compute_output_shape(input_shape))
+            self.head.build(shape)
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> Any:
@@ -392,3 +397,10 @@ def _checked(metrics: Any, name: str) -> list[ExactMetric]:
                 f"(accuracy is TopKAccuracy(1)), or leave {name} out."
             )
     return metrics
+
+
+def _is_one_shape(shape: Any) -> bool:
+    """Whether `shape` is that of one input, and not a structure of several."""
+    return isinstance(shape, (list, tuple)) and all(
+        size is None or isinstance(size, int) for size in shape
+    )

@@ -96,8 +96,9 @@ def above(
         label_logit, label = label_logit[:, tf.newaxis], label[:, tf.newaxis]
         ids = tf.cast(ids, label.dtype)
         # Its own logit was rounded elsewhere, and must not stand before itself.
-        before = (logits > label_logit) & (ids != label)
-        before |= (logits == label_logit) & (ids < label)
+        before = (logits > label_logit) & tf.not_equal(ids, label)
+        before |= tf.equal(logits, label_logit) & (ids < label)
+        before |= tf.math.is_nan(label_logit)  # a model that has diverged ranks last
         counts.append(tf.reduce_sum(tf.cast(before, tf.int32), axis=-1))
     return tf.stack(counts, axis=1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import checks
@@ -109,11 +110,13 @@ class ClassTable(keras.layers.Layer):
         """Assigns the kernel `[num_classes, dim]`, and the bias where there is one."""
         whole = tf.convert_to_tensor(kernel, self.variable_dtype)
         expected = (self.num_classes, self.kernels[0].shape[-1])
-        if whole.shape != expected or (bias is None) == self.use_bias:
+        bias_fits = bias is not None and np.shape(bias) == (self.num_classes,)
+        if whole.shape != expected or bias_fits != self.use_bias:
             raise ValueError(
-                f"the kernel has the shape {whole.shape} and the bias is "
-                f"{'missing' if bias is None else 'given'}; this head takes a kernel "
-                f"of the shape {expected} and {'a' if self.use_bias else 'no'} bias."
+                f"the kernel has the shape {whole.shape} and the bias "
+                f"{None if bias is None else np.shape(bias)}; this head takes a kernel "
+                f"of the shape {expected} and "
+                f"{f'a bias ({self.num_classes},)' if self.use_bias else 'no bias'}."
             )
         pieces = shards.cut(whole, self.num_shards, self.partition_strategy)
         for variable, piece in zip(self.kernels, pieces, strict=True):
