@@ -192,7 +192,7 @@ def test_tables_that_cannot_be(arguments, message):
 def test_a_table_that_does_not_fit():
     with pytest.raises(ValueError, match="the bias None; this head takes"):
         make().set_table(np.zeros((CLASSES, DIM)))
-    with pytest.raises(ValueError, match=r"shape \(4, 23\) and the bias is given"):
+    with pytest.raises(ValueError, match=r"shape \(4, 23\) and the bias \(23,\)"):
         make().set_table(np.zeros((DIM, CLASSES)), np.zeros(CLASSES))
 
 
