@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: tables of timings, ours beside TensorFlow's."""
+"""`python -m benchmarks`: tables of timings, ours beside TensorFlow's and Keras's."""
 
 from __future__ import annotations
 
@@ -6,65 +6,105 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import samplers
+from benchmarks import fit, samplers
+from benchmarks.machine import machine
 
-# name -> module with a TITLE and `timings()`, which yields one `Timing` a row.
-FAMILIES = {"samplers": samplers}
-
-
-def machine() -> dict[str, object]:
-    return {
-        "tensorflow": tf.__version__,
-        "python": platform.python_version(),
-        "processor": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-        "devices": [d.device_type for d in tf.config.list_physical_devices()],
-    }
+FAMILIES: dict[str, ModuleType] = {"samplers": samplers, "fit": fit}
 
 
-def main(arguments: list[str] | None = None) -> int:
+def file_to_write(text: str) -> Path:
+    """Told before hours of timings are lost, not after."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
+
+
+def chart(text: str) -> Path:
+    path = file_to_write(text)
+    if path.suffix not in (".png", ".svg"):
+        raise argparse.ArgumentTypeError(f"{text} ends neither in .png nor in .svg")
+    return path
+
+
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--only", choices=sorted(FAMILIES), action="append", help="leave out the others"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write them there")
-    options = parser.parse_args(arguments)
+    parser.add_argument(
+        "--json", type=file_to_write, metavar="FILE", help="write all rows there"
+    )
+    parser.add_argument(
+        "--plot",
+        type=chart,
+        metavar="FILE",
+        help="write a chart there, PNG or SVG; of several families each has its name "
+        "in the file's",
+    )
+    for name, family in FAMILIES.items():
+        group = parser.add_argument_group(name, family.TITLE)
+        for option, settings in getattr(family, "OPTIONS", {}).items():
+            group.add_argument(
+                f"--{name}-{option}", default=argparse.SUPPRESS, **settings
+            )
+    return parser
 
+
+def run(
+    family: ModuleType, options: dict[str, Any], console: Console, status: str
+) -> list[Any]:
+    """The rows of a family, after its table was printed."""
+    table = Table(title=family.TITLE)
+    for index, heading in enumerate(family.COLUMNS):
+        table.add_column(heading, justify="right" if index else "left")
+    rows = []
+    with console.status(status) as shown:
+        for row in family.timings(**options):
+            rows.append(row)
+            cells = [form.format(row) for form in family.COLUMNS.values()]
+            table.add_row(*cells)
+            shown.update(f"{status}: {', '.join(cells)}")
+    console.print(table)
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = vars(parser().parse_args(arguments))
+    names = list(dict.fromkeys(options["only"] or FAMILIES))
     console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a file has no edge
     where = machine()
     console.print(", ".join(f"{name} {value}" for name, value in where.items()))
-    report: dict[str, object] = {"machine": where}
-    for name in options.only or FAMILIES:
+    report: dict[str, Any] = {"machine": where}
+    for name in names:
         family = FAMILIES[name]
-        table = Table("case", title=family.TITLE)
-        for title in ("ours, ms", "TensorFlow, ms", "ratio", "first call, s", "pairs"):
-            table.add_column(title, justify="right")
-        rows = []
-        with console.status(name):
-            for row in family.timings():
-                rows.append(dataclasses.asdict(row))
-                table.add_row(
-                    row.name,
-                    f"{row.ours_ms:.3f}",
-                    f"{row.theirs_ms:.3f}",
-                    f"{row.ratio:.2f}",
-                    f"{row.compile_s:.1f}",
-                    str(row.pairs),
-                )
-        console.print(table)
-        report[name] = rows
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        given = {
+            option: options[f"{name}_{option}"]
+            for option in getattr(family, "OPTIONS", {})
+            if f"{name}_{option}" in options
+        }
+        rows = run(family, given, console, name)
+        report[name] = [dataclasses.asdict(row) for row in rows]
+        if options["json"]:
+            options["json"].write_text(json.dumps(report, indent=2) + "\n")
+        if options["plot"] and hasattr(family, "plot"):
+            path: Path = options["plot"]
+            if len(names) > 1:
+                path = path.with_stem(f"{path.stem}-{name}")
+            family.plot(rows, path)
+            console.print(f"chart saved to {path}", soft_wrap=True)
     return 0
 
 

@@ -13,6 +13,15 @@ import tensorflow as tf
 # A pair of calls is repeated until both limits are passed.
 MIN_PAIRS = 50
 MIN_SECONDS = 1.0
+# The columns of a table of `Timing`.
+COLUMNS = {
+    "case": "{0.name}",
+    "ours, ms": "{0.ours_ms:.3f}",
+    "TensorFlow, ms": "{0.theirs_ms:.3f}",
+    "ratio": "{0.ratio:.2f}",
+    "first call, s": "{0.compile_s:.1f}",
+    "pairs": "{0.pairs}",
+}
 
 
 @dataclasses.dataclass(frozen=True)

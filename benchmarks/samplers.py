@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import paired
 from benchmarks.paired import Timing, compare
 from tfsampled import random
 
@@ -15,6 +17,7 @@ TITLE = (
     "candidate samplers: jit_compile=True beside TensorFlow's op\n"
     "(goal: a ratio of at most 1.2)"
 )
+COLUMNS = paired.COLUMNS
 # Classes and samples. Long lists of weights take TensorFlow's op minutes to read.
 SIZES = [(100_000, 1024), (100_000, 8192), (10_000_000, 8192)]
 BATCH = 256
@@ -42,6 +45,13 @@ def timings() -> Iterator[Timing]:
             if sampler == "fixed_unigram" and range_max > MOST_WEIGHTS:
                 continue
             yield _one(sampler, ours, theirs, range_max, num_sampled)
+
+
+def plot(rows: Sequence[Timing], path: Path) -> None:
+    """Two bars for each sampler and size."""
+    from benchmarks.charts import bars
+
+    bars(rows, path, TITLE)
 
 
 def _one(

@@ -1,32 +1,21 @@
-"""`fit` with one optimizer on one table, in a process of its own.
-
-    python -m benchmarks.optimizers_worker "tfsampled LazyAdam" 1000000 30
-
-prints the median milliseconds a step, the seconds of the first one, and the most
-memory that the process had, as JSON. A fresh process owes nothing to the tables of
-others, neither in memory nor in what the allocator kept.
-"""
+"""`fit` with one optimizer on one table."""
 
 from __future__ import annotations
 
-import json
-import os
-import resource
 import statistics
-import sys
 import time
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.fresh import peak_mib
 from tfsampled import nn, optimizers
 
 DIM, BATCH, SAMPLED, FEATURES = 64, 256, 1024, 32
 WARM_UP = 3
+LEAST, MOST = 5, 300  # steps that are measured
 OPTIMIZERS = {
     "keras SGD": lambda: keras.optimizers.SGD(0.1),
     "keras Adagrad": lambda: keras.optimizers.Adagrad(0.1),
@@ -71,48 +60,58 @@ class Classifier(keras.Model):
             self.bias.value,
             tf.cast(tf.reshape(y, [-1, 1]), tf.int64),
             y_pred,
-            SAMPLED,
+            min(SAMPLED, self.num_classes),
             self.num_classes,
         )
         return tf.reduce_mean(losses)
 
 
 class StepTimes(keras.callbacks.Callback):
-    """Seconds of each step, the reading of its data left out."""
+    """Seconds of each step, the reading of its data left out, until time is up."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float) -> None:
         super().__init__()
+        self.limit = limit
         self.seconds: list[float] = []
+
+    @property
+    def measured(self) -> list[float]:
+        return self.seconds[WARM_UP:]
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.seconds.append(time.perf_counter() - self.start)
+        if len(self.measured) >= LEAST and sum(self.measured) > self.limit:
+            self.model.stop_training = True
 
 
 def measure(
-    optimizer: str, num_classes: int, steps: int, jit: bool
+    optimizer: str, num_classes: int, limit: float, jit: bool
 ) -> dict[str, float]:
+    """The median milliseconds a step, the seconds of the first, the peak memory.
+
+    Args:
+        optimizer: A name in `OPTIMIZERS`.
+        num_classes: Rows of the table.
+        limit: After so many seconds of steps no other begins.
+        jit: Whether the step is compiled by XLA.
+    """
     model = Classifier(num_classes)
     model.compile(optimizer=OPTIMIZERS[optimizer](), jit_compile=jit)
     rng = np.random.default_rng(0)
-    examples = BATCH * (WARM_UP + steps)
+    examples = BATCH * (WARM_UP + MOST)
     x = rng.normal(size=(examples, FEATURES)).astype("float32")
     # As a log-uniform sampler expects them: class c about 1 / c times.
     y = np.exp(rng.uniform(0, np.log(num_classes), examples)).astype("int64")
     # Before the training is traced: slots made inside a trace need one table more.
     model(x[:1])
     model.optimizer.build(model.trainable_variables)
-    times = StepTimes()
+    times = StepTimes(limit)
     model.fit(x, y, batch_size=BATCH, verbose=0, shuffle=False, callbacks=[times])
     return {
-        "ms": 1e3 * statistics.median(times.seconds[WARM_UP:]),
+        "ms": 1e3 * statistics.median(times.measured),
         "first_s": times.seconds[0],
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
     }
-
-
-if __name__ == "__main__":
-    name, classes, count, *jit = sys.argv[1:]
-    print(json.dumps(measure(name, int(classes), int(count), jit == ["jit"])))

@@ -1,0 +1,134 @@
+"""`python -m benchmarks`: families, their options, tables and files."""
+
+import dataclasses
+import json
+import re
+import types
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import fit, fit_worker, fresh, machine, paired, samplers
+
+FRESH = "tests.fresh_calls"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    name: str
+    ms: float
+
+
+def family(**more):
+    def timings(sizes=(1, 20)):
+        yield from (Row(f"size {size}", size / 3) for size in sizes)
+
+    columns = {"case": "{0.name}", "ms": "{0.ms:.2f}"}
+    settings = {"type": int, "nargs": "+", "help": "how many"}
+    return types.SimpleNamespace(
+        TITLE="a title",
+        COLUMNS=columns,
+        OPTIONS={"sizes": settings},
+        timings=timings,
+        **more,
+    )
+
+
+@pytest.fixture
+def charts(monkeypatch):
+    """What was plotted where, of two families of which one has a chart."""
+    seen = {}
+    with_chart = family(plot=lambda rows, path: seen.update({path.name: rows}))
+    families = {"one": with_chart, "two": with_chart, "bare": family()}
+    monkeypatch.setattr(command, "FAMILIES", families)
+    return seen
+
+
+def test_all_families_in_table_json_and_charts(charts, tmp_path, capsys):
+    written = tmp_path / "rows.json"
+    plots = tmp_path / "chart.svg"
+    arguments = ["--json", str(written), "--plot", str(plots), "--two-sizes", "3"]
+    assert command.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("a title") == 3
+    assert "size 20" in printed
+    assert "6.67" in printed
+    report = json.loads(written.read_text())
+    assert report["machine"] == machine.machine()
+    assert report["two"] == [{"name": "size 3", "ms": 1.0}]
+    assert [row["name"] for row in report["bare"]] == ["size 1", "size 20"]
+    assert list(charts) == ["chart-one.svg", "chart-two.svg"]
+    assert charts["chart-two.svg"] == [Row("size 3", 1.0)]
+
+
+def test_the_chart_of_one_family_is_called_as_told(charts, tmp_path):
+    plots = tmp_path / "chart.png"
+    assert command.main(["--only", "two", "--plot", str(plots)]) == 0
+    assert list(charts) == ["chart.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--plot", "chart.jpeg"], r"neither in \.png nor in \.svg"),
+        (["--json", "no/such/rows.json"], "there is no folder no/such"),
+        (["--only", "three"], "invalid choice: 'three'"),
+        (["--two-sizes", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_what_cannot_be_written_is_told_at_once(charts, capsys, arguments, told):
+    with pytest.raises(SystemExit):
+        command.main(arguments)
+    assert re.search(told, capsys.readouterr().err)
+    assert not charts
+
+
+def test_a_call_in_a_fresh_process():
+    assert fresh.call(f"{FRESH}:shout", "ho", times=2) == {"said": "HOHO"}
+
+
+def test_a_process_that_dies_is_told():
+    with pytest.raises(RuntimeError, match=r"(?s)shout with \(3,\).*no attribute"):
+        fresh.call(f"{FRESH}:shout", 3)
+
+
+@pytest.mark.parametrize("passing", [0, 200])
+def test_the_peak_of_a_step_is_what_it_needs_above_its_inputs(passing):
+    peak = fresh.step_peak_mib(f"{FRESH}:make_step", 100, passing, step=60)
+    assert 60 <= peak < 70
+
+
+def test_samplers(monkeypatch, tmp_path):
+    monkeypatch.setattr(paired, "MIN_PAIRS", 2)
+    monkeypatch.setattr(paired, "MIN_SECONDS", 0.0)
+    monkeypatch.setattr(samplers, "SIZES", [(100, 8)])
+    few = {"uniform": samplers.SAMPLERS["uniform"]}
+    monkeypatch.setattr(samplers, "SAMPLERS", few)
+    rows = list(samplers.timings())
+    assert [row.name for row in rows] == ["uniform 8 of 100"]
+    assert rows[0].pairs == 2
+    samplers.plot(rows, tmp_path / "samplers.png")
+    assert (tmp_path / "samplers.png").stat().st_size > 10_000
+
+
+def test_fit(monkeypatch, tmp_path):
+    calls = []
+
+    def call_here(name, *args):
+        calls.append((name, *args))
+        return fit_worker.measure(*args)
+
+    monkeypatch.setattr(fresh, "call", call_here)
+    monkeypatch.setattr(fit, "SECONDS", 0.0)
+    pair = ("keras Adam", "tfsampled LazyAdam")
+    rows = list(fit.timings([10], rounds=2, jits=[False], optimizers=pair))
+    assert [row.optimizer for row in rows] == [*pair]
+    assert [name for _, name, *_ in calls] == [*pair, *pair]  # in turn
+    assert all(row.times_faster == 1 for row in rows if row.optimizer == pair[0])
+    assert all(row.peak_mib > 100 and row.ms > 0 for row in rows)
+    fit.plot(rows, tmp_path / "fit.svg")
+    assert (tmp_path / "fit.svg").read_text().count("LazyAdam") >= 1
+
+
+def test_every_optimizer_that_is_compared_exists():
+    assert {*fit.COUNTERPARTS, *fit.COUNTERPARTS.values()} == {*fit_worker.OPTIMIZERS}
