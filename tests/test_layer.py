@@ -283,7 +283,7 @@ ARGUMENTS = [
     ({"num_classes": 0}, "num_classes is 0; it must be at least 1"),
     ({"num_sampled": 0}, "num_sampled is 0; it must be at least 1"),
     ({"num_sampled": 2.5}, "num_sampled must be an int"),
-    ({"num_sampled": 11}, "num_sampled is 11, but there are only 10 classes"),
+    ({"num_sampled": 11}, "num_sampled is 11, but there are 10 classes to draw from"),
     ({"num_true": 0}, "num_true is 0; it must be at least 1"),
     ({"sampler": "zipf"}, r"sampler is 'zipf'; .* \['log_uniform', 'uniform'\]"),
     ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
@@ -301,7 +301,7 @@ CALLS = [
     (
         (BATCH, DIM),
         np.zeros(BATCH, "float32"),
-        "labels have the dtype float32; they are",
+        "labels are floats, but must be class ids: pass int",
     ),
     (
         (BATCH, DIM),

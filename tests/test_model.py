@@ -302,7 +302,7 @@ def test_labels_that_cannot_be(data):
     x, y = data
     with pytest.raises(ValueError, match="there are no labels: pass integer class ids"):
         make().fit(x, verbose=0)
-    with pytest.raises(ValueError, match="labels have the dtype float32"):
+    with pytest.raises(ValueError, match="labels are floats, but must be class ids"):
         make().fit(x, y.astype("float32"), verbose=0)
     with pytest.raises(ValueError, match="labels have the shape"):
         make().fit(x, np.eye(CLASSES, dtype="int32")[y], verbose=0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfsampled import metrics, samplers
+from tfsampled import metrics, optimizers, samplers
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
 
@@ -264,6 +264,62 @@ def test_weighted_metrics_weigh(data):
     )
 
 
+def test_one_metric_with_and_without_weights(data):
+    x, y = data
+    weight = np.linspace(0, 2, EXAMPLES)
+    model = make(
+        metrics=[metrics.Perplexity()], weighted_metrics=[metrics.Perplexity()]
+    )
+    logged = model.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True)
+    losses = losses_of(model.predict(x, verbose=0), y)
+    assert logged == pytest.approx(
+        {
+            "loss": (losses * weight).mean(),
+            "perplexity": np.exp(losses.mean()),
+            "weighted_perplexity": np.exp(np.average(losses, weights=weight)),
+        },
+        rel=1e-5,
+    )
+    assert model.evaluate(x, y, sample_weight=weight, verbose=0) == list(
+        logged.values()
+    )
+    assert model.metrics_names == list(logged)
+
+
+def test_metrics_that_cannot_be_told_apart():
+    both = [metrics.Perplexity(), metrics.Perplexity()]
+    with pytest.raises(ValueError, match="metrics has two metrics of the name 'perpl"):
+        make(metrics=both)
+    with pytest.raises(ValueError, match="in metrics and in weighted_metrics: make"):
+        make(metrics=both[:1], weighted_metrics=both[:1])
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_frozen_model_is_told_to_learn_nothing(data, jit_compile):
+    model = make(jit_compile=jit_compile)
+    model.trainable = False
+    model.compile("adam", jit_compile=jit_compile)
+    before = model.get_weights()
+    with pytest.warns(UserWarning, match="does not have any trainable weights"):
+        history = model.fit(*data, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_mixed_float16_scales_losses_by_rows(data, tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = make(optimizer=optimizers.LazyAdam(0.01))
+    assert type(model.optimizer) is optimizers.LossScaleOptimizer
+    model.fit(*data, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.optimizer) is optimizers.LossScaleOptimizer
+    assert type(loaded.optimizer.inner_optimizer) is optimizers.LazyAdam
+    model.compile(optimizers.LazyAdam(0.01), auto_scale_loss=False)
+    assert type(model.optimizer) is optimizers.LazyAdam
+
+
 def test_metrics_are_saved_with_the_model(data, tmp_path):
     model = make(metrics=[metrics.TopKAccuracy(7)])
     model.fit(*data, verbose=0)
@@ -315,13 +371,10 @@ def test_labels_in_the_wrong_order_are_told_in_fit(data):
         model.fit(np.tile(x, (11, 1)), 4999 - np.arange(11 * EXAMPLES), verbose=0)
 
 
-def test_labels_that_cannot_be_in_compiled_training(data):
+def test_float_labels_are_refused_in_compiled_training(data):
     x, y = data
-    model = make(jit_compile=True)
-    loss = model.fit(x, y + CLASSES, epochs=1, verbose=0).history["loss"]
-    assert np.isnan(loss).all()  # XLA cannot raise
-    with pytest.raises(ValueError, match="labels have the dtype float32"):
-        make(jit_compile=True).fit(x, y.astype("float32"), verbose=0)
+    with pytest.raises(ValueError, match="labels are floats, but must be class ids"):
+        make(jit_compile=True).fit(x, y.astype("float64"), verbose=0)
 
 
 MIRRORED = """

@@ -191,7 +191,7 @@ def test_a_warning_where_labels_are_not_ordered_by_frequency(graph):
         ),
         (
             lambda: SampledSoftmax(3, 4, sampler=samplers.LearnedUnigram()),
-            "num_sampled is 4, but there are only 3 classes",
+            "num_sampled is 4, but there are 3 classes to draw from",
         ),
         (
             lambda: SampledSoftmax(3, 2, sampler=samplers.Uniform(), seed=1),

@@ -57,10 +57,17 @@ def assert_ids(ids: tf.Tensor, limit: int | tf.Tensor, name: str) -> list[Any]:
     low, high = tf.reduce_min(ids), tf.reduce_max(ids)
     return _assert(
         (low >= 0) & (high < limit),
-        f"{name} must be class ids in [0, {{}}), but lie between {{}} and {{}}: map "
-        "or remove the ids outside (class ids start at 0).",
+        ids_outside(name, "{}", "{}", "{}"),
         # No ids at all: reduce_min and reduce_max give the ends of the dtype.
         [limit, low, high],
+    )
+
+
+def ids_outside(name: str, limit: Any, low: Any, high: Any) -> str:
+    """The sentence of `assert_ids`."""
+    return (
+        f"{name} must be class ids in [0, {limit}), but lie between {low} and {high}: "
+        "map or remove the ids outside (class ids start at 0)."
     )
 
 

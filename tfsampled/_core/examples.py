@@ -52,6 +52,23 @@ def rows(inputs: tf.Tensor, dim: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.reshape(inputs, [-1, dim]), tf.shape(inputs)[:-1]
 
 
+def class_ids(values: Any) -> tf.Tensor:
+    """Labels as a tensor of integers.
+
+    Raises:
+        ValueError: They are none.
+    """
+    values = tf.convert_to_tensor(values)
+    if not values.dtype.is_integer:
+        # Not which floats: Keras has made float32 of whatever a user passed.
+        kind = "floats" if values.dtype.is_floating else f"of dtype {values.dtype.name}"
+        raise ValueError(
+            f"labels are {kind}, but must be class ids: pass integers (of one-hot "
+            "labels the argmax, of whole numbers in floats a cast)."
+        )
+    return values
+
+
 def labels(
     values: Any,
     examples: tf.TensorShape,
@@ -72,12 +89,7 @@ def labels(
     Raises:
         ValueError: Dtypes or shapes do not fit.
     """
-    values = tf.convert_to_tensor(values)
-    if not values.dtype.is_integer:
-        raise ValueError(
-            f"labels have the dtype {values.dtype.name}; they are class ids: pass "
-            "integers (one-hot or float labels: take their argmax, or cast them)."
-        )
+    values = class_ids(values)
     allowed = [examples + [num_true]]
     if num_true == 1:
         allowed.insert(0, examples)
@@ -88,7 +100,8 @@ def labels(
         raise ValueError(
             f"labels have the shape {values.shape}, the examples {examples} and "
             f"num_true is {num_true}: labels must have the shape "
-            f"{' or '.join(str(shape) for shape in allowed)}."
+            f"{' or '.join(str(shape) for shape in allowed)}. Take the argmax of "
+            "one-hot labels, and set the layer's num_true where an example has several."
         )
     if values.shape.rank == examples.rank:
         values = values[..., tf.newaxis]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,9 +18,10 @@ _NO_GLOBAL_SEED = 87654321  # TensorFlow's own, where only an operation has a se
 class Sampler(keras.layers.Layer):
     """What a head asks for classes to compare its labels with.
 
-    A subclass implements `draw`. Variables that it makes in `prepare` and returns
-    from `state` are saved in `.keras` and weights files and in checkpoints. They are
-    no weights of the head: `get_weights` and `count_params` leave them out.
+    A subclass implements `draw`, and `possible` and `learn` where it has something to
+    say to the labels. Variables that it makes in `prepare` and returns from `state` are
+    saved in `.keras` and weights files and in checkpoints. They are no weights of the
+    head: `get_weights` and `count_params` leave them out.
 
     Args:
         seed: Makes the draws repeatable: the first calls draw what TensorFlow's
@@ -27,6 +29,8 @@ class Sampler(keras.layers.Layer):
             random place of the stream, which `keras.utils.set_random_seed` fixes.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
     """
+
+    IMPOSSIBLE = "labels contain a class that the sampler never draws."
 
     def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -43,8 +47,8 @@ class Sampler(keras.layers.Layer):
         """
         if num_sampled > num_classes:
             raise ValueError(
-                f"num_sampled is {num_sampled}, but there are only {num_classes} "
-                "classes to draw without replacement: pass at most num_classes."
+                f"num_sampled is {num_sampled}, but there are {num_classes} classes to "
+                "draw from without replacement: draw fewer."
             )
 
     def prepare(self, num_classes: int) -> None:
@@ -76,17 +80,34 @@ class Sampler(keras.layers.Layer):
         """
         labels = tf.cast(tf.convert_to_tensor(labels), tf.int64)
         self.prepare(num_classes)
-        return self.draw(labels, num_classes, num_sampled, counted)
+        with tf.control_dependencies(self.assertions(labels, counted)):
+            labels = tf.identity(labels)  # a refused call draws nothing
+        drawn = self.draw(labels, num_classes, num_sampled)
+        self.learn(labels, counted)
+        return drawn
 
-    def draw(
-        self,
-        labels: tf.Tensor,
-        num_classes: int,
-        num_sampled: int,
-        counted: tf.Tensor | None,
-    ) -> Candidates:
+    def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
         """What a subclass implements: `sample`, of labels that are int64."""
         raise NotImplementedError
+
+    def possible(self, labels: tf.Tensor) -> tf.Tensor | None:
+        """Where a label is a class that is drawn now and then; None for everywhere."""
+        del labels
+        return None
+
+    def assertions(self, labels: tf.Tensor, counted: tf.Tensor | None) -> list[Any]:
+        """Ops that fail where a label that counts is not possible; XLA drops them."""
+        possible = self.possible(labels)
+        if possible is None:
+            return []
+        if counted is not None:
+            possible |= tf.logical_not(counted)
+        sound = tf.debugging.Assert(tf.reduce_all(possible), [self.IMPOSSIBLE])
+        return [] if sound is None else [sound]
+
+    def learn(self, labels: tf.Tensor, counted: tf.Tensor | None) -> None:
+        """Takes what there is to know from labels, once a step has drawn."""
+        del labels, counted
 
     def state(self) -> dict[str, tf.Variable]:
         """The variables to save, by name."""
@@ -110,6 +131,26 @@ class Sampler(keras.layers.Layer):
     def get_build_config(self) -> None:
         """Nothing: the head prepares its sampler."""
         return None
+
+    def _draw_by(
+        self,
+        distribution: Callable[..., Candidates],
+        labels: tf.Tensor,
+        num_classes: int,
+        num_sampled: int,
+        **options: Any,
+    ) -> Candidates:
+        """Draws without replacement from one of `_core.candidates`, and moves on."""
+        return distribution(
+            labels,
+            labels.shape[-1],
+            num_sampled,
+            True,
+            num_classes,
+            self._seeds,
+            position=self.position,
+            **options,
+        )
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to make an equal sampler, without its state."""

@@ -49,27 +49,18 @@ class LogUniform(Sampler):
         if self._seen is None:
             self._seen = variable(np.zeros(2, np.float32), "seen")
 
-    def draw(
-        self,
-        labels: tf.Tensor,
-        num_classes: int,
-        num_sampled: int,
-        counted: tf.Tensor | None,
-    ) -> Candidates:
-        """As `Sampler.sample`."""
-        drawn = candidates.log_uniform(
-            labels,
-            labels.shape[-1],
-            num_sampled,
-            True,
-            num_classes,
-            self._seeds,
-            position=self.position,
-        )
-        self._see(labels, counted)
+    def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
+        """As `Sampler.draw`."""
+        return self._draw_by(candidates.log_uniform, labels, num_classes, num_sampled)
+
+    def learn(self, labels: tf.Tensor, counted: tf.Tensor | None) -> None:
+        """Adds to the sum of `log(id + 1)` and to the number of labels."""
+        logs = tf.math.log1p(tf.cast(tf.maximum(labels, 0), tf.float32))
+        ones = tf.ones_like(logs) if counted is None else tf.cast(counted, tf.float32)
+        more = tf.stack([tf.reduce_sum(logs * ones), tf.reduce_sum(ones)])
+        self._seen.assign_add(more)
         if tf.executing_eagerly():
             self.warn_if_unordered()
-        return drawn
 
     def warn_if_unordered(self) -> None:
         """Warns, once, if the labels so far plainly are not ordered by frequency."""
@@ -92,10 +83,3 @@ class LogUniform(Sampler):
                 "Uniform().",
                 stacklevel=3,
             )
-
-    def _see(self, labels: tf.Tensor, counted: tf.Tensor | None) -> None:
-        """Adds to the sum of `log(id + 1)` and to the number of labels."""
-        logs = tf.math.log1p(tf.cast(tf.maximum(labels, 0), tf.float32))
-        ones = tf.ones_like(logs) if counted is None else tf.cast(counted, tf.float32)
-        more = tf.stack([tf.reduce_sum(logs * ones), tf.reduce_sum(ones)])
-        self._seen.assign_add(more)

@@ -19,20 +19,6 @@ class Uniform(Sampler):
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
     """
 
-    def draw(
-        self,
-        labels: tf.Tensor,
-        num_classes: int,
-        num_sampled: int,
-        counted: tf.Tensor | None,
-    ) -> Candidates:
-        """As `Sampler.sample`."""
-        return candidates.uniform(
-            labels,
-            labels.shape[-1],
-            num_sampled,
-            True,
-            num_classes,
-            self._seeds,
-            position=self.position,
-        )
+    def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
+        """As `Sampler.draw`."""
+        return self._draw_by(candidates.uniform, labels, num_classes, num_sampled)

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import candidates
+from tfsampled._core import alias, candidates
 from tfsampled._core.candidates import Candidates
+from tfsampled._core.counts import gather
 from tfsampled.samplers._base import Sampler, variable
 
 
@@ -37,6 +38,11 @@ class FixedUnigram(Sampler):
         [0, 1, 2, 3]
     """
 
+    IMPOSSIBLE = (
+        "labels contain a class whose count in FixedUnigram is 0, so that it could not "
+        "be a label: give every class that can be one a count above 0."
+    )
+
     def __init__(
         self,
         counts: Any,
@@ -47,6 +53,7 @@ class FixedUnigram(Sampler):
         super().__init__(seed, **kwargs)
         self.counts = np.asarray(counts, np.float32)
         self.distortion = float(distortion)
+        self._drawn_ever: Any = None
         if self.counts.ndim != 1:
             raise ValueError(
                 f"counts have the shape {self.counts.shape}; pass one number for each "
@@ -73,38 +80,30 @@ class FixedUnigram(Sampler):
                 "count above 0: ask for fewer, or add 1 to the counts."
             )
 
-    def draw(
-        self,
-        labels: tf.Tensor,
-        num_classes: int,
-        num_sampled: int,
-        counted: tf.Tensor | None,
-    ) -> Candidates:
-        """As `Sampler.sample`."""
-        drawn = candidates.fixed_unigram(
+    def prepare(self, num_classes: int) -> None:
+        """Makes the variables, and says which classes are ever drawn."""
+        super().prepare(num_classes)
+        if self._drawn_ever is None:
+            weights = alias.class_weights(self.counts, self.distortion, 0, 1, 0)
+            with tf.init_scope():
+                self._drawn_ever = tf.constant(
+                    alias.alias_table(weights).probability > 0
+                )
+
+    def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
+        """As `Sampler.draw`."""
+        return self._draw_by(
+            candidates.fixed_unigram,
             labels,
-            labels.shape[-1],
-            num_sampled,
-            True,
             num_classes,
-            self._seeds,
+            num_sampled,
             distortion=self.distortion,
             unigrams=self.counts,
-            position=self.position,
         )
-        possible = drawn.true_expected_count > 0
-        if counted is not None:
-            possible |= tf.logical_not(counted)
-        sentence = (
-            "labels contain a class whose count in FixedUnigram is 0, so that it could "
-            "not be a label: give every class that can be one a count above 0."
-        )
-        # XLA drops the assertion; there the loss is not finite.
-        sound = tf.debugging.Assert(tf.reduce_all(possible), [sentence])
-        with tf.control_dependencies([sound] if sound is not None else []):
-            return drawn._replace(
-                true_expected_count=tf.identity(drawn.true_expected_count)
-            )
+
+    def possible(self, labels: tf.Tensor) -> tf.Tensor:
+        """Where a label has a count above 0."""
+        return gather(labels, self._drawn_ever)
 
     def get_config(self) -> dict[str, Any]:
         """As `Sampler.get_config`, with the counts."""
@@ -147,31 +146,23 @@ class LearnedUnigram(Sampler):
                 f"but the head has {num_classes}: give each head its own."
             )
 
-    def draw(
-        self,
-        labels: tf.Tensor,
-        num_classes: int,
-        num_sampled: int,
-        counted: tf.Tensor | None,
-    ) -> Candidates:
-        """As `Sampler.sample`; then the labels that count are counted."""
-        drawn = candidates.learned_unigram(
+    def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
+        """As `Sampler.draw`; then the labels are counted."""
+        return self._draw_by(
+            candidates.learned_unigram,
             labels,
-            labels.shape[-1],
-            num_sampled,
-            True,
             num_classes,
-            self._seeds,
-            position=self.position,
+            num_sampled,
             class_weights=self.class_weights,
         )
-        if counted is not None:  # take back what padding has added
-            padding = tf.cast(tf.logical_not(counted), tf.int64)
-            slices = tf.IndexedSlices(
-                tf.reshape(padding, [-1]), tf.reshape(labels, [-1])
-            )
-            self.class_weights.scatter_sub(slices)
-        return drawn
+
+    def learn(self, labels: tf.Tensor, counted: tf.Tensor | None) -> None:
+        """Takes back what padding has added to the counts in the draw."""
+        if counted is None:
+            return
+        padding = tf.cast(tf.logical_not(counted), tf.int64)
+        slices = tf.IndexedSlices(tf.reshape(padding, [-1]), tf.reshape(labels, [-1]))
+        self.class_weights.scatter_sub(slices)
 
     def state(self) -> dict[str, tf.Variable]:
         """The position and the counts."""

@@ -1,0 +1,123 @@
+"""`class_weight` of `fit`: Keras's for one label, and each label's for several."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfsampled.layers import SampledSoftmax
+from tfsampled.models import SampledSoftmaxModel
+from tfsampled.models._class_weight import ClassWeight
+
+CLASSES, DIM, EXAMPLES = 40, 6, 48
+RNG = np.random.default_rng(3)
+WEIGHTS = {3: 0.0, 17: 5.0, 0: 0.25}
+MEANT = np.ones(CLASSES, "float32")
+MEANT[list(WEIGHTS)] = list(WEIGHTS.values())
+LABELS = np.concatenate([[3, 17, 0], RNG.integers(0, CLASSES, EXAMPLES - 3)])
+
+
+def make(time=None, jit_compile=False, **head):
+    """A model that draws every class, so that losses depend on labels alone."""
+    keras.utils.set_random_seed(1)
+    shape = (DIM,) if time is None else (time, DIM)
+    encoder = keras.Sequential([keras.Input(shape), keras.layers.Dense(8)])
+    head = SampledSoftmax(CLASSES, CLASSES, sampler="uniform", seed=1, **head)
+    model = SampledSoftmaxModel(encoder, head)
+    model.compile(keras.optimizers.SGD(0.5), jit_compile=jit_compile)
+    return model
+
+
+def features(*shape):
+    return np.random.default_rng(4).normal(size=(*shape, DIM)).astype("float32")
+
+
+def fitted(model, *data, **weights):
+    history = model.fit(*data, epochs=2, shuffle=False, verbose=0, **weights).history
+    return history["loss"], model.get_weights()
+
+
+def assert_same(ours, theirs):
+    assert ours[0] == theirs[0]
+    for one, other in zip(ours[1], theirs[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("source", ["arrays", "column", "dataset"])
+def test_of_one_label_they_are_keras_sample_weights(source):
+    x = features(EXAMPLES)
+    y = LABELS[:, np.newaxis] if source == "column" else LABELS
+    data: tuple[Any, ...] = (x, y)
+    if source == "dataset":
+        data = (tf.data.Dataset.from_tensor_slices(data).batch(32),)
+    ours = fitted(make(), *data, class_weight=WEIGHTS)
+    assert_same(ours, fitted(make(), x, y, sample_weight=MEANT[LABELS]))
+
+
+def test_they_are_part_of_a_compiled_step():
+    x = features(EXAMPLES)
+    (loss, _), (meant, _) = (
+        fitted(make(jit_compile=True), x, LABELS, **weights)
+        for weights in ({"class_weight": WEIGHTS}, {"sample_weight": MEANT[LABELS]})
+    )
+    # XLA fuses the two programs differently: one rounding of each of two epochs.
+    np.testing.assert_allclose(loss, meant, rtol=2 * np.finfo("float32").eps)
+
+
+def test_of_sequences_each_label_has_its_own():
+    x, y = features(EXAMPLES // 4, 4), LABELS.reshape(-1, 4)
+    ours = fitted(make(4), x, y, class_weight=WEIGHTS)
+    assert_same(ours, fitted(make(4), x, y, sample_weight=MEANT[y]))
+
+
+def test_of_several_labels_an_example_has_their_mean():
+    x, y = features(EXAMPLES // 3), LABELS.reshape(-1, 3).copy()
+    y[1, 1:] = -1  # padding weighs nothing
+    options = {"num_true": 3, "ignore_class": -1}
+    ours = fitted(make(**options), x, y, class_weight=WEIGHTS)
+    meant = MEANT[y].mean(axis=1)
+    meant[1] = MEANT[y[1, 0]]
+    theirs = fitted(make(**options), x, y, sample_weight=meant)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-6)
+
+
+def test_they_hold_for_one_fit_only():
+    x, model = features(EXAMPLES), make()
+    fitted(model, x, LABELS, class_weight={3: 100.0})
+    model.set_weights(make().get_weights())
+    model.head.sampler.position.assign(0)
+    assert_same(fitted(model, x, LABELS), fitted(make(), x, LABELS))
+
+
+def test_train_on_batch_takes_them():
+    x = features(EXAMPLES)
+    ours = make().train_on_batch(x, LABELS, class_weight=WEIGHTS)
+    assert ours == make().train_on_batch(x, LABELS, sample_weight=MEANT[LABELS])
+
+
+def test_a_high_class_id_costs_no_more_than_a_low_one():
+    classes = 10**12  # of which no table could be made
+    head = SampledSoftmax(classes, 5)
+    weights = ClassWeight({classes - 1: 2.0, 5: 3.0}, head)
+    labels = tf.constant([classes - 1, 5, 4, 6, 0], tf.int64)
+    np.testing.assert_array_equal(weights.of(labels), [2, 3, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"class_weight": {CLASSES: 1.0}}, r"has the key 40; its keys must be class"),
+        ({"class_weight": {"a": 1.0}}, r"class_weight has the key 'a'"),
+        ({"class_weight": {}}, "pass a dict from class ids to weights"),
+        ({"class_weight": [1.0]}, "pass a dict from class ids to weights"),
+        (
+            {"class_weight": {1: 1.0}, "sample_weight": np.ones(EXAMPLES)},
+            "there are a class_weight and sample weights: pass one of them",
+        ),
+    ],
+)
+def test_weights_that_cannot_be(weights, message):
+    with pytest.raises(ValueError, match=message):
+        make().fit(features(EXAMPLES), LABELS, verbose=0, **weights)

@@ -1,0 +1,54 @@
+"""What goes into an encoder: one tensor, or several in a list, a tuple or a dict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def symbols(inputs: Any) -> Any:
+    """Tensors without values, of the shapes and dtypes of `inputs`."""
+    return tf.nest.map_structure(
+        lambda one: keras.KerasTensor(
+            one.shape, keras.backend.standardize_dtype(one.dtype)
+        ),
+        inputs,
+    )
+
+
+def declared(model: Any) -> Any:
+    """The inputs of a functional or Sequential model as it was given them, or None."""
+    inputs = getattr(model, "inputs", None)
+    if not inputs or len(inputs) == 1:
+        return inputs[0] if inputs else None
+    return getattr(model, "input", inputs)
+
+
+def signature(inputs: Any) -> list[Any]:
+    """What a served function takes: `inputs`, of any batch, as its one argument."""
+    return [
+        tf.nest.map_structure(
+            lambda one: tf.TensorSpec([None, *one.shape[1:]], one.dtype, one.name),
+            inputs,
+        )
+    ]
+
+
+def is_one_shape(shape: Any) -> bool:
+    """Whether `shape` is that of one input, and not a structure of several."""
+    return isinstance(shape, (list, tuple)) and all(
+        size is None or isinstance(size, int) for size in shape
+    )
+
+
+def embeddings(layer: Any) -> list[keras.layers.Embedding]:
+    """The Embedding layers inside a layer, in models and attributes."""
+    if isinstance(layer, keras.layers.Embedding):
+        return [layer]
+    parts = tf.nest.flatten(
+        getattr(layer, "layers", None) or list(vars(layer).values())
+    )
+    inner = [part for part in parts if isinstance(part, keras.layers.Layer)]
+    return [found for part in inner for found in embeddings(part)]
