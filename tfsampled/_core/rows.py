@@ -42,8 +42,12 @@ def sum_duplicates(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
     if xla.tracing_for_xla():
         ids, values = _sum_in_place(ids, values, table.shape[0])
     else:
-        with tf.control_dependencies(_assert_inside(ids, table)):
-            ids, position = tf.unique(ids)
+        # The checks come after: what is computed from ids alone, TensorFlow computes
+        # once for all tables from which these ids were gathered.
+        inside = _assert_inside(ids, table)
+        ids, position = tf.unique(ids)
+        with tf.control_dependencies(inside):
+            ids = tf.identity(ids)
         values = tf.math.unsorted_segment_sum(values, position, tf.size(ids))
     return tf.IndexedSlices(values, ids, slices.dense_shape)
 
@@ -62,11 +66,14 @@ def write(variable: Any, ids: tf.Tensor | None, values: tf.Tensor) -> None:
 
 
 def add(variable: Any, ids: tf.Tensor | None, values: tf.Tensor) -> None:
-    """Adds to these rows of a variable, in place; to all where `ids` is None."""
+    """Adds to these distinct rows of a variable, in place; to all if `ids` is None."""
     if ids is None:
         variable.assign_add(values)
-    else:
+    elif xla.tracing_for_xla():
         variable.scatter_add(tf.IndexedSlices(values, ids))
+    else:
+        # TensorFlow's scatter_add takes twice as long as the two together.
+        write(variable, ids, read(variable, ids) + values)
 
 
 def per_row(numbers: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
