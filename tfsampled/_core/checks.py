@@ -53,14 +53,7 @@ def in_range(ids: tf.Tensor, limit: int | tf.Tensor) -> tf.Tensor:
 
 def assert_ids(ids: tf.Tensor, limit: int | tf.Tensor, name: str) -> list[Any]:
     """Ops that fail unless every id lies in `[0, limit)`; none in eager execution."""
-    limit = tf.cast(limit, ids.dtype)
-    low, high = tf.reduce_min(ids), tf.reduce_max(ids)
-    return _assert(
-        (low >= 0) & (high < limit),
-        ids_outside(name, "{}", "{}", "{}"),
-        # No ids at all: reduce_min and reduce_max give the ends of the dtype.
-        [limit, low, high],
-    )
+    return assert_between(ids, limit, ids_outside(name, "{}", "{}", "{}"))
 
 
 def ids_outside(name: str, limit: Any, low: Any, high: Any) -> str:
@@ -69,6 +62,14 @@ def ids_outside(name: str, limit: Any, low: Any, high: Any) -> str:
         f"{name} must be class ids in [0, {limit}), but lie between {low} and {high}: "
         "map or remove the ids outside (class ids start at 0)."
     )
+
+
+def assert_between(ids: tf.Tensor, limit: int | tf.Tensor, message: str) -> list[Any]:
+    """As `assert_ids`, in words that take the limit, the least id and the largest."""
+    limit = tf.cast(limit, ids.dtype)
+    # Of no ids at all these are the ends of the dtype, which pass.
+    low, high = tf.reduce_min(ids), tf.reduce_max(ids)
+    return assert_or_tell((low >= 0) & (high < limit), message, [limit, low, high])
 
 
 def assert_batches(labels: tf.Tensor, inputs: tf.Tensor) -> list[Any]:
@@ -88,10 +89,19 @@ def assert_batches(labels: tf.Tensor, inputs: tf.Tensor) -> list[Any]:
         raise ValueError(message.format(*known))
     ours, theirs = tf.shape(labels)[0], tf.shape(inputs)[0]
     fits = tf.equal(ours, theirs) | tf.equal(ours, 1) | tf.equal(theirs, 1)
-    return _assert(fits, message, [ours, theirs])
+    return assert_or_tell(fits, message, [ours, theirs])
 
 
-def _assert(condition: tf.Tensor, message: str, values: list[tf.Tensor]) -> list[Any]:
+def assert_or_tell(
+    condition: tf.Tensor, message: str, values: list[tf.Tensor]
+) -> list[Any]:
+    """Ops that fail unless the condition holds; none in eager execution.
+
+    Args:
+      condition: `[]` bool.
+      message: the sentence to fail with, a `{}` in it for each of the values.
+      values: integers, `[]` each.
+    """
     if tf.executing_eagerly():
         if not condition:
             sentence = message.format(*(int(value) for value in values))
