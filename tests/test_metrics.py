@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import exact_truth as truth
 from tfsampled import metrics
-from tfsampled._core import exact
 from tfsampled.layers import SampledSoftmax
 
 CLASSES, DIM, BATCH, TIME = 50, 4, 6, 5
@@ -21,7 +21,7 @@ each_metric = pytest.mark.parametrize(("kind", "options"), METRICS)
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(exact, "BLOCK", 8)
+    truth.narrow_blocks(monkeypatch, 8)
 
 
 def values(kind, logits, labels):

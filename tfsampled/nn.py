@@ -4,10 +4,13 @@ They also run where TensorFlow's stop: under XLA, in float16, bfloat16 and float
 without biases, on tuples of shards and lists of labels. The forms with
 `partition_strategy` are in `tfsampled.compat.v1.nn`.
 
+`softmax_loss` and `softmax_top_k` are not TensorFlow's: they are exact over all the
+classes, and compute them in blocks.
+
 Parameters carry no annotations because their signatures equal TensorFlow's.
 """
 
-from tfsampled._core import losses
+from tfsampled._core import exact_softmax, losses
 from tfsampled._core.accidental_hits import compute_accidental_hits
 from tfsampled._core.sampled_loss import sampled_loss
 from tfsampled.random import (
@@ -23,6 +26,8 @@ __all__ = [
     "learned_unigram_candidate_sampler",
     "nce_loss",
     "sampled_softmax_loss",
+    "softmax_loss",
+    "softmax_top_k",
 ]
 
 
@@ -201,3 +206,112 @@ def nce_loss(
         name,
         None,
     )
+
+
+def softmax_loss(
+    weights,
+    biases,
+    labels,
+    inputs,
+    num_true=1,
+    partition_strategy="div",
+    name="softmax_loss",
+):
+    """Softmax cross entropy over all the classes, in blocks of them.
+
+    With logits `s_c = <inputs, weights_c> + biases_c` of the classes `c`,
+
+        loss = log(sum_c exp(s_c)) - mean_{t in labels} s_t
+
+    What `tf.nn.sparse_softmax_cross_entropy_with_logits` computes from all the logits
+    `[batch, num_classes]`, here without them: a block of a few thousand classes is
+    computed at a time, and once more for the gradient. The loss can be differentiated
+    twice.
+
+    Args:
+      weights: The class embeddings `[num_classes, dim]`, floating, in any of the forms
+        that `sampled_softmax_loss` takes. Every row is a class.
+      biases: The class biases `[num_classes]`, likewise, or `None` for no bias. They
+        need not be cut into as many shards as `weights`.
+      labels: The target classes, integers `[batch, num_true]` in `[0, num_classes)`.
+        A batch of 1, here or in `inputs`, serves every row of the other.
+      inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
+      num_true: An `int`, how many labels an example has; each weighs `1 / num_true`.
+      partition_strategy: How a table in shards is laid out. "div": contiguous runs of
+        `rows // n` rows, the first `rows % n` shards one longer. "mod": class `c` of
+        `n` shards is row `c // n` of shard `c % n`.
+      name: A name scope for the operations.
+
+    Returns:
+      The loss of each example, `[batch]`, in the dtype of `inputs`. Products, softmax
+      and loss are computed in float32, or in float64 for float64 inputs.
+      The gradients of `weights` and `biases` are dense tensors.
+
+    Raises:
+      ValueError: Arguments that do not fit each other, known while calling.
+      tf.errors.InvalidArgumentError: A label that is no class, or batches that
+        differ, known while running. Under XLA, which cannot raise, the loss of the
+        example is NaN.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> import tfsampled
+    >>> weights = tf.constant([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> inputs = tf.constant([[0.0, 0.0], [2.0, 1.0]])
+    >>> loss = tfsampled.nn.softmax_loss(weights, None, [[0], [2]], inputs)
+    >>> [round(float(x), 4) for x in loss]  # log(3), log(1 + exp(-1) + exp(-2))
+    [1.0986, 0.4076]
+
+    Reference:
+      Milakov and Gimelshein, Online normalizer calculation for softmax, 2018,
+      https://arxiv.org/abs/1805.02867; Wijmans et al., Cut Your Losses in
+      Large-Vocabulary Language Models, 2024, https://arxiv.org/abs/2411.09009.
+    """
+    return exact_softmax.loss(
+        weights, biases, labels, inputs, num_true, partition_strategy, name
+    )
+
+
+def softmax_top_k(
+    weights,
+    biases,
+    inputs,
+    k,
+    partition_strategy="div",
+    name="softmax_top_k",
+):
+    """The classes of the `k` greatest logits, in blocks of classes.
+
+    With logits `s_c = <inputs, weights_c> + biases_c`, what `tf.math.top_k` finds among
+    all the logits `[batch, num_classes]`, here without them. Of equal logits the lower
+    class id comes first.
+
+    Args:
+      weights: The class embeddings `[num_classes, dim]`, floating, in any of the forms
+        that `sampled_softmax_loss` takes. Every row is a class.
+      biases: The class biases `[num_classes]`, likewise, or `None` for no bias. They
+        need not be cut into as many shards as `weights`.
+      inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
+      k: An `int` in `[1, num_classes]`.
+      partition_strategy: "div" or "mod", as in `softmax_loss`.
+      name: A name scope for the operations.
+
+    Returns:
+      The logits in falling order, `[batch, k]`, in the dtype of `inputs`; and their
+      class ids, int32, `[batch, k]`. Products are computed in float32, or in float64
+      for float64 inputs. The logits have gradients; those of `weights` and `biases` are
+      `tf.IndexedSlices` of the classes found.
+
+    Raises:
+      ValueError: Arguments that do not fit each other, or `k` outside
+        `[1, num_classes]`.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> import tfsampled
+    >>> weights = tf.constant([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> logits, classes = tfsampled.nn.softmax_top_k(weights, None, [[2.0, 1.0]], k=2)
+    >>> logits.numpy().tolist(), classes.numpy().tolist()
+    ([[3.0, 2.0]], [[2, 0]])
+    """
+    return exact_softmax.top_k(weights, biases, inputs, k, partition_strategy, name)

@@ -1,0 +1,21 @@
+"""The logits of some classes of each example, by rows of the table."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfsampled._core.tables import Table
+
+
+def logits_of_classes(
+    inputs: tf.Tensor, weights: Table, biases: Table | None, ids: tf.Tensor
+) -> tf.Tensor:
+    """`[N, K]`, the logits of classes `ids` `[N, K]` for inputs `[N, D]`."""
+    flat = tf.reshape(tf.cast(ids, tf.int64), [-1])
+    shape = tf.shape(ids)
+    rows = tf.cast(weights.rows(flat), inputs.dtype)
+    rows = tf.reshape(rows, tf.concat([shape, [tf.shape(rows)[1]]], axis=0))
+    logits = tf.einsum("nd,nkd->nk", inputs, rows)
+    if biases is None:
+        return logits
+    return logits + tf.reshape(tf.cast(biases.rows(flat), inputs.dtype), shape)
