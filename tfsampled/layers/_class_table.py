@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import checks
+from tfsampled._core import checks, loading
 from tfsampled._core.tables import Table
 from tfsampled.layers import _shards as shards
 
@@ -57,6 +57,7 @@ class ClassTable(keras.layers.Layer):
             self._check_tied(tied_to)
         self._kernel: Any = None
         self.bias: Any = None
+        self._misfit = loading.Misfit()
 
     def build(self, input_shape: Any) -> None:
         """Creates the table and the bias for inputs of `input_shape`."""
@@ -123,6 +124,24 @@ class ClassTable(keras.layers.Layer):
             variable.assign(piece)
         if self.use_bias:
             self.bias.assign(bias)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Takes the table and the bias from what Keras saved.
+
+        Raises:
+            ValueError: They are of other shapes, or others.
+        """
+        try:
+            super().load_own_variables(store)
+        except ValueError as error:
+            saved = loading.shapes(store)
+            own = [f"{one.name} {tuple(one.shape)}" for one in self.weights]
+            raise self._misfit.error(
+                saved,
+                f"the file has {list(saved.values())} for the layer {self.name!r}, "
+                f"which has {', '.join(own)}: make it with the num_classes, use_bias, "
+                "num_shards and tied_to of the layer that was saved.",
+            ) from error
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs for an equal table, without its values."""

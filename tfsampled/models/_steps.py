@@ -132,6 +132,7 @@ class SampledSteps(keras.Model):
                 self(structure.symbols(x))
 
     def _features(self, x: Any, training: bool) -> tf.Tensor:
+        x = structure.as_declared(self.encoder, x)
         features = self.encoder(x, training=training)
         self._masks = _mask(features) is not None
         return features
@@ -140,6 +141,7 @@ class SampledSteps(keras.Model):
         """The features' mask. Of the call that makes it, the rest is never run."""
         if self._masks is False:
             return None
+        x = structure.as_declared(self.encoder, x)
         with keras.StatelessScope():
             return _mask(self.encoder(x, training=False))
 

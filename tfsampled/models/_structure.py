@@ -26,6 +26,14 @@ def declared(model: Any) -> Any:
     return getattr(model, "input", inputs)
 
 
+def as_declared(model: Any, x: Any) -> Any:
+    """`x`, a dict in the order of the model's: TensorFlow sorts, and Keras warns."""
+    names = declared(model)
+    if isinstance(x, dict) and isinstance(names, dict) and x.keys() == names.keys():
+        return {name: x[name] for name in names}
+    return x
+
+
 def signature(inputs: Any) -> list[Any]:
     """What a served function takes: `inputs`, of any batch, as its one argument."""
     return [

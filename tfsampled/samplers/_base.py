@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfsampled._core import loading
 from tfsampled._core.candidates import Candidates
 
 _NO_GLOBAL_SEED = 87654321  # TensorFlow's own, where only an operation has a seed
@@ -38,6 +39,7 @@ class Sampler(keras.layers.Layer):
         self._start = random.getrandbits(31) if seed is None else 0
         self._seeds = (_NO_GLOBAL_SEED, seed or 0)
         self.position: Any = None
+        self._misfit = loading.Misfit()
 
     def check(self, num_classes: int, num_sampled: int) -> None:
         """Refuses what cannot be drawn, before anything is.
@@ -119,13 +121,22 @@ class Sampler(keras.layers.Layer):
             store[name] = variable.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """Takes the state from what Keras saved."""
-        for name, variable in self.state().items():
-            if name not in store:
-                raise ValueError(
-                    f"the file has no {name!r} for the sampler {self.name!r}: it was "
-                    "saved by another kind of sampler."
-                )
+        """Takes the state from what Keras saved.
+
+        Raises:
+            ValueError: It is that of another kind of sampler, or of other classes.
+        """
+        state = self.state()
+        saved, own = loading.shapes(store), loading.shapes(state)
+        if saved != own:
+            raise self._misfit.error(
+                saved,
+                f"the file has the state {saved} for the sampler {self.name!r}, but "
+                f"this {type(self).__name__} has {own}: make the sampler and the "
+                "classes that were saved, or load with skip_mismatch=True, which "
+                "leaves the sampler as it is.",
+            )
+        for name, variable in state.items():
             variable.assign(store[name])
 
     def get_build_config(self) -> None:

@@ -1,0 +1,167 @@
+"""Files that do not fit, copies of tied models, and encoders of several inputs."""
+
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from tfsampled import samplers
+from tfsampled.layers import SampledSoftmax
+from tfsampled.models import SampledSoftmaxModel
+
+ROOT = pathlib.Path(__file__).parents[1]
+DIM = 4
+
+
+def plain(classes=10, **head):
+    head = SampledSoftmax(classes, 5, **{"sampler": "uniform", **head})
+    return keras.Sequential([keras.Input((DIM,)), head])
+
+
+def wrapped(classes=10, **head):
+    encoder = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(DIM)])
+    head = SampledSoftmax(classes, 5, **{"sampler": "uniform", **head})
+    return SampledSoftmaxModel(encoder, head)
+
+
+MODELS = pytest.mark.parametrize("make", [plain, wrapped])
+
+
+@MODELS
+@pytest.mark.parametrize(
+    ("other", "shapes"),
+    [
+        ({"classes": 11}, r"kernel \(11, 4\), bias \(11,\): make it with the num_cl"),
+        ({"num_shards": 2}, r"kernel_0 \(5, 4\), kernel_1 \(5, 4\), bias"),
+        ({"use_bias": False}, r"which has kernel \(10, 4\): make it with"),
+    ],
+)
+def test_weights_of_another_table(make, other, shapes, tmp_path):
+    make().save_weights(tmp_path / "ten.weights.h5")
+    message = r"the file has \[\(10, 4\), \(10,\)\] for the layer .*" + shapes
+    with pytest.raises(ValueError, match=message):
+        make(**other).load_weights(tmp_path / "ten.weights.h5")
+
+
+@MODELS
+@pytest.mark.parametrize(
+    ("saved", "loading"),
+    [
+        (samplers.Uniform, samplers.LearnedUnigram),
+        (samplers.LearnedUnigram, samplers.Uniform),
+    ],
+)
+def test_the_state_of_another_sampler(make, saved, loading, tmp_path):
+    path = tmp_path / "saved.weights.h5"
+    first, model = make(sampler=saved(seed=1)), make(sampler=loading(seed=1))
+    first.save_weights(path)
+    message = f"for the sampler .*, but this {loading.__name__} has .*: make the sampl"
+    with pytest.raises(ValueError, match=message):
+        model.load_weights(path)
+
+
+def test_the_table_alone_is_loaded_with_skip_mismatch(tmp_path):
+    path = tmp_path / "saved.weights.h5"
+    first = plain(sampler=samplers.Uniform(seed=1))
+    model = plain(sampler=samplers.LearnedUnigram(seed=1))
+    first.save_weights(path)
+    with pytest.warns(UserWarning, match="could not be loaded"):
+        model.load_weights(path, skip_mismatch=True)
+    np.testing.assert_array_equal(model.get_weights()[0], first.get_weights()[0])
+    assert int(model.layers[-1].sampler.position) == 0
+
+
+def tied():
+    words = keras.layers.Embedding(10, DIM, name="words")
+    inputs = keras.Input((3,), dtype="int32")
+    features = keras.layers.GlobalAveragePooling1D()(words(inputs))
+    head = SampledSoftmax(10, 5, sampler="uniform", tied_to=words, name="head")
+    return keras.Model(inputs, head(features))
+
+
+def is_tied(model):
+    tables = [one for one in model.trainable_variables if one.shape == (10, DIM)]
+    return len(tables) == 1 and model.get_layer("head").tied_to is model.get_layer(
+        "words"
+    )
+
+
+def test_a_tied_model_that_is_saved_or_cloned(tmp_path):
+    model = tied()
+    model.save(tmp_path / "tied.keras")
+    assert is_tied(keras.models.load_model(tmp_path / "tied.keras"))
+
+    clones: dict[keras.layers.Layer, keras.layers.Layer] = {}
+
+    def clone(layer):
+        config = layer.get_config()
+        if getattr(layer, "tied_to", None) is not None:
+            config["tied_to"] = clones[layer.tied_to]
+        clones[layer] = type(layer).from_config(config)
+        return clones[layer]
+
+    assert is_tied(keras.models.clone_model(model, clone_function=clone))
+    wrapping = SampledSoftmaxModel.from_model(model)
+    copy = keras.models.clone_model(wrapping)
+    assert copy.head.tied_to is copy.encoder.get_layer("words")
+
+
+def inputs_of(kind):
+    """Two inputs of two dtypes."""
+    words = keras.Input((3,), dtype="int32", name="words")
+    price = keras.Input((1,), dtype="float32", name="price")
+    means = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(20, 6)(words))
+    features = keras.layers.Concatenate()([means, price])
+    inputs = {"words": words, "price": price} if kind == "dict" else [words, price]
+    return keras.Model(inputs, keras.layers.Dense(DIM)(features))
+
+
+SERVE = """
+import sys
+import numpy as np, tensorflow as tf
+
+served = tf.saved_model.load(sys.argv[1])
+data = np.load(sys.argv[2])
+words, price = tf.constant(data["words"]), tf.constant(data["price"])
+x = {"words": words, "price": price} if sys.argv[4] == "dict" else [words, price]
+np.savez(sys.argv[3], **served.serve(x))
+assert "tfsampled" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_an_encoder_of_several_inputs_is_trained_and_served(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    data = {
+        "words": rng.integers(0, 20, (16, 3)).astype("int32"),
+        "price": rng.normal(size=(16, 1)).astype("float32"),
+    }
+    x = data if kind == "dict" else list(data.values())
+    head = SampledSoftmax(10, 5, sampler="uniform")
+    model = SampledSoftmaxModel(inputs_of(kind), head, top_k=3)
+    model.compile("sgd")
+    model.fit(x, np.arange(16) % 10, verbose=0)
+    model.export(tmp_path / "served", verbose=False)
+    words, price = (values[:5] for values in data.values())  # another batch size
+    np.savez(tmp_path / "data.npz", words=words, price=price)
+    names = ["served", "data.npz", "best.npz"]
+    paths = [str(tmp_path / name) for name in names]
+    subprocess.run([sys.executable, "-c", SERVE, *paths, kind], check=True, cwd=ROOT)
+    best, served = model.predict(x, verbose=0), np.load(tmp_path / "best.npz")
+    np.testing.assert_array_equal(served["classes"], best["classes"][:5])
+    np.testing.assert_allclose(served["scores"], best["scores"][:5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_a_functional_model_of_several_inputs_is_wrapped(kind):
+    encoder = inputs_of(kind)
+    logits = SampledSoftmax(10, 5, sampler="uniform")(encoder.output)
+    model = SampledSoftmaxModel.from_model(keras.Model(encoder.input, logits))
+    model.compile("sgd")
+    data = {"words": np.ones((4, 3), "int32"), "price": np.ones((4, 1), "float32")}
+    x = data if kind == "dict" else list(data.values())
+    model.fit(x, np.arange(4), verbose=0)
+    assert model.predict(x, verbose=0).shape == (4, 10)
