@@ -16,10 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import fit, samplers
+from benchmarks import fit, growth, samplers
 from benchmarks.machine import machine
 
-FAMILIES: dict[str, ModuleType] = {"samplers": samplers, "fit": fit}
+FAMILIES: dict[str, ModuleType] = {"samplers": samplers, "fit": fit, "growth": growth}
 
 
 def file_to_write(text: str) -> Path:

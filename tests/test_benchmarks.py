@@ -8,7 +8,16 @@ import types
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import fit, fit_worker, fresh, machine, paired, samplers
+from benchmarks import (
+    fit,
+    fit_worker,
+    fresh,
+    growth,
+    growth_worker,
+    machine,
+    paired,
+    samplers,
+)
 
 FRESH = "tests.fresh_calls"
 
@@ -128,6 +137,24 @@ def test_fit(monkeypatch, tmp_path):
     assert all(row.peak_mib > 100 and row.ms > 0 for row in rows)
     fit.plot(rows, tmp_path / "fit.svg")
     assert (tmp_path / "fit.svg").read_text().count("LazyAdam") >= 1
+
+
+def test_growth(monkeypatch):
+    calls = []
+
+    def call_here(name, *args):
+        calls.append(args)
+        return growth_worker.measure(*args)
+
+    monkeypatch.setattr(fresh, "call", call_here)
+    monkeypatch.setattr(growth_worker, "BLOCK", 5)
+    rows = list(growth.timings(["tfsampled Adagrad"], 10, 20, seconds=0.0))
+    assert [(name, jit) for name, *_, jit, _ in calls] == [
+        ("tfsampled Adagrad", False),
+        ("tfsampled Adagrad", True),
+        ("rows", False),
+    ]
+    assert all(row.ratio == row.many_ms / row.few_ms > 0 for row in rows)
 
 
 def test_every_optimizer_that_is_compared_exists():
