@@ -60,5 +60,5 @@ def bars(rows: Sequence[Timing], path: Path, title: str) -> None:
     axes.set_xlabel("milliseconds")
     axes.set_title(title, loc="left", fontsize="medium")
     axes.grid(axis="x", color="0.9")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path)
