@@ -16,10 +16,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import fit, growth, samplers
+from benchmarks import exact, fit, growth, samplers
 from benchmarks.machine import machine
 
-FAMILIES: dict[str, ModuleType] = {"samplers": samplers, "fit": fit, "growth": growth}
+FAMILIES: dict[str, ModuleType] = {
+    "samplers": samplers,
+    "fit": fit,
+    "growth": growth,
+    "exact": exact,
+}
 
 
 def file_to_write(text: str) -> Path:

@@ -22,9 +22,10 @@ from tfsampled._core.exact.blocks import (
 from tfsampled._core.exact.chosen import logits_of_classes
 from tfsampled._core.exact.parts import Part, parts_of, table_of
 from tfsampled._core.tables import Table
+from tfsampled._core.xla import tracing_for_xla
 
-BLOCK_BYTES = 16 << 20  # wider than the loss's: each block costs two searches
-MAX_GROUP = 64
+BLOCK_BYTES = 32 << 20  # wider than the loss's: each block costs two searches
+MAX_GROUP = 32
 
 
 def top_k(
@@ -110,12 +111,12 @@ def _of_part(inputs: tf.Tensor, part: Part, k: int) -> tuple[tf.Tensor, tf.Tenso
 def _group(width: int | tf.Tensor, k: int) -> int:
     """How many classes form a group: a power of 2, 1 for no groups.
 
-    The two searches of a block go through `width / group` maxima and `k * group`
-    classes: the fewest in all where a group has `sqrt(width / k)`.
+    Few blocks have `k` groups that are above the best so far, so a group may hold many
+    classes; but all `k` together are to be less than the block.
     """
     width = width if isinstance(width, int) else 4096
     group = 1
-    while group < MAX_GROUP and 4 * group * group * k <= width:
+    while group < MAX_GROUP and 4 * group * k <= width:
         group *= 2
     return group
 
@@ -139,14 +140,19 @@ def _candidates(
         return logits, tf.broadcast_to(tf.range(size), tf.shape(logits))
     nothing = tf.constant(float("-inf"), logits.dtype)
     logits = tf.pad(logits, [[0, 0], [0, -size % group]], constant_values=nothing)
-    groups = tf.reshape(logits, [-1, (size + group - 1) // group, group])
-    maxima = tf.concat([values, tf.reduce_max(groups, axis=2)], axis=1)
-    places = tf.sort(tf.math.top_k(maxima, k).indices - k, axis=1)
-    inside = tf.maximum(places, 0)  # below 0 stand the places of `values`
-    near = tf.gather(groups, inside, batch_dims=1)
-    near = tf.where(places[:, :, tf.newaxis] < 0, nothing, near)
-    columns = inside[:, :, tf.newaxis] * group + tf.range(group)
-    return tf.reshape(near, [-1, k * group]), tf.reshape(columns, [-1, k * group])
+    count = (size + group - 1) // group
+    groups = tf.reshape(logits, [-1, count, group])
+    maxima = tf.reduce_max(groups, axis=2)
+    few = min(k, count) if isinstance(count, int) else tf.minimum(k, count)
+    if not tracing_for_xla():  # whose shapes are static
+        above = tf.cast(maxima > values[:, -1:], tf.int32)
+        few = tf.minimum(few, tf.reduce_max(tf.reduce_sum(above, axis=1)))
+        few = tf.maximum(few, 0)  # in an empty batch
+    # Of groups that are alike, those of lower ids.
+    places = tf.sort(tf.math.top_k(maxima, few).indices, axis=1)
+    near = tf.gather(groups, places, batch_dims=1)
+    columns = places[:, :, tf.newaxis] * group + tf.range(group)
+    return tf.reshape(near, [-1, few * group]), tf.reshape(columns, [-1, few * group])
 
 
 def _merged(
