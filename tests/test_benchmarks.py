@@ -5,10 +5,13 @@ import json
 import re
 import types
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from benchmarks import __main__ as command
 from benchmarks import (
+    exact,
     fit,
     fit_worker,
     fresh,
@@ -159,3 +162,28 @@ def test_growth(monkeypatch):
 
 def test_every_optimizer_that_is_compared_exists():
     assert {*fit.COUNTERPARTS, *fit.COUNTERPARTS.values()} == {*fit_worker.OPTIMIZERS}
+
+
+def test_exact(monkeypatch, tmp_path):
+    monkeypatch.setattr(paired, "MIN_PAIRS", 2)
+    monkeypatch.setattr(paired, "MIN_SECONDS", 0.0)
+    monkeypatch.setattr(exact, "SIZES", [(50, 4, 6)])
+    monkeypatch.setattr(exact, "KS", (3,))
+    monkeypatch.setattr(
+        fresh, "step_peak_mib", lambda _, way, *__: {"ours": 1, "dense": 2}[way]
+    )
+    rows = list(exact.timings())
+    assert [row.name for row in rows] == [
+        "loss and gradients of 50 x 4, batch 6",
+        "top 3 of 50 x 4, batch 6",
+    ]
+    assert all((row.ours_mib, row.theirs_mib, row.pairs) == (1, 2, 2) for row in rows)
+    exact.plot(rows, tmp_path / "exact.svg")
+    assert (tmp_path / "exact.svg").read_text().count("top 3") >= 1
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_both_ways_of_the_exact_softmax_do_the_same(k):
+    ours, dense = (exact.traced_step(way, 50, 4, 6, k)() for way in ("ours", "dense"))
+    for mine, theirs in zip(tf.nest.flatten(ours), tf.nest.flatten(dense), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)

@@ -152,7 +152,8 @@ def _candidates(
     places = tf.sort(tf.math.top_k(maxima, few).indices, axis=1)
     near = tf.gather(groups, places, batch_dims=1)
     columns = places[:, :, tf.newaxis] * group + tf.range(group)
-    return tf.reshape(near, [-1, few * group]), tf.reshape(columns, [-1, few * group])
+    shape = [tf.shape(logits)[0], few * group]  # of which any may be 0
+    return tf.reshape(near, shape), tf.reshape(columns, shape)
 
 
 def _merged(
