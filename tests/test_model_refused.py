@@ -190,3 +190,15 @@ def test_ignored_labels_are_none_to_refuse(jit):
     assert np.isfinite(model.train_on_batch(x, spoilt(y, -1)))
     with pytest.raises(tf.errors.InvalidArgumentError, match=RANGE):
         model.train_on_batch(x, spoilt(y, -2))
+
+
+def test_after_labels_of_the_wrong_shape_right_ones_are_taken():
+    x, y = batch()
+    model = make(jit=False)
+    one_hot = np.eye(CLASSES, dtype="int64")[y]
+    for name in ("fit", "evaluate", "train_on_batch", "test_on_batch"):
+        call = getattr(model, name)
+        quietly = {"verbose": 0} if name in ("fit", "evaluate") else {}
+        with pytest.raises(ValueError, match="Take the argmax of one-hot labels"):
+            call(x, one_hot, **quietly)
+        call(x, y, **quietly)

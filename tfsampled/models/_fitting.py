@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -125,20 +126,21 @@ class Fitting(SampledSteps):
         if class_weight is not None:
             self._weigh_classes(ClassWeight(class_weight, self.head))
         try:
-            return super().fit(
-                x,
-                y,
-                batch_size,
-                epochs,
-                verbose,
-                callbacks,
-                validation_split,
-                validation_data,
-                shuffle,
-                None,
-                *args,
-                **kwargs,
-            )
+            with self._forgetting_refusals():
+                return super().fit(
+                    x,
+                    y,
+                    batch_size,
+                    epochs,
+                    verbose,
+                    callbacks,
+                    validation_split,
+                    validation_data,
+                    shuffle,
+                    None,
+                    *args,
+                    **kwargs,
+                )
         finally:
             if class_weight is not None:
                 self._weigh_classes(None)
@@ -155,15 +157,17 @@ class Fitting(SampledSteps):
         if class_weight is not None:
             weights = ClassWeight(class_weight, self.head)
             sample_weight = sample_weight_of(weights, y, sample_weight)
-        logs = super().train_on_batch(
-            x, y, sample_weight=sample_weight, return_dict=return_dict
-        )
+        with self._forgetting_refusals():
+            logs = super().train_on_batch(
+                x, y, sample_weight=sample_weight, return_dict=return_dict
+            )
         self._raise_noted()
         return logs
 
     def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`, on the exact loss; errors as in `fit`."""
-        logs = super().evaluate(*args, return_dict=True, **kwargs)
+        with self._forgetting_refusals():
+            logs = super().evaluate(*args, return_dict=True, **kwargs)
         self._raise_noted()
         return logs if return_dict else _listed(logs)
 
@@ -171,7 +175,8 @@ class Fitting(SampledSteps):
         self, *args: Any, return_dict: bool = False, **kwargs: Any
     ) -> Any:
         """As `keras.Model.test_on_batch`, on the exact loss; errors as in `fit`."""
-        logs = super().test_on_batch(*args, return_dict=True, **kwargs)
+        with self._forgetting_refusals():
+            logs = super().test_on_batch(*args, return_dict=True, **kwargs)
         self._raise_noted()
         return logs if return_dict else _listed(logs)
 
@@ -182,6 +187,18 @@ class Fitting(SampledSteps):
     def _weigh_classes(self, class_weight: ClassWeight | None) -> None:
         self._class_weight = class_weight
         self.train_function = None  # the one that is traced has other weights
+
+    @contextlib.contextmanager
+    def _forgetting_refusals(self) -> Iterator[None]:
+        """Has the steps traced anew after an error: tracing had seen what was refused.
+
+        Otherwise the next labels, of a shape that is right, would be traced as of any.
+        """
+        try:
+            yield
+        except ValueError:
+            self.train_function = self.test_function = None
+            raise
 
     def _raise_noted(self) -> None:
         if self.jit_compile:

@@ -126,17 +126,16 @@ class SampledSoftmaxModel(Fitting):
         encoder = keras.Model(inputs, head.input, name=name)
         return cls(encoder, head, top_k=top_k, **kwargs)
 
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.__call__`; the first call builds for inputs like these."""
+        if not self.built and structure.are_tensors(inputs):
+            # `build` is told shapes alone, and an encoder may need the dtypes.
+            self._build_parts(structure.symbols(inputs))
+        return super().__call__(inputs, *args, **kwargs)
+
     def build(self, input_shape: Any) -> None:
-        """Builds the encoder for inputs of `input_shape`, then the head."""
-        if not self.encoder.built and structure.is_one_shape(input_shape):
-            # A subclassed encoder says what it makes only when it is called.
-            shape = self.encoder(keras.KerasTensor(input_shape)).shape
-        else:
-            if not self.encoder.built:
-                self.encoder.build(input_shape)
-            shape = self.encoder.compute_output_shape(input_shape)
-        if not self.head.built:
-            self.head.build(shape)
+        """Builds the encoder for floats of `input_shape`, then the head."""
+        self._build_parts(structure.floats(input_shape))
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> Any:
@@ -180,3 +179,11 @@ class SampledSoftmaxModel(Fitting):
                     head = {**head, "config": {**head["config"], "tied_to": layer}}
         head = keras.saving.deserialize_keras_object(head)
         return cls(**{**config, "encoder": encoder, "head": head})
+
+    def _build_parts(self, inputs: Any) -> None:
+        if self.encoder.built and self.head.built:
+            return
+        # A subclassed encoder says what it makes only when it is called.
+        features = self.encoder(structure.as_declared(self.encoder, inputs))
+        if not self.head.built:
+            self.head.build(features.shape)

@@ -44,11 +44,21 @@ def signature(inputs: Any) -> list[Any]:
     ]
 
 
-def is_one_shape(shape: Any) -> bool:
-    """Whether `shape` is that of one input, and not a structure of several."""
-    return isinstance(shape, (list, tuple)) and all(
-        size is None or isinstance(size, int) for size in shape
+def are_tensors(inputs: Any) -> bool:
+    """Whether all that a structure holds has a shape and a dtype."""
+    return all(
+        hasattr(one, "shape") and hasattr(one, "dtype")
+        for one in tf.nest.flatten(inputs)
     )
+
+
+def floats(shape: Any) -> Any:
+    """Tensors without values, of one shape, or of several in a list or a dict."""
+    if isinstance(shape, dict):
+        return {name: floats(one) for name, one in shape.items()}
+    if all(size is None or isinstance(size, int) for size in shape):
+        return keras.KerasTensor(tuple(shape))
+    return [floats(one) for one in shape]
 
 
 def embeddings(layer: Any) -> list[keras.layers.Embedding]:
