@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from examples.next_token import report
-from examples.next_token.__main__ import main
+from examples.next_token import quality, report
+from examples.next_token.__main__ import main, parser
 from examples.next_token.corpus import CorpusError, load, source_files
 from examples.next_token.windows import CONTEXT, Windows, input_ids
 
@@ -163,6 +163,14 @@ def test_options_that_cannot_be(options, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(options)
     assert message in capsys.readouterr().err
+
+
+def test_both_commands_say_what_they_do_by_default():
+    for make in (parser, quality.parser):
+        told = make().format_help()
+        for default in ("1024", "1024", "0"):
+            assert f"(default: {default})" in told
+            told = told.replace(f"(default: {default})", "", 1)
 
 
 def test_a_folder_that_is_not_there(tmp_path):

@@ -6,19 +6,8 @@ import argparse
 import os
 import pathlib
 import sys
-from collections.abc import Callable
-from typing import Any
 
-
-def _at_least(least: float, kind: type) -> Callable[[str], Any]:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if value < least or value != value or value == float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not {least} or more")
-        return value
-
-    parse.__name__ = kind.__name__  # argparse names it where the text is no number
-    return parse
+from examples.next_token.options import add_shared, at_least
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,13 +17,7 @@ def parser() -> argparse.ArgumentParser:
         "model with a full softmax for as long, and compares them.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "--corpus",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="a folder of text (default: the sources of Python's standard library)",
-        default=argparse.SUPPRESS,
-    )
+    add_shared(parser)
     parser.add_argument(
         "--out",
         type=pathlib.Path,
@@ -45,29 +28,16 @@ def parser() -> argparse.ArgumentParser:
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--minutes",
-        type=_at_least(0.01, float),
+        type=at_least(0.01, float),
         default=2.5,
         help="training time of the two models together",
     )
     length.add_argument(
         "--steps",
-        type=_at_least(1, int),
+        type=at_least(1, int),
         metavar="N",
         help="steps of the sampled model (default: as many as --minutes allows)",
         default=argparse.SUPPRESS,
-    )
-    parser.add_argument(
-        "--batch-size", type=_at_least(1, int), metavar="N", default=1024, help=" "
-    )
-    parser.add_argument(
-        "--num-sampled",
-        type=_at_least(1, int),
-        metavar="N",
-        default=1024,
-        help="classes drawn in each step",
-    )
-    parser.add_argument(
-        "--seed", type=_at_least(0, int), metavar="N", default=0, help=" "
     )
     return parser
 

@@ -13,6 +13,8 @@ import os
 import pathlib
 import sys
 
+from examples.next_token.options import add_shared, at_least
+
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -21,17 +23,14 @@ def parser() -> argparse.ArgumentParser:
         "after the same steps, and the time of a step of each.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    add_shared(parser)
     parser.add_argument(
-        "--corpus",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="a folder of text (default: the sources of Python's standard library)",
-        default=argparse.SUPPRESS,
+        "--steps",
+        type=at_least(1, int),
+        metavar="N",
+        default=1000,
+        help="of each model",
     )
-    parser.add_argument("--steps", type=int, default=1000, help="of each model")
-    parser.add_argument("--batch-size", type=int, default=1024, help=" ")
-    parser.add_argument("--num-sampled", type=int, default=1024, help=" ")
-    parser.add_argument("--seed", type=int, default=0, help=" ")
     parser.add_argument(
         "--json",
         type=pathlib.Path,
