@@ -22,7 +22,10 @@ def logistic_truth(true, sampled):
     return positives.sum(axis=1) + np.logaddexp(0, sampled).sum(axis=1)
 
 
-TRUTHS = {losses.softmax: softmax_truth, losses.logistic: logistic_truth}
+TRUTHS = {
+    losses.SOFTMAX.composed: softmax_truth,
+    losses.LOGISTIC.composed: logistic_truth,
+}
 
 
 @pytest.mark.parametrize("loss", TRUTHS, ids=lambda loss: loss.__name__)
@@ -61,6 +64,6 @@ def test_a_column_at_minus_infinity_does_not_exist(loss):
 
 def test_a_small_softmax_loss_keeps_its_digits():
     """The true class far ahead: the loss is about `exp(-15)`, not 0 and not noise."""
-    loss = losses.softmax(tf.constant([[1000.0]]), tf.constant([[985.0]]))
+    loss = losses.SOFTMAX.composed(tf.constant([[1000.0]]), tf.constant([[985.0]]))
     assert abs(loss[0] - np.log1p(np.exp(-15.0))) <= np.finfo(np.float32).eps
     assert loss[0] > 0

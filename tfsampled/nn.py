@@ -109,7 +109,7 @@ def sampled_softmax_loss(
       Algorithms Reference, https://www.tensorflow.org/extras/candidate_sampling.pdf.
     """
     return sampled_loss(
-        losses.softmax,
+        losses.SOFTMAX,
         weights,
         biases,
         labels,
@@ -192,7 +192,7 @@ def nce_loss(
       Reference, https://www.tensorflow.org/extras/candidate_sampling.pdf.
     """
     return sampled_loss(
-        losses.logistic,
+        losses.LOGISTIC,
         weights,
         biases,
         labels,

@@ -2,35 +2,65 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from tfsampled._core.accidental_hits import compute_accidental_hits
-from tfsampled._core.batches import repeated_for
+from tfsampled._core.xla import tracing_for_xla
 
 
-def mask(sampled_logits: tf.Tensor, labels: tf.Tensor, sampled: tf.Tensor) -> tf.Tensor:
-    """`sampled_logits` with minus infinity where the sampled class is a label.
+class Hits(NamedTuple):
+    """Which sampled classes are left out of which examples, in the order of examples.
 
-    Of a class that was sampled more than once TensorFlow masks the last copy only, and
-    so does this.
-
-    Args:
-      sampled_logits: `[batch, num_sampled]`, floating.
-      labels: `int64` `[batch, num_true]`, or `[1, num_true]` for every row.
-      sampled: `int64` `[num_sampled]`.
-
-    Returns:
-      `[batch, num_sampled]`, the dtype of `sampled_logits`.
+    Attributes:
+      rows: `int64` `[num_hits]`, ascending.
+      places: `int64` `[num_hits]`, positions among the sampled classes.
+      weights: `float32` `[num_hits]`, minus infinity; 0 for one that is none.
+      each: how many an example has, where that does not depend on data.
     """
-    labels = repeated_for(labels, sampled_logits)
+
+    rows: tf.Tensor
+    places: tf.Tensor
+    weights: tf.Tensor
+    each: int | None
+
+    def of(self, first: int | tf.Tensor, size: int | tf.Tensor) -> Hits:
+        """Those of `size` examples from `first` on, which is row 0 of the result."""
+        first = tf.cast(first, tf.int64)
+        if self.each is None:
+            ends = tf.stack([first, first + tf.cast(size, tf.int64)])
+            low, high = tf.unstack(tf.searchsorted(self.rows, ends))
+            count = high - low
+        else:
+            low, count = tf.cast(first, tf.int32) * self.each, size * self.each
+        rows, places, weights = (tf.slice(x, [low], [count]) for x in self[:3])
+        return Hits(rows - first, places, weights, self.each)
+
+    def mask(self, logits: tf.Tensor) -> tf.Tensor:
+        """Sampled logits `[batch, num_sampled]`, minus infinity at the hits."""
+        # Adding, not writing: where it is minus infinity there is no gradient.
+        indices = tf.stack([self.rows, self.places], axis=1)
+        updates = tf.cast(self.weights, logits.dtype)
+        if tracing_for_xla():
+            return tf.tensor_scatter_nd_add(logits, indices, updates)
+        # This one adds in place where nobody else has the logits.
+        return tf.raw_ops.ScatterNdNonAliasingAdd(
+            input=logits, indices=indices, updates=updates
+        )
+
+
+def find(labels: tf.Tensor, sampled: tf.Tensor) -> Hits:
+    """The hits of labels `[batch, num_true]` among sampled classes `[num_sampled]`.
+
+    Of a class that was sampled more than once TensorFlow leaves out the last copy only,
+    and so does this.
+    """
     rows, places, weights = compute_accidental_hits(labels, sampled, labels.shape[1])
-    # Adding, not writing: the gradient then passes through untouched, and at minus
-    # infinity there is none. Code made for XLA has a weight of 0 and a place past the
-    # end where there is no hit, and may run off XLA after all.
+    # Code made for XLA has a weight of 0 and a place past the end where there is no
+    # hit, and may run off XLA after all.
     places = tf.minimum(places, tf.size(sampled, tf.int64) - 1)
-    nothing = tf.constant(float("-inf"), sampled_logits.dtype)
-    return tf.tensor_scatter_nd_add(
-        sampled_logits,
-        tf.stack([tf.cast(rows, tf.int64), places], axis=1),
-        tf.where(weights < 0, nothing, tf.zeros([], sampled_logits.dtype)),
-    )
+    weights = tf.where(weights < 0, -float("inf"), 0.0)
+    columns = tf.compat.dimension_value(labels.shape[1])
+    each = columns if tracing_for_xla() else None
+    return Hits(tf.cast(rows, tf.int64), places, weights, each)

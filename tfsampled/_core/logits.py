@@ -1,6 +1,8 @@
-"""From ids to logits: rows of the table, products, and the log q correction."""
+"""From ids to what corrected logits are made of: rows, biases, the log q correction."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -10,10 +12,30 @@ from tfsampled._core.batches import repeated_for
 from tfsampled._core.candidates import Candidates
 
 
-def corrected(
+class Factors(NamedTuple):
+    """Logits of the labels, and what those of the candidates are made of.
+
+    Attributes:
+      true_logits: `[batch, num_true]`: `<inputs, weight_c> + bias_c - log(expected
+        count_c)` in `arguments.compute_dtype`.
+      inputs: `[batch, dim]`.
+      rows: `[num_sampled, dim]`, of the candidates.
+      biases: `[num_sampled]`, or None for no bias.
+      correction: minus log expected counts, `[num_sampled]` or, where the caller's
+        differ by example, `[batch, num_sampled]`.
+    """
+
+    true_logits: tf.Tensor
+    inputs: tf.Tensor
+    rows: tf.Tensor
+    biases: tf.Tensor | None
+    correction: tf.Tensor
+
+
+def factors(
     arguments: Arguments, candidates: Candidates, limit: int | tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """`<inputs, weight_c> + bias_c - log(expected count_c)` of labels and candidates.
+) -> Factors:
+    """The factors of the corrected logits of labels and candidates.
 
     A class id outside `[0, limit)` makes the logits it enters NaN. Off XLA an
     assertion has failed before; XLA has none, and reads some row all the same.
@@ -22,10 +44,6 @@ def corrected(
       arguments: tables, `labels` `[batch, num_true]`, `inputs` `[batch, dim]`.
       candidates: ids `[num_sampled]` and the expected counts.
       limit: the number of classes.
-
-    Returns:
-      `(true_logits [batch, num_true], sampled_logits [batch, num_sampled])` in
-      `arguments.compute_dtype`.
     """
     dtype = arguments.compute_dtype
     labels, sampled = arguments.labels, candidates.sampled_candidates
@@ -38,19 +56,21 @@ def corrected(
     true_rows, sampled_rows = tf.split(rows, parts)
     true_rows = tf.reshape(true_rows, [-1, arguments.num_true, tf.shape(true_rows)[1]])
     true_logits = tf.reduce_sum(inputs[:, tf.newaxis, :] * true_rows, axis=2)
-    sampled_logits = tf.matmul(inputs, sampled_rows, transpose_b=True)
-
-    true_offset = _offset(labels, candidates.true_expected_count, limit, dtype)
-    sampled_offset = _offset(sampled, candidates.sampled_expected_count, limit, dtype)
+    true_logits += _correction(labels, candidates.true_expected_count, limit, dtype)
+    sampled_biases = None
     if arguments.biases is not None:
-        offsets = tf.cast(arguments.biases.rows(ids), dtype)
-        true_bias, sampled_bias = tf.split(offsets, parts)
-        true_offset += tf.reshape(true_bias, tf.shape(labels))
-        sampled_offset += sampled_bias
-    return true_logits + true_offset, sampled_logits + sampled_offset
+        biases = tf.cast(arguments.biases.rows(ids), dtype)
+        true_biases, sampled_biases = tf.split(biases, parts)
+        true_logits += tf.reshape(true_biases, tf.shape(labels))
+    count = candidates.sampled_expected_count
+    correction = _correction(sampled, count, limit, dtype)
+    if correction.shape.rank is None:
+        width = tf.shape(sampled_rows)[0]
+        correction = tf.broadcast_to(correction, [tf.shape(inputs)[0], width])
+    return Factors(true_logits, inputs, sampled_rows, sampled_biases, correction)
 
 
-def _offset(
+def _correction(
     ids: tf.Tensor, count: tf.Tensor, limit: int | tf.Tensor, dtype: tf.DType
 ) -> tf.Tensor:
     """`-log(count)`, NaN where the id is none of a class."""

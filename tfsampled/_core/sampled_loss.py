@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -11,11 +10,14 @@ import tensorflow as tf
 from tfsampled._core import candidates as sampler
 from tfsampled._core import checks, hits, logits, sampled_values
 from tfsampled._core.arguments import Arguments, check_classes, convert
+from tfsampled._core.batches import repeated_for
+from tfsampled._core.fused import fused
+from tfsampled._core.losses import Loss
 
 
 @tf.autograph.experimental.do_not_convert  # a caller's tf.function need not rewrite it
 def sampled_loss(
-    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    loss: Loss,
     weights: Any,
     biases: Any,
     labels: Any,
@@ -32,7 +34,7 @@ def sampled_loss(
     """`loss` of the corrected logits, `[batch]`, in the dtype of `inputs`.
 
     Args:
-      loss: `(true_logits, sampled_logits) -> [batch]`, one of `losses`.
+      loss: one of `losses`.
       given: the caller's `sampled_values`; `None` draws log-uniform candidates.
       others: as in `tfsampled.nn.sampled_softmax_loss`.
     """
@@ -56,12 +58,13 @@ def sampled_loss(
             length = num_sampled if remove_accidental_hits else None
             arguments, candidates = _take(arguments, given, length, num_classes)
 
-        true_logits, sampled_logits = logits.corrected(arguments, candidates, limit)
+        factors = logits.factors(arguments, candidates, limit)
+        left_out = None
         if remove_accidental_hits:
-            sampled_logits = hits.mask(
-                sampled_logits, arguments.labels, candidates.sampled_candidates
-            )
-        losses = tf.cast(loss(true_logits, sampled_logits), arguments.inputs.dtype)
+            labels = repeated_for(arguments.labels, factors.inputs)
+            left_out = hits.find(labels, candidates.sampled_candidates)
+        losses = fused(loss, *factors, left_out)
+        losses = tf.cast(losses, arguments.inputs.dtype)
         losses.set_shape([arguments.static_batch])
         return losses
 

@@ -88,7 +88,7 @@ def sampled_softmax_loss(
     TensorShape([1])
     """
     return sampled_loss(
-        losses.softmax,
+        losses.SOFTMAX,
         weights,
         biases,
         labels,
@@ -154,7 +154,7 @@ def nce_loss(
     TensorShape([1])
     """
     return sampled_loss(
-        losses.logistic,
+        losses.LOGISTIC,
         weights,
         biases,
         labels,

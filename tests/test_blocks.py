@@ -1,0 +1,216 @@
+"""The fused loss against the composed one in float64, whole and in blocks."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfsampled._core import blocks, hits, losses
+from tfsampled._core.fused import fused
+
+BATCH, DIM, SAMPLED, CLASSES = 37, 5, 41, 60
+LOSSES = {"softmax": losses.SOFTMAX, "logistic": losses.LOGISTIC}
+NAMES = ["true_logits", "inputs", "rows", "biases"]
+
+
+@pytest.fixture(params=["kept", "in blocks"])
+def block(request, monkeypatch):
+    """Blocks of which the batch is no multiple, or one for all."""
+    if request.param == "in blocks":
+        monkeypatch.setattr(blocks, "BLOCK", 7 * SAMPLED)
+    return request.param
+
+
+def numbers(num_true=2, scale=1.0, by_example=False):
+    """What `fused` takes, in float64, and the labels and ids that hit."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES, [BATCH, num_true])
+    sampled = rng.permutation(CLASSES)[:SAMPLED]
+    correction = rng.normal(size=[BATCH, SAMPLED] if by_example else [SAMPLED])
+    operands = [
+        scale * rng.normal(size=[BATCH, num_true]),
+        scale * rng.normal(size=[BATCH, DIM]),
+        rng.normal(size=[SAMPLED, DIM]),
+        scale * rng.normal(size=[SAMPLED]),
+    ]
+    return operands, correction, labels, sampled
+
+
+def run(loss, operands, correction, labels, sampled, upstream):
+    """The loss and its gradients, and the norm of these' own gradients."""
+    found = hits.find(labels, sampled)
+    with tf.GradientTape() as outer:
+        outer.watch(operands)
+        with tf.GradientTape() as tape:
+            tape.watch(operands)
+            value = fused(loss, *operands, correction, found)
+        first = tape.gradient(value, operands, upstream)
+        total = tf.add_n([tf.reduce_sum(gradient**2) for gradient in first])
+    return value, first, outer.gradient(total, operands)
+
+
+def composed(loss, operands, correction, labels, sampled, upstream):
+    """The same by the formula, every [batch, num_sampled] tensor made."""
+    hit = np.any(labels[:, :, None] == sampled, axis=1)
+    with tf.GradientTape() as outer:
+        outer.watch(operands)
+        with tf.GradientTape() as tape:
+            tape.watch(operands)
+            true_logits, inputs, rows, biases = operands
+            logits = tf.matmul(inputs, rows, transpose_b=True) + biases + correction
+            logits = tf.where(hit, tf.constant(-np.inf, logits.dtype), logits)
+            value = loss.composed(true_logits, logits)
+        first = tape.gradient(value, operands, upstream)
+        total = tf.add_n([tf.reduce_sum(gradient**2) for gradient in first])
+    return value, first, outer.gradient(total, operands)
+
+
+def tensors(arrays, dtype):
+    return [tf.constant(array, dtype) for array in arrays]
+
+
+def assert_near(ours, reference, truth, name):
+    """No further from the truth than the composed formula is, and a few ulp."""
+    truth = truth.numpy()
+    ulp = np.finfo(ours.dtype.as_numpy_dtype).eps * np.abs(truth).max()
+    error, allowed = (np.abs(x - truth).max() for x in (ours, reference))
+    assert error <= 2 * allowed + 4 * ulp, name
+
+
+MODES = {
+    "eager": lambda function: function,
+    "function": tf.function,
+    "unknown batch": lambda function: tf.function(
+        function,
+        input_signature=[
+            [tf.TensorSpec([None, 2]), tf.TensorSpec([None, DIM])]
+            + [tf.TensorSpec([None, DIM]), tf.TensorSpec([None])],
+            tf.TensorSpec([None, 2], tf.int64),
+            tf.TensorSpec([None], tf.int64),
+            tf.TensorSpec([None]),
+        ],
+    ),
+    "jit": lambda function: tf.function(function, jit_compile=True),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_value_gradient_and_its_gradient(loss, mode, block):
+    operands, correction, labels, sampled = numbers()
+    upstream = np.random.default_rng(1).normal(size=BATCH)
+    truth = composed(
+        LOSSES[loss],
+        tensors(operands, tf.float64),
+        correction,
+        labels,
+        sampled,
+        tf.constant(upstream),
+    )
+    single = tensors(operands, tf.float32)
+    reference = composed(
+        LOSSES[loss],
+        single,
+        correction.astype("float32"),
+        labels,
+        sampled,
+        tf.constant(upstream, tf.float32),
+    )
+    constant = tf.constant(correction, tf.float32)
+
+    def step(operands, labels, sampled, upstream):
+        return run(LOSSES[loss], operands, constant, labels, sampled, upstream)
+
+    value, first, second = MODES[mode](step)(
+        single,
+        tf.constant(labels),
+        tf.constant(sampled),
+        tf.constant(upstream, tf.float32),
+    )
+    assert_near(value, reference[0], truth[0], "value")
+    for index, name in enumerate(NAMES):
+        assert_near(first[index], reference[1][index], truth[1][index], name)
+        assert_near(second[index], reference[2][index], truth[2][index], name)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_counts_that_differ_by_example(loss, block):
+    operands, correction, labels, sampled = numbers(by_example=True)
+    upstream = tf.ones([BATCH], tf.float64)
+    rest = (tensors([correction], tf.float64)[0], labels, sampled, upstream)
+    operands = tensors(operands, tf.float64)
+    function = tf.function(lambda: run(LOSSES[loss], operands, *rest))
+    ours, truth = function(), composed(LOSSES[loss], operands, *rest)
+    for mine, true in zip(tf.nest.flatten(ours), tf.nest.flatten(truth), strict=True):
+        np.testing.assert_allclose(mine, true, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [30.0, 1e4])
+def test_far_apart_logits(scale, block):
+    """Softmaxes of which the first columns are 0 in float32."""
+    operands, correction, labels, sampled = numbers(scale=scale)
+    upstream = np.ones(BATCH)
+    truth = composed(
+        losses.SOFTMAX,
+        tensors(operands, tf.float64),
+        correction,
+        labels,
+        sampled,
+        upstream,
+    )
+    single = tensors(operands, tf.float32)
+    rest = (correction.astype("float32"), labels, sampled, upstream.astype("float32"))
+    reference = composed(losses.SOFTMAX, single, *rest)
+    ours = tf.function(lambda: run(losses.SOFTMAX, single, *rest))()
+    assert_near(ours[0], reference[0], truth[0], "value")
+    for index, name in enumerate(NAMES):
+        assert_near(ours[1][index], reference[1][index], truth[1][index], name)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_rows_of_nothing_and_of_no_number_stay_among_themselves(jit_compile, block):
+    """All candidates at minus infinity add nothing; NaN is for its example alone."""
+    operands, correction, labels, sampled = numbers()
+    operands = tensors(operands, tf.float32)
+    bad = np.zeros([BATCH, SAMPLED], "float32")
+    bad[3] = -np.inf
+    bad[20] = np.nan
+    plain = correction.astype("float32")
+    upstream = np.ones(BATCH, "float32")
+
+    @tf.function(jit_compile=jit_compile)
+    def step(correction):
+        return run(losses.SOFTMAX, operands, correction, labels, sampled, upstream)[:2]
+
+    value, gradients = step(tf.constant(plain + bad))
+    clean, _ = step(tf.constant(plain + np.zeros_like(bad)))
+    others = np.delete(np.arange(BATCH), [3, 20])
+    np.testing.assert_allclose(
+        value.numpy()[others], clean.numpy()[others], rtol=4 * np.finfo("float32").eps
+    )
+    true = operands[0].numpy()[3].astype("float64")
+    alone = np.log(np.exp(true - true.max()).sum()) + true.max() - true.mean()
+    assert abs(value[3] - alone) <= 4 * np.finfo("float32").eps * np.abs(true).max()
+    assert np.isnan(value[20])
+    np.testing.assert_array_equal(gradients[1][3], np.zeros(DIM))
+    assert np.all(np.isfinite(gradients[1].numpy()[others]))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_forward_mode(loss, block):
+    """A directional derivative by `ForwardAccumulator` is that by the gradient."""
+    operands, correction, labels, sampled = numbers()
+    operands = tensors(operands, tf.float64)
+    directions = [tf.cos(x) for x in operands]
+    found = hits.find(labels, sampled)
+    with tf.autodiff.ForwardAccumulator(operands, directions) as accumulator:
+        value = fused(LOSSES[loss], *operands, correction, found)
+    with tf.GradientTape() as tape:
+        tape.watch(operands)
+        again = fused(LOSSES[loss], *operands, correction, found)
+    by = tape.gradient(again, operands)
+    expected = tf.add_n(
+        [tf.reduce_sum(g * d) for g, d in zip(by, directions, strict=True)]
+    )
+    np.testing.assert_allclose(
+        tf.reduce_sum(accumulator.jvp(value)), expected, rtol=1e-12
+    )
