@@ -32,12 +32,15 @@ class Array:
     """One array of the truth.
 
     value and scale have one shape; `rounding` is the sum of the absolute values
-    of the pieces that are rounded to the result's dtype (rows of an IndexedSlices).
+    of the pieces that are rounded to the result's dtype (rows of an IndexedSlices),
+    `narrow` that of what is rounded before, where bfloat16 numbers are multiplied:
+    logits, their slopes and the inputs times their scales.
     """
 
     value: np.ndarray
     scale: np.ndarray
     rounding: np.ndarray
+    narrow: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +226,13 @@ class Truth:
         self.p = p
         loss = terms.sum(1)
         entering = (abs(p - self.target) * self.size).sum(1) + abs(terms).sum(1)
-        self.arrays["loss"] = Array(loss, entering + (not self.nce), abs(loss))
+        # The labels' logits are not rounded: only those of the matrix product.
+        dots = abs(np.einsum("bd,bjd->bj", x, rows))
+        dots = np.where(self.kept, dots, 0)
+        dots[:, : self.true_columns] = 0
+        self.arrays["loss"] = Array(
+            loss, entering + (not self.nce), abs(loss), (p * dots).sum(1)
+        )
 
         self.doubt = 1 + self._others(self.size)
         self.slope_scale = p * self.doubt + self.target
@@ -233,7 +242,11 @@ class Truth:
         slope = abs(p - self.target)
         pieces = self._hand_down(up * slope, abs(x), abs(rows))
         pieces["inputs"] = abs(values["inputs"])
-        self._keep("", values, scales, pieces)
+        bend = (
+            p * (1 - p) * dots if self.nce else p * (dots + (p * dots).sum(1)[:, None])
+        )
+        narrow = self._hand_down(up * (bend + 2 * slope), abs(x), abs(rows))
+        self._keep("", values, scales, pieces, narrow)
 
     def _others(self, size: np.ndarray) -> np.ndarray:
         """How far a column's probability moves, relative, when logits move by size."""
@@ -261,7 +274,7 @@ class Truth:
         by_row = self._hand_down(up * self.slope_scale, dx, drows)
         by_row["biases"] = np.zeros_like(by_slope["biases"])
         scales = {name: by_slope[name] + by_row[name] for name in by_slope}
-        self._keep("second ", values, scales, values)
+        self._keep("second ", values, scales, values, scales)
 
     def _keep(
         self,
@@ -269,24 +282,28 @@ class Truth:
         values: dict[str, np.ndarray],
         scales: dict[str, np.ndarray],
         pieces: dict[str, np.ndarray],
+        narrow: dict[str, np.ndarray],
     ) -> None:
+        kinds = (values, scales, pieces, narrow)
         if self.shared_inputs:  # one row of inputs served the whole batch
-            for kind in (values, scales, pieces):
+            for kind in kinds:
                 kind["inputs"] = kind["inputs"].sum(0, keepdims=True)
-        self._add(
-            prefix + "inputs", values["inputs"], scales["inputs"], pieces["inputs"]
-        )
+        self._add(prefix + "inputs", *(kind["inputs"] for kind in kinds))
         tables: list[tuple[str, Callable[[np.ndarray], list[np.ndarray]]]] = [
             ("weights", self.weight_table.cut),
             ("biases", self.bias_table.cut),
         ]
         for name, cut in tables:
-            shards = (cut(array[name]) for array in (values, scales, pieces))
-            parts = zip(*shards, strict=True)
-            for shard, (value, scale, piece) in enumerate(parts):
-                self._add(f"{prefix}{name}[{shard}]", value, scale, piece)
+            shards = (cut(kind[name]) for kind in kinds)
+            for shard, parts in enumerate(zip(*shards, strict=True)):
+                self._add(f"{prefix}{name}[{shard}]", *parts)
 
     def _add(
-        self, name: str, value: np.ndarray, scale: np.ndarray, piece: np.ndarray
+        self,
+        name: str,
+        value: np.ndarray,
+        scale: np.ndarray,
+        piece: np.ndarray,
+        narrow: np.ndarray,
     ) -> None:
-        self.arrays[name] = Array(value, scale, abs(piece))
+        self.arrays[name] = Array(value, scale, abs(piece), narrow)

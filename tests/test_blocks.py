@@ -35,6 +35,11 @@ def numbers(num_true=2, scale=1.0, by_example=False):
     return operands, correction, labels, sampled
 
 
+def fused_loss(loss, operands, correction, found):
+    true_logits, inputs, rows, biases = operands
+    return fused(loss, true_logits, inputs, rows, biases, correction, found)
+
+
 def run(loss, operands, correction, labels, sampled, upstream):
     """The loss and its gradients, and the norm of these' own gradients."""
     found = hits.find(labels, sampled)
@@ -42,7 +47,7 @@ def run(loss, operands, correction, labels, sampled, upstream):
         outer.watch(operands)
         with tf.GradientTape() as tape:
             tape.watch(operands)
-            value = fused(loss, *operands, correction, found)
+            value = fused_loss(loss, operands, correction, found)
         first = tape.gradient(value, operands, upstream)
         total = tf.add_n([tf.reduce_sum(gradient**2) for gradient in first])
     return value, first, outer.gradient(total, operands)
@@ -203,10 +208,10 @@ def test_forward_mode(loss, block):
     directions = [tf.cos(x) for x in operands]
     found = hits.find(labels, sampled)
     with tf.autodiff.ForwardAccumulator(operands, directions) as accumulator:
-        value = fused(LOSSES[loss], *operands, correction, found)
+        value = fused_loss(LOSSES[loss], operands, correction, found)
     with tf.GradientTape() as tape:
         tape.watch(operands)
-        again = fused(LOSSES[loss], *operands, correction, found)
+        again = fused_loss(LOSSES[loss], operands, correction, found)
     by = tape.gradient(again, operands)
     expected = tf.add_n(
         [tf.reduce_sum(g * d) for g, d in zip(by, directions, strict=True)]

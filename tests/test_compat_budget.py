@@ -15,7 +15,9 @@ def sums(seed=0, rows=8, terms=200):
     """Terms [rows, terms] of both signs and the truth of their sums."""
     terms = np.random.default_rng(seed).normal(size=(rows, terms)).astype(np.float32)
     exact = terms.astype(np.float64)
-    return terms, Array(exact.sum(1), abs(exact).sum(1), abs(exact.sum(1)))
+    return terms, Array(
+        exact.sum(1), abs(exact).sum(1), abs(exact.sum(1)), np.zeros(len(exact))
+    )
 
 
 def judge(ours, reference, truth, dtype=FLOAT32):
@@ -63,7 +65,7 @@ def test_nothing_is_proved_where_tensorflow_is_far_from_the_truth():
 
 
 def test_an_element_that_nothing_enters_has_to_be_zero():
-    truth = Array(np.zeros(3), np.zeros(3), np.zeros(3))
+    truth = Array(*[np.zeros(3)] * 4)
     assert judge(np.zeros(3), np.zeros(3), truth).passed
     assert not judge([0, 1e-30, 0], np.zeros(3), truth).passed
 
@@ -71,9 +73,20 @@ def test_an_element_that_nothing_enters_has_to_be_zero():
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_half_results_may_be_rounded_but_no_more(dtype):
     value = np.linspace(1.0, 2.0, 50)
-    truth = Array(value, value, value)
+    truth = Array(value, value, value, np.zeros_like(value))
     rounded = value.astype(dtype)
     off = rounded + 2 * ml_dtypes.finfo(dtype).eps
     reference = value.astype(np.float32)
     assert judge(rounded, reference, truth, np.dtype(dtype)).passed
     assert not judge(off, reference, truth, np.dtype(dtype)).passed
+
+
+def test_products_of_bfloat16_are_rounded_before_as_well():
+    value = np.linspace(1.0, 2.0, 50)
+    reference = value.astype(np.float32)
+    off = (value + 2 * ml_dtypes.finfo(ml_dtypes.bfloat16).eps).astype(np.float32)
+    for narrow, passes in ((0.0, False), (2.0, True)):
+        truth = Array(value, value, value, np.full(50, narrow))
+        bfloat16 = judge(off, reference, truth, np.dtype(ml_dtypes.bfloat16))
+        assert bfloat16.passed == passes
+        assert not judge(off, reference, truth, np.dtype(np.float32)).passed

@@ -12,7 +12,7 @@ are made anew there, block after block.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
@@ -21,7 +21,7 @@ from tfsampled._core.hits import Hits
 from tfsampled._core.losses import Loss
 from tfsampled._core.xla import tracing_for_xla
 
-Size = int | tf.Tensor
+Size: TypeAlias = int | tf.Tensor
 
 # As many logits are held at a time (64 MiB in float32), and slopes kept.
 BLOCK = 1 << 24
@@ -31,8 +31,8 @@ class Sampled(NamedTuple):
     """Sampled logits before they are multiplied.
 
     Attributes:
-      inputs: `[N, D]`.
-      rows: `[S, D]`, of the sampled classes.
+      inputs: `[N, D]`, in the dtype of `offset`.
+      rows: `[S, D]`, of the sampled classes, as they stand in the table.
       offset: `[S]`, or `[N, S]`, or `[1, S]`: biases less log expected counts.
       hits: what to leave out, or None for nothing.
     """
@@ -94,7 +94,7 @@ def forward(loss: Loss, true_logits: tf.Tensor, sampled: Sampled) -> Outcome:
         kept, joined = [], []
         for first, size in stretches:
             sums, slopes = loss.summed(sampled.of(first, size).logits())
-            kept.append(slopes)
+            kept.append(products.kept(slopes, sampled.rows))
             joined.append(loss.joined(_rows(true_logits, first, size), sums))
         losses, true_slopes, scales = zip(*joined, strict=True)
         return Outcome(_concat(losses), _concat(true_slopes), scales, tuple(kept))
@@ -106,6 +106,7 @@ def forward(loss: Loss, true_logits: tf.Tensor, sampled: Sampled) -> Outcome:
         sums, _ = _in_order(sampled, one, ())
         losses, true_slopes, scales = loss.joined(true_logits, sums)
         nothing = tf.zeros([0, _size(sampled.rows)], sums.dtype)
+        nothing = products.kept(nothing, sampled.rows)
         return Outcome(
             losses,
             true_slopes,
@@ -138,6 +139,7 @@ def backward(
         def one(first: Size, size: Size) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
             block = sampled.of(first, size)
             _, slopes = loss.summed(block.logits())
+            slopes = products.kept(slopes, block.rows)
             inputs, *others = _gradients(block, slopes, _rows(scales, first, size))
             return inputs, tuple(others)
 
@@ -151,10 +153,8 @@ def backward(
 
 def _gradients(sampled: Sampled, slopes: tf.Tensor, scales: tf.Tensor) -> Gradients:
     column = scales[:, tf.newaxis]
-    # Scaled are the thin factors, not the slopes.
-    inputs = column * products.inputs_gradient(slopes, sampled.rows)
-    rows = products.rows_gradient(slopes, sampled.inputs, column)
-    return Gradients(inputs, rows, tf.linalg.matvec(slopes, scales, transpose_a=True))
+    inputs = column * products.inputs_gradient(slopes, sampled.rows, scales.dtype)
+    return Gradients(inputs, *products.rows_gradient(slopes, sampled.inputs, column))
 
 
 def _are_kept(sampled: Sampled) -> bool | tf.Tensor:

@@ -19,7 +19,8 @@ class Factors(NamedTuple):
       true_logits: `[batch, num_true]`: `<inputs, weight_c> + bias_c - log(expected
         count_c)` in `arguments.compute_dtype`.
       inputs: `[batch, dim]`.
-      rows: `[num_sampled, dim]`, of the candidates.
+      rows: `[num_sampled, dim]`, of the candidates; in the table's dtype where that
+        is the inputs' too.
       biases: `[num_sampled]`, or None for no bias.
       correction: minus log expected counts, `[num_sampled]` or, where the caller's
         differ by example, `[batch, num_sampled]`.
@@ -52,8 +53,11 @@ def factors(
     parts = [-1, tf.compat.dimension_value(sampled.shape[0]) or tf.size(sampled)]
 
     inputs = repeated_for(tf.cast(arguments.inputs, dtype), labels)
-    rows = tf.cast(arguments.weights.rows(ids), dtype)
+    rows = arguments.weights.rows(ids)
+    if rows.dtype != arguments.inputs.dtype:
+        rows = tf.cast(rows, dtype)  # only narrow times narrow is done narrowly
     true_rows, sampled_rows = tf.split(rows, parts)
+    true_rows = tf.cast(true_rows, dtype)
     true_rows = tf.reshape(true_rows, [-1, arguments.num_true, tf.shape(true_rows)[1]])
     true_logits = tf.reduce_sum(inputs[:, tf.newaxis, :] * true_rows, axis=2)
     true_logits += _correction(labels, candidates.true_expected_count, limit, dtype)

@@ -79,7 +79,7 @@ def _softmax_in_steps(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     powers = tf.exp(logits - shift)
     total = tf.reduce_sum(powers, axis=1, keepdims=True)
     sums = tf.squeeze(tf.math.log(total) + shift, axis=1)
-    return sums, tf.math.divide_no_nan(powers, total)
+    return sums, powers / tf.where(total > 0, total, tf.ones_like(total))
 
 
 def _softmax_joined(
