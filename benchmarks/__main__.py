@@ -16,14 +16,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import exact, fit, growth, samplers
+from benchmarks import exact, fit, growth, loss, memory, samplers
 from benchmarks.machine import machine
 
 FAMILIES: dict[str, ModuleType] = {
     "samplers": samplers,
+    "loss": loss,
+    "memory": memory,
+    "exact": exact,
     "fit": fit,
     "growth": growth,
-    "exact": exact,
 }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import types
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfsampled
 from benchmarks import __main__ as command
 from benchmarks import (
     exact,
@@ -17,7 +19,9 @@ from benchmarks import (
     fresh,
     growth,
     growth_worker,
+    loss,
     machine,
+    memory,
     paired,
     samplers,
 )
@@ -187,3 +191,46 @@ def test_both_ways_of_the_exact_softmax_do_the_same(k):
     ours, dense = (exact.traced_step(way, 50, 4, 6, k)() for way in ("ours", "dense"))
     for mine, theirs in zip(tf.nest.flatten(ours), tf.nest.flatten(dense), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_beside_tensorflow_and_the_bare_products(tmp_path):
+    shape = loss.Shape(500, 4, 8, 16)
+    rows = list(loss.timings([shape], seconds=0.0))
+    names = [f"{name} 500, 4, 8, 16" for name in loss.LOSSES]
+    assert [row.name for row in rows[::2]] == names
+    for row, mean in zip(rows[::2], rows[1::2], strict=True):
+        assert 0 < row.gain_low <= row.gain <= row.gain_high
+        assert mean.gain == pytest.approx(row.gain)
+        cells = [form.format(row) for form in loss.COLUMNS.values()]
+        assert cells[0] == row.name
+    chart = tmp_path / "chart.svg"
+    loss.plot(rows, chart)
+    assert "times of the three bare products" in chart.read_text()
+
+
+def test_the_timed_step_has_tensorflows_gradients():
+    """So that both do the same work, on the same labels and candidates."""
+    results = []
+    for module in (tfsampled, tf):
+        tf.random.set_seed(1)
+        results.append(
+            loss.step(module, "nce_loss", loss.Shape(500, 4, 8, 16), look=list)()
+        )
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_memory_of_a_step(monkeypatch):
+    """TensorFlow is asked where it has the memory."""
+    shape = loss.Shape(500, 4, 8, 16)
+    (row,) = memory.timings([shape])
+    assert row.name == "500, 4, 8, 16"
+    assert row.ours_s > 0
+    assert row.theirs_mib > 0
+    monkeypatch.setattr(memory, "MOST_LOGITS", 100)
+    monkeypatch.setattr(memory, "call", lambda *_: 1.0)
+    monkeypatch.setattr(memory, "step_peak_mib", lambda *_: 2.0)
+    (row,) = memory.timings([shape])
+    assert (row.ours_s, row.ours_mib) == (1.0, 2.0)
+    assert math.isnan(row.theirs_s)
+    assert math.isnan(row.theirs_mib)
