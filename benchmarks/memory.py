@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ import tensorflow as tf
 import tfsampled
 from benchmarks.fresh import call, step_peak_mib
 from benchmarks.loss import Shape, step
+from benchmarks.paired import timed
 
 TITLE = (
     "one step of the sampled softmax with many logits: seconds, and MiB above inputs"
@@ -84,9 +84,4 @@ def seconds(module: str, *shape: int) -> float:
     """The median of a few steps, after one that traces."""
     one = traced(module, *shape)
     one()
-    taken = []
-    for _ in range(STEPS):
-        start = time.perf_counter()
-        one()[0].numpy()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+    return statistics.median(timed(one) for _ in range(STEPS))
