@@ -109,6 +109,29 @@ def test_a_tied_model_that_is_saved_or_cloned(tmp_path):
     assert copy.head.tied_to is copy.encoder.get_layer("words")
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Knot(keras.layers.Layer):
+    """Holds its Embedding in a dict of mixed keys, beside a layer that holds it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = {"words": keras.layers.Embedding(10, DIM, name="words"), 2: None}
+        self.other = keras.layers.Flatten()
+        self.other.knot = self
+
+    def call(self, ids):
+        return self.inner["words"](ids)
+
+
+def test_a_tied_table_is_found_in_layers_that_hold_each_other():
+    encoder = Knot()
+    head = SampledSoftmax(10, 5, tied_to=encoder.inner["words"])
+    model = SampledSoftmaxModel(encoder, head)
+    config = model.get_config()
+    copy = SampledSoftmaxModel.from_config(config)
+    assert copy.head.tied_to is copy.encoder.inner["words"]
+
+
 def inputs_of(kind):
     """Two inputs of two dtypes."""
     words = keras.Input((3,), dtype="int32", name="words")

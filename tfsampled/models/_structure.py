@@ -63,10 +63,18 @@ def floats(shape: Any) -> Any:
 
 def embeddings(layer: Any) -> list[keras.layers.Embedding]:
     """The Embedding layers inside a layer, in models and attributes."""
-    if isinstance(layer, keras.layers.Embedding):
-        return [layer]
-    parts = tf.nest.flatten(
-        getattr(layer, "layers", None) or list(vars(layer).values())
-    )
-    inner = [part for part in parts if isinstance(part, keras.layers.Layer)]
-    return [found for part in inner for found in embeddings(part)]
+    found, open_, seen = [], [layer], set()
+    while open_:
+        one = open_.pop()
+        if id(one) in seen:  # layers may hold each other
+            continue
+        seen.add(id(one))
+        if isinstance(one, keras.layers.Embedding):
+            found.append(one)
+        elif isinstance(one, keras.layers.Layer):
+            open_.extend(getattr(one, "layers", None) or vars(one).values())
+        elif isinstance(one, dict):
+            open_.extend(one.values())
+        elif isinstance(one, (list, tuple)):
+            open_.extend(one)
+    return found

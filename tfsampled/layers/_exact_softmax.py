@@ -1,0 +1,178 @@
+"""What a table of classes says exactly: logits, losses, ranks, the best classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfsampled._core import checks, exact, examples
+from tfsampled.layers._class_table import ClassTable
+
+
+class ExactSoftmax(ClassTable):
+    """The half of `SampledSoftmax` that looks at all the classes.
+
+    Args:
+        num_classes: How many classes there are.
+        num_true: See `SampledSoftmax`.
+        temperature: See `SampledSoftmax`.
+        ignore_class: See `SampledSoftmax`.
+        **kwargs: Those of `ClassTable`.
+
+    Raises:
+        ValueError: An argument has a value that it cannot have.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_true: int,
+        temperature: float,
+        ignore_class: int | None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_classes, **kwargs)
+        self.num_true = checks.integer(num_true, "num_true")
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}; it must be above 0.")
+        self.temperature = float(temperature)
+        self.ignore_class = None if ignore_class is None else int(ignore_class)
+        self.supports_masking = True
+        self.input_spec = keras.layers.InputSpec(min_ndim=2)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The logit of every class: `[..., num_classes]` for inputs `[..., dim]`."""
+        rows, shape = self._rows(inputs)
+        table = tf.cast(self.table(), rows.dtype)  # a tied one may come autocast
+        logits = tf.matmul(rows, table, transpose_b=True)
+        if self.use_bias:
+            logits += self._bias()
+        return tf.reshape(logits, tf.concat([shape, [self.num_classes]], axis=0))
+
+    def exact_loss(
+        self,
+        inputs: Any,
+        labels: Any,
+        sample_weight: Any = None,
+        mask: Any = None,
+    ) -> tf.Tensor:
+        """The cross entropy of each example over all the classes, in blocks of them.
+
+        Arguments, result and errors are those of `SampledSoftmax.sampled_loss`. The
+        forward pass holds a few thousand logits an example, however many classes
+        there are.
+        """
+        rows, targets, shape = self._examples(inputs, labels, mask)
+        rows = _at_least_float32(rows)
+        losses = exact.loss(
+            rows, self._table(), self._bias(), targets.ids, targets.shares(rows.dtype)
+        )
+        losses = tf.cast(losses, self.variable_dtype)
+        return examples.weighted(tf.reshape(losses, shape), sample_weight, targets.keep)
+
+    def ranks(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
+        """How many classes have a higher logit than the example's best label.
+
+        Of equal logits the lower id stands first, as in `top_k`. In blocks of classes.
+
+        Args:
+            inputs: As in `sampled_loss`.
+            labels: As in `sampled_loss`.
+            mask: As in `sampled_loss`.
+
+        Returns:
+            `int32`, `[batch]` or `[batch, time]`: 0 where a label is the best class.
+            Examples that are padding have some number.
+        """
+        rows, targets, shape = self._examples(inputs, labels, mask)
+        ranks = exact.ranks(
+            _at_least_float32(rows), self._table(), self._bias(), targets.ids
+        )
+        return tf.reshape(tf.reduce_min(ranks, axis=1), shape)
+
+    def kept(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
+        """True for each example that has a label, False for padding."""
+        inputs = tf.convert_to_tensor(inputs)
+        shape = inputs.shape[:-1]
+        keep = examples.labels(
+            labels, shape, self.num_true, self.ignore_class, mask
+        ).keep
+        return tf.ones(tf.shape(inputs)[:-1], tf.bool) if keep is None else keep
+
+    def top_k(self, inputs: Any, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """The `k` classes of the highest logits, in blocks of classes.
+
+        Args:
+            inputs: Float, `[batch, dim]` or `[batch, time, dim]`.
+            k: How many; at most `num_classes`.
+
+        Returns:
+            The logits in falling order, `[..., k]`, and the ids of their classes,
+            `int32`. The lower id comes first where logits are equal.
+
+        Raises:
+            ValueError: `k` is below 1 or above `num_classes`.
+        """
+        k = checks.integer(k, "k")
+        if k > self.num_classes:
+            raise ValueError(
+                f"k is {k}, but there are only {self.num_classes} classes: pass at "
+                "most num_classes."
+            )
+        rows, shape = self._rows(inputs)
+        values, classes = exact.top_k(
+            _at_least_float32(rows),
+            self._table(),
+            self._bias(),
+            k,
+        )
+        shape = tf.concat([shape, [k]], axis=0)
+        values = tf.cast(values, self.variable_dtype)
+        return tf.reshape(values, shape), tf.reshape(classes, shape)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """The logits' shape: `[..., num_classes]`."""
+        return (*input_shape[:-1], self.num_classes)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` needs to make an equal layer, without its weights."""
+        return {
+            **super().get_config(),
+            "num_true": self.num_true,
+            "temperature": self.temperature,
+            "ignore_class": self.ignore_class,
+        }
+
+    def _rows(self, inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Inputs `[..., dim]` as scaled rows in the table's dtype; the shape `...`."""
+        inputs = tf.cast(tf.convert_to_tensor(inputs), self.variable_dtype)
+        if not self.built:
+            self.build(inputs.shape)
+        rows, shape = examples.rows(inputs, self.kernels[0].shape[-1])
+        return rows if self.temperature == 1 else rows / self.temperature, shape
+
+    def _bias(self) -> Any:
+        bias = None if self.bias is None else self.bias.value
+        return (
+            bias if bias is None or self.temperature == 1 else bias / self.temperature
+        )
+
+    def _examples(
+        self, inputs: Any, labels: Any, mask: Any
+    ) -> tuple[tf.Tensor, examples.Labels, tf.Tensor]:
+        """Scaled rows `[N, dim]`, labels `[N, num_true]`, the losses' shape."""
+        inputs = tf.convert_to_tensor(inputs)
+        rows, shape = self._rows(inputs)
+        targets = examples.labels(
+            labels, inputs.shape[:-1], self.num_true, self.ignore_class, mask
+        )
+        # Before the sampler sees the labels: its own message would not say as much.
+        assertions = checks.assert_ids(targets.ids, self.num_classes, "labels")
+        with tf.control_dependencies(assertions):
+            return rows, targets._replace(ids=tf.identity(targets.ids)), shape
+
+
+def _at_least_float32(rows: tf.Tensor) -> tf.Tensor:
+    return tf.cast(rows, tf.float32) if rows.dtype.size < 4 else rows
