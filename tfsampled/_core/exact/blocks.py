@@ -98,24 +98,32 @@ def rows_of(table: tf.Tensor, start: Any, size: Any, dtype: tf.DType) -> tf.Tens
     return tf.cast(rows, dtype)
 
 
-def logits_of(
-    inputs: tf.Tensor, weights: tf.Tensor, biases: tf.Tensor | None
-) -> tf.Tensor:
-    """`[N, size]` of inputs `[N, D]`, weights `[size, D]`, biases `[size]`."""
-    logits = tf.matmul(inputs, weights, transpose_b=True)
-    # A BiasAdd, which TensorFlow makes one with the product.
-    return logits if biases is None else tf.nn.bias_add(logits, biases)
-
-
 def block_logits(
-    inputs: tf.Tensor, part: Part, start: Any, size: Any
+    inputs: tf.Tensor,
+    part: Part,
+    start: Any,
+    size: Any,
+    less: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The logits `[N, size]` of a block, and its rows `[size, D]`."""
+    """The logits `[N, size]` of a block, and its rows `[size, D]`.
+
+    With `less`, `[N, 1]`, the logits less that: biases and `less` are then columns of
+    the product, which costs less than passes over the logits.
+    """
     rows = rows_of(part.weights, start, size, inputs.dtype)
     biases = part.biases
     if biases is not None:
         biases = rows_of(biases, start, size, inputs.dtype)
-    return logits_of(inputs, rows, biases), rows
+    if less is None:
+        logits = tf.matmul(inputs, rows, transpose_b=True)
+        return logits if biases is None else tf.nn.bias_add(logits, biases), rows
+    ones = tf.ones_like(rows[:, :1])
+    left, right = [inputs, -less], [rows, ones]
+    if biases is not None:
+        left.append(tf.ones_like(less))
+        right.append(biases[:, tf.newaxis])
+    product = tf.matmul(tf.concat(left, 1), tf.concat(right, 1), transpose_b=True)
+    return product, rows
 
 
 def unwritten(table: tf.Tensor) -> tf.Tensor:
@@ -130,8 +138,7 @@ def written(table: tf.Tensor, start: Any, size: Any, rows: tf.Tensor) -> tf.Tens
     """`table`, what `unwritten` made, with `rows` from row `start` on.
 
     Nothing else may read the `table` that comes in: off XLA it is the same memory. A
-    scatter or a TensorArray needs a second table here, and its copy takes a seventh of
-    the time of the whole gradient.
+    scatter or a TensorArray would need a second table here, and time to copy it.
     """
     rows = tf.cast(rows, table.dtype)
     ids = start + tf.range(size)

@@ -79,12 +79,14 @@ def losses(
         ) -> State:
             logits, _ = block_logits(inputs, part, start, size)
             own = _picked(own, logits, rows - start, size)
-            higher = tf.maximum(top, tf.reduce_max(logits, axis=1, keepdims=True))
-            with tf.control_dependencies([own]):  # the last one to read the logits
-                powers = tf.exp(logits - higher)
-            total *= tf.exp(top - higher)
-            total += tf.reduce_sum(powers, axis=1, keepdims=True)
-            return higher, total, own
+            highest = tf.reduce_max(logits, axis=1, keepdims=True)
+            with tf.control_dependencies([own, highest]):  # which read the logits
+                # One op for three; its greatest is 1 / sum_j exp(l_j - highest).
+                inverse = tf.reduce_max(tf.nn.softmax(logits), axis=1, keepdims=True)
+            higher = tf.maximum(top, highest)
+            here = tf.exp(highest - higher) / inverse
+            here = tf.where(highest < dtype.min, tf.zeros_like(here), here)
+            return higher, total * tf.exp(top - higher) + here, own
 
         top, total, own = sweep(part, width, visit, (top, total, own))
     nan = tf.constant(float("nan"), dtype)
@@ -111,9 +113,10 @@ def first(
         def visit(
             start: Any, size: Any, of_inputs: Any, *tables: Any, part=part, rows=rows
         ) -> State:
-            logits, weights = block_logits(inputs, part, start, size)
-            slope = tf.exp(logits - softmax.top)
-            slope = _less(slope, targets.shares * softmax.total, rows - start, size)
+            logits, weights = block_logits(inputs, part, start, size, softmax.top)
+            slope = _less(
+                tf.exp(logits), targets.shares * softmax.total, rows - start, size
+            )
             pieces = [tf.matmul(slope, scaled, transpose_a=True)]
             if part.biases is not None:
                 pieces.append(_column_sums(slope, factor))
