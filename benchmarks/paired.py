@@ -44,8 +44,13 @@ def timed(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> Timing:
-    """Times both in turn.
+def compare(
+    name: str,
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    min_pairs: int | None = None,
+) -> Timing:
+    """Times both in turn, `MIN_PAIRS` times at least unless `min_pairs` is given.
 
     `compile_s` is our first call, tracing and compiling included; `ratio` the median
     over the pairs of ours / theirs.
@@ -54,7 +59,8 @@ def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> Ti
     timed(theirs)
     pairs: list[tuple[float, float]] = []
     start = time.perf_counter()
-    while len(pairs) < MIN_PAIRS or time.perf_counter() - start < MIN_SECONDS:
+    least = MIN_PAIRS if min_pairs is None else min_pairs
+    while len(pairs) < least or time.perf_counter() - start < MIN_SECONDS:
         pairs.append((timed(ours), timed(theirs)))
     return Timing(
         name=name,

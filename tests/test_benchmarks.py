@@ -169,7 +169,7 @@ def test_every_optimizer_that_is_compared_exists():
 
 
 def test_exact(monkeypatch, tmp_path):
-    monkeypatch.setattr(paired, "MIN_PAIRS", 2)
+    monkeypatch.setattr(exact, "PAIRS", 2)
     monkeypatch.setattr(paired, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(exact, "SIZES", [(50, 4, 6)])
     monkeypatch.setattr(exact, "KS", (3,))
