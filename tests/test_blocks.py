@@ -219,3 +219,40 @@ def test_forward_mode(loss, block):
     np.testing.assert_allclose(
         tf.reduce_sum(accumulator.jvp(value)), expected, rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("sampled", [0, 1, SAMPLED])
+def test_few_and_many_candidates_of_a_batch_of_any_size(sampled, known, monkeypatch):
+    """None at all, and more than a block holds, in one trace for every batch."""
+    monkeypatch.setattr(blocks, "BLOCK", SAMPLED - 1)
+    operands, correction, _, _ = numbers()
+    width = sampled if known else None
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 2], tf.float64),
+            tf.TensorSpec([None, DIM], tf.float64),
+            tf.TensorSpec([width, DIM], tf.float64),
+            tf.TensorSpec([width], tf.float64),
+        ]
+    )
+    def step(true_logits, inputs, rows, correction):
+        with tf.GradientTape() as tape:
+            tape.watch([true_logits, inputs, rows])
+            value = fused(
+                losses.SOFTMAX, true_logits, inputs, rows, None, correction, None
+            )
+        return value, *tape.gradient(value, [true_logits, inputs, rows])
+
+    for batch in (0, 1, BATCH):
+        true_logits, inputs = (tf.constant(x[:batch]) for x in operands[:2])
+        rows = tf.constant(operands[2][:sampled])
+        with tf.GradientTape() as tape:
+            tape.watch([true_logits, inputs, rows])
+            logits = tf.matmul(inputs, rows, transpose_b=True) + correction[:sampled]
+            value = losses.SOFTMAX.composed(true_logits, logits)
+        truth = value, *tape.gradient(value, [true_logits, inputs, rows])
+        ours = step(true_logits, inputs, rows, correction[:sampled])
+        for mine, true in zip(ours, truth, strict=True):
+            np.testing.assert_allclose(mine, true, rtol=1e-11, atol=1e-12)

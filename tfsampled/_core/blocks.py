@@ -189,7 +189,8 @@ def _in_order(
     """
     batch = _size(sampled.inputs)
     width = _size(sampled.rows)
-    size: Any = max(1, BLOCK // width) if isinstance(width, int) else BLOCK // width
+    larger = max if isinstance(width, int) else tf.maximum
+    size: Any = larger(BLOCK // larger(width, 1), 1)
     count = batch // size
 
     def body(index: tf.Tensor, results: Any, totals: Any) -> tuple[Any, Any, Any]:
