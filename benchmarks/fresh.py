@@ -52,7 +52,8 @@ def step_peak_mib(make_step: str, *args: Any, **kwargs: Any) -> float:
     inputs and returns the step, a function without arguments. The figure is the most
     resident memory while the step is called once, less what was resident right
     before: inputs, variables and imports do not count, what the first call traces
-    and compiles does, unless `make_step` has called the step before.
+    and compiles does. `make_step` must not call the step: TensorFlow's allocator
+    keeps what was freed, and a second call would seem to need nothing.
     """
     return call("benchmarks.fresh:_peak_above_inputs", make_step, *args, **kwargs)
 

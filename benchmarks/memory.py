@@ -24,9 +24,9 @@ TITLE = (
 COLUMNS = {
     "classes, dim, batch, sampled": "{0.name}",
     "ours, s": "{0.ours_s:.2f}",
-    "TensorFlow, s": "{0.theirs_s:.2f}",
+    "TensorFlow, s": "{0.their_time}",
     "ours, MiB": "{0.ours_mib:,.0f}",
-    "TensorFlow, MiB": "{0.theirs_mib:,.0f}",
+    "TensorFlow, MiB": "{0.their_peak}",
 }
 OPTIONS = {
     "shapes": {
@@ -43,13 +43,21 @@ STEPS = 3
 
 @dataclasses.dataclass(frozen=True)
 class StepCost:
-    """Median seconds of a step; TensorFlow's figures are NaN where it is not asked."""
+    """Median seconds of a step, peaks of a first one; None where nobody was asked."""
 
     name: str
     ours_s: float
-    theirs_s: float
+    theirs_s: float | None
     ours_mib: float
-    theirs_mib: float
+    theirs_mib: float | None
+
+    @property
+    def their_time(self) -> str:
+        return "-" if self.theirs_s is None else f"{self.theirs_s:.2f}"
+
+    @property
+    def their_peak(self) -> str:
+        return "-" if self.theirs_mib is None else f"{self.theirs_mib:,.0f}"
 
 
 def timings(shapes: Sequence[Shape] = SHAPES) -> Iterator[StepCost]:
@@ -64,13 +72,12 @@ def timings(shapes: Sequence[Shape] = SHAPES) -> Iterator[StepCost]:
             name: step_peak_mib("benchmarks.memory:traced", name, *shape)
             for name in asked
         }
-        nan = float("nan")
         yield StepCost(
             name=", ".join(f"{size:,}" for size in shape),
             ours_s=seconds["tfsampled"],
-            theirs_s=seconds.get("tensorflow", nan),
+            theirs_s=seconds.get("tensorflow"),
             ours_mib=peaks["tfsampled"],
-            theirs_mib=peaks.get("tensorflow", nan),
+            theirs_mib=peaks.get("tensorflow"),
         )
 
 

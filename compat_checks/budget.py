@@ -120,7 +120,8 @@ def errors(
     with np.errstate(invalid="ignore", over="ignore"):
         off = abs(computed.astype(truth.value.dtype) - truth.value)
         if info.bits < 32:
-            narrow = truth.narrow if dtype == ml_dtypes.bfloat16 else 0.0
+            both = dtype == inputs_dtype == ml_dtypes.bfloat16
+            narrow = truth.narrow if both else 0.0
             rounding = float(info.eps) * (truth.rounding + narrow)
             off = np.maximum(
                 off - HALF_ULPS * rounding - float(info.smallest_subnormal), 0

@@ -274,7 +274,8 @@ class Truth:
         by_row = self._hand_down(up * self.slope_scale, dx, drows)
         by_row["biases"] = np.zeros_like(by_slope["biases"])
         scales = {name: by_slope[name] + by_row[name] for name in by_slope}
-        self._keep("second ", values, scales, values, scales)
+        none = {name: np.zeros_like(scale) for name, scale in scales.items()}
+        self._keep("second ", values, scales, values, none)
 
     def _keep(
         self,

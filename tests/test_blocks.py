@@ -49,7 +49,8 @@ def run(loss, operands, correction, labels, sampled, upstream):
             tape.watch(operands)
             value = fused_loss(loss, operands, correction, found)
         first = tape.gradient(value, operands, upstream)
-        total = tf.add_n([tf.reduce_sum(gradient**2) for gradient in first])
+        wide = [tf.cast(gradient, value.dtype) for gradient in first]
+        total = tf.add_n([tf.reduce_sum(gradient**2) for gradient in wide])
     return value, first, outer.gradient(total, operands)
 
 
@@ -227,14 +228,16 @@ def test_few_and_many_candidates_of_a_batch_of_any_size(sampled, known, monkeypa
     """None at all, and more than a block holds, in one trace for every batch."""
     monkeypatch.setattr(blocks, "BLOCK", SAMPLED - 1)
     operands, correction, _, _ = numbers()
+    operands = [x.astype("float32") for x in operands]
+    correction = correction.astype("float32")
     width = sampled if known else None
 
     @tf.function(
         input_signature=[
-            tf.TensorSpec([None, 2], tf.float64),
-            tf.TensorSpec([None, DIM], tf.float64),
-            tf.TensorSpec([width, DIM], tf.float64),
-            tf.TensorSpec([width], tf.float64),
+            tf.TensorSpec([None, 2]),
+            tf.TensorSpec([None, DIM]),
+            tf.TensorSpec([width, DIM]),
+            tf.TensorSpec([width]),
         ]
     )
     def step(true_logits, inputs, rows, correction):
@@ -255,4 +258,78 @@ def test_few_and_many_candidates_of_a_batch_of_any_size(sampled, known, monkeypa
         truth = value, *tape.gradient(value, [true_logits, inputs, rows])
         ours = step(true_logits, inputs, rows, correction[:sampled])
         for mine, true in zip(ours, truth, strict=True):
-            np.testing.assert_allclose(mine, true, rtol=1e-11, atol=1e-12)
+            largest = np.abs(true).max(initial=1.0)
+            assert np.abs(mine - true).max(initial=0.0) <= 2.0**-20 * largest
+
+
+def test_blocks_are_made_where_slopes_are_not_kept(monkeypatch):
+    operands, correction, labels, sampled = numbers()
+    single = tensors(operands, tf.float32)
+    constant = tf.constant(correction, tf.float32)
+    calls = []
+    in_order = blocks._in_order
+    monkeypatch.setattr(
+        blocks, "_in_order", lambda *args: calls.append(1) or in_order(*args)
+    )
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            tape.watch(single)
+            value = fused_loss(
+                losses.SOFTMAX, single, constant, hits.find(labels, sampled)
+            )
+        return tape.gradient(value, single)
+
+    gradient()
+    assert not calls
+    monkeypatch.setattr(blocks, "BLOCK", 7 * SAMPLED)
+    gradient()
+    assert len(calls) == 2  # forward and backward
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_gradient_traced_after_an_eager_loss(loss, block):
+    """The loss in one go, its gradient in a graph that would take two stretches."""
+    operands, correction, labels, sampled = numbers()
+    operands = tensors(operands, tf.float64)
+    constant = tf.constant(correction)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(operands)
+        value = fused_loss(LOSSES[loss], operands, constant, hits.find(labels, sampled))
+    expected = tape.gradient(value, operands)
+    traced = tf.function(lambda: tape.gradient(value, operands))()
+    for mine, true in zip(traced, expected, strict=True):
+        np.testing.assert_allclose(mine, true, rtol=1e-12, atol=1e-13)
+    jacobian = tape.jacobian(value, operands[2])
+    np.testing.assert_allclose(
+        tf.reduce_sum(jacobian, axis=0), expected[2], rtol=1e-12, atol=1e-13
+    )
+
+
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_narrow_rows_are_differentiable_twice_in_compiled_code(loss, dtype, block):
+    operands, correction, labels, sampled = numbers()
+    single = tensors(operands, tf.float32)
+    single[2] = tf.cast(single[2], dtype)
+    single[1] = tf.cast(tf.cast(single[1], dtype), tf.float32)
+    wide = [tf.cast(x, tf.float64) for x in single]
+    upstream = np.ones(BATCH)
+    truth = composed(LOSSES[loss], wide, correction, labels, sampled, upstream)
+    constant = tf.constant(correction, tf.float32)
+
+    @tf.function(jit_compile=True)
+    def step():
+        return run(
+            LOSSES[loss],
+            single,
+            constant,
+            labels,
+            sampled,
+            tf.ones([BATCH], tf.float32),
+        )
+
+    eps = {tf.bfloat16: 2.0**-8, tf.float16: 2.0**-11}[dtype]
+    for mine, true in zip(tf.nest.flatten(step()), tf.nest.flatten(truth), strict=True):
+        error = np.abs(tf.cast(mine, tf.float64) - true).max()
+        assert error <= 16 * eps * np.abs(true).max()

@@ -255,3 +255,32 @@ def test_a_v1_graph_with_every_v2_behaviour_off():
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "equal", done.stderr
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_shapes_that_only_the_data_know(loss):
+    """Counts of one row for all examples; inputs and tables of unknown rank."""
+    weights, biases, labels, inputs = example()
+    ids = tf.constant([5, 1, 7, 30], tf.int64)
+    counts = (tf.fill([BATCH, 1], 0.3), tf.constant([[0.2, 0.4, 0.1, 0.7]]))
+
+    def call(module, weights, biases, inputs, ids, *counts):
+        return getattr(module.nn, loss)(
+            weights, biases, labels, inputs, 4, CLASSES, 1, (ids, *counts)
+        )
+
+    some = tf.function(
+        lambda count: call(tfsampled, weights, biases, inputs, ids, counts[0], count),
+        input_signature=[tf.TensorSpec([None, 4])],
+    )
+    theirs = call(tf, weights, biases, inputs, ids, *counts)
+    np.testing.assert_allclose(some(counts[1]), theirs, rtol=8 * EPS[tf.float32])
+    unknown = tf.function(
+        lambda *values: call(tfsampled, *values),
+        input_signature=[
+            tf.TensorSpec(None, value.dtype)
+            for value in (weights, biases, inputs, ids, *counts)
+        ],
+    )
+    ours = unknown(weights, biases, inputs, ids, *counts)
+    np.testing.assert_allclose(ours, theirs, rtol=8 * EPS[tf.float32])

@@ -81,8 +81,9 @@ def sampled_softmax_loss(
       name: A name scope for the operations.
 
     Returns:
-      The loss of each example, `[batch]`, in the dtype of `inputs`. Products, softmax
-      and loss are computed in float32, or in float64 for float64 inputs.
+      The loss of each example, `[batch]`, in the dtype of `inputs`. Softmax, sums and
+      loss are computed in float32, or in float64 for float64 inputs; bfloat16 weights
+      and inputs are multiplied as they are, as are float16 ones under XLA.
       The gradient of `weights` and `biases` is a `tf.IndexedSlices`.
 
     Raises:

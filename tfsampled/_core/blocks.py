@@ -45,9 +45,11 @@ class Sampled(NamedTuple):
     def logits(self) -> tf.Tensor:
         """`[N, S]`, in the dtype of `offset`."""
         logits = products.logits(self.inputs, self.rows, self.offset.dtype)
-        if self.offset.shape.rank == 1:
+        width = tf.compat.dimension_value(self.rows.shape[0])
+        if width and self.offset.shape.rank == 1:
+            # One operation with the product; without columns it ends the process.
             logits = tf.nn.bias_add(logits, self.offset)
-        else:
+        elif width != 0:
             logits += self.offset
         return logits if self.hits is None else self.hits.mask(logits)
 
@@ -60,6 +62,18 @@ class Sampled(NamedTuple):
         shared = self.offset.shape.rank == 1 or self.offset.shape.as_list()[0] == 1
         offset = self.offset if shared else _rows(self.offset, first, size)
         return Sampled(inputs, self.rows, offset, hits)
+
+
+class Plan(NamedTuple):
+    """How examples are gone through, forward and backward alike.
+
+    Attributes:
+      kept: whether slopes are kept.
+      stretches: of examples, `(first, size)`, whose slopes are kept.
+    """
+
+    kept: bool | tf.Tensor
+    stretches: tuple[tuple[Size, Size], ...]
 
 
 class Outcome(NamedTuple):
@@ -86,13 +100,19 @@ class Gradients(NamedTuple):
     offset: tf.Tensor
 
 
-def forward(loss: Loss, true_logits: tf.Tensor, sampled: Sampled) -> Outcome:
+def plan(sampled: Sampled) -> Plan:
+    """The plan for a loss that is computed here and now."""
+    return Plan(_are_kept(sampled), _stretches(sampled))
+
+
+def forward(
+    loss: Loss, true_logits: tf.Tensor, sampled: Sampled, plan: Plan
+) -> Outcome:
     """The loss of logits of the labels `[N, T]` and of sampled logits."""
-    stretches = _stretches(sampled)
 
     def keeping() -> Outcome:
         kept, joined = [], []
-        for first, size in stretches:
+        for first, size in plan.stretches:
             sums, slopes = loss.summed(sampled.of(first, size).logits())
             kept.append(products.kept(slopes, sampled.rows))
             joined.append(loss.joined(_rows(true_logits, first, size), sums))
@@ -110,24 +130,23 @@ def forward(loss: Loss, true_logits: tf.Tensor, sampled: Sampled) -> Outcome:
         return Outcome(
             losses,
             true_slopes,
-            tuple(_rows(scales, *stretch) for stretch in stretches),
-            tuple(nothing for _ in stretches),
+            tuple(_rows(scales, *stretch) for stretch in plan.stretches),
+            tuple(nothing for _ in plan.stretches),
         )
 
-    return _either(_are_kept(sampled), keeping, passing)
+    return _either(plan.kept, keeping, passing)
 
 
 def backward(
-    loss: Loss, sampled: Sampled, outcome: Outcome, upstream: tf.Tensor
+    loss: Loss, sampled: Sampled, plan: Plan, outcome: Outcome, upstream: tf.Tensor
 ) -> Gradients:
     """The gradients for derivatives `upstream` `[N]` by the loss."""
-    stretches = _stretches(sampled)
 
     def keeping() -> Gradients:
         parts = [
             _gradients(sampled.of(*stretch), slopes, scales * _rows(upstream, *stretch))
             for stretch, scales, slopes in zip(
-                stretches, outcome.scales, outcome.slopes, strict=True
+                plan.stretches, outcome.scales, outcome.slopes, strict=True
             )
         ]
         inputs, rows, offset = zip(*parts, strict=True)
@@ -148,7 +167,7 @@ def backward(
         inputs, others = _in_order(sampled, one, (rows, offset))
         return Gradients(inputs, *others)
 
-    return _either(_are_kept(sampled), keeping, passing)
+    return _either(plan.kept, keeping, passing)
 
 
 def _gradients(sampled: Sampled, slopes: tf.Tensor, scales: tf.Tensor) -> Gradients:
@@ -166,14 +185,13 @@ def _are_kept(sampled: Sampled) -> bool | tf.Tensor:
     return tf.cast(batch, tf.int64) * tf.cast(width, tf.int64) <= BLOCK
 
 
-def _stretches(sampled: Sampled) -> list[tuple[Size, Size]]:
-    """Stretches of examples `(first, size)` whose slopes are kept."""
+def _stretches(sampled: Sampled) -> tuple[tuple[Size, Size], ...]:
     batch = _size(sampled.inputs)
     one_at_a_time = tf.executing_eagerly() or tracing_for_xla()
     if one_at_a_time or tf.config.list_physical_devices("GPU"):
-        return [(0, batch)]
+        return ((0, batch),)
     # Two, of which one computes while the other waits for memory.
-    return [(0, batch // 2), (batch // 2, batch - batch // 2)]
+    return (0, batch // 2), (batch // 2, batch - batch // 2)
 
 
 def _in_order(
@@ -195,7 +213,7 @@ def _in_order(
 
     def body(index: tf.Tensor, results: Any, totals: Any) -> tuple[Any, Any, Any]:
         result, added = one(index * size, size)
-        totals = tuple(sum(pair) for pair in zip(totals, added, strict=True))
+        totals = tuple(map(tf.add, totals, added))
         return index + 1, results.write(index, result), totals
 
     results = tf.TensorArray(sampled.offset.dtype, count)
@@ -208,7 +226,7 @@ def _in_order(
     stacked = results.stack()
     joined = tf.reshape(stacked, tf.concat([[count * size], tf.shape(stacked)[2:]], 0))
     rest, added = one(count * size, batch - count * size)
-    totals = tuple(sum(pair) for pair in zip(totals, added, strict=True))
+    totals = tuple(map(tf.add, totals, added))
     return tf.concat([joined, rest], axis=0), totals
 
 

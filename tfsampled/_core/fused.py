@@ -32,8 +32,8 @@ def fused(
       inputs: `[batch, dim]`.
       rows: `[num_sampled, dim]`.
       biases: `[num_sampled]`, or None for none.
-      correction: added to the sampled logits, `[num_sampled]` or `[batch,
-        num_sampled]`, a constant.
+      correction: added to the sampled logits, `[num_sampled]`, `[1, num_sampled]` or
+        `[batch, num_sampled]`, a constant.
       hits: what to leave out, or None for nothing.
 
     Returns:
@@ -46,21 +46,25 @@ def fused(
     ) -> blocks.Sampled:
         return blocks.Sampled(inputs, rows, sum(biases, start=correction), hits)
 
-    def composed(true_logits: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
-        return loss.composed(true_logits, sampled(*others).logits())
+    def composed(
+        true_logits: tf.Tensor, inputs: tf.Tensor, rows: tf.Tensor, *biases: tf.Tensor
+    ) -> tf.Tensor:
+        rows = tf.cast(rows, correction.dtype)  # products of one dtype are all smooth
+        return loss.composed(true_logits, sampled(inputs, rows, *biases).logits())
 
     @tf.custom_gradient
     def whole(*operands: tf.Tensor) -> tuple[tf.Tensor, Any]:
         # Not for the tapes around: they would have loops keep all that they make.
         true_logits, *others = map(tf.stop_gradient, operands)
         parts = sampled(*others)
-        outcome = blocks.forward(loss, true_logits, parts)
+        plan = blocks.plan(parts)
+        outcome = blocks.forward(loss, true_logits, parts, plan)
 
         @tf.custom_gradient
         def gradient(upstream: tf.Tensor, *operands: tf.Tensor) -> tuple:
             ups = tf.stop_gradient(upstream)
             by_true = outcome.true_slopes * ups[:, tf.newaxis]
-            by_parts = blocks.backward(loss, parts, outcome, ups)
+            by_parts = blocks.backward(loss, parts, plan, outcome, ups)
             by_others = [
                 tf.cast(slope, operand.dtype)
                 for slope, operand in zip(by_parts, others, strict=False)

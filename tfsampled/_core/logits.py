@@ -23,7 +23,7 @@ class Factors(NamedTuple):
         is the inputs' too.
       biases: `[num_sampled]`, or None for no bias.
       correction: minus log expected counts, `[num_sampled]` or, where the caller's
-        differ by example, `[batch, num_sampled]`.
+        differ by example, `[batch, num_sampled]`, or `[1, num_sampled]`.
     """
 
     true_logits: tf.Tensor
@@ -50,10 +50,12 @@ def factors(
     labels, sampled = arguments.labels, candidates.sampled_candidates
     ids = tf.concat([tf.reshape(labels, [-1]), sampled], axis=0)
     # One lookup for both kinds of ids, so that a table gets one IndexedSlices.
-    parts = [-1, tf.compat.dimension_value(sampled.shape[0]) or tf.size(sampled)]
+    width = tf.compat.dimension_value(sampled.shape[0])
+    parts = [-1, tf.size(sampled) if width is None else width]
 
-    inputs = repeated_for(tf.cast(arguments.inputs, dtype), labels)
-    rows = arguments.weights.rows(ids)
+    inputs = tf.ensure_shape(tf.cast(arguments.inputs, dtype), [None, None])
+    inputs = repeated_for(inputs, labels)
+    rows = tf.ensure_shape(arguments.weights.rows(ids), [None, None])
     if rows.dtype != arguments.inputs.dtype:
         rows = tf.cast(rows, dtype)  # only narrow times narrow is done narrowly
     true_rows, sampled_rows = tf.split(rows, parts)
@@ -63,15 +65,21 @@ def factors(
     true_logits += _correction(labels, candidates.true_expected_count, limit, dtype)
     sampled_biases = None
     if arguments.biases is not None:
-        biases = tf.cast(arguments.biases.rows(ids), dtype)
+        biases = tf.ensure_shape(arguments.biases.rows(ids), [None])
+        biases = tf.cast(biases, dtype)
         true_biases, sampled_biases = tf.split(biases, parts)
         true_logits += tf.reshape(true_biases, tf.shape(labels))
+    true_logits = tf.ensure_shape(true_logits, [None, arguments.num_true])
     count = candidates.sampled_expected_count
     correction = _correction(sampled, count, limit, dtype)
-    if correction.shape.rank is None:
-        width = tf.shape(sampled_rows)[0]
-        correction = tf.broadcast_to(correction, [tf.shape(inputs)[0], width])
+    if correction.shape.rank != 1 and not _rows_known(correction):
+        shape = [tf.shape(inputs)[0], tf.shape(sampled_rows)[0]]
+        correction = tf.broadcast_to(correction, shape)
     return Factors(true_logits, inputs, sampled_rows, sampled_biases, correction)
+
+
+def _rows_known(tensor: tf.Tensor) -> bool:
+    return tensor.shape.rank is not None and tensor.shape.as_list()[0] is not None
 
 
 def _correction(

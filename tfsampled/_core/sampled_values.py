@@ -44,6 +44,7 @@ def convert(
             f"sampled_values hold {ids.shape[0]} candidates, but num_sampled is "
             f"{num_sampled}: they must agree."
         )
+    ids = tf.ensure_shape(ids, [None])
     batch = arguments.static_batch
     return Candidates(
         tf.stop_gradient(ids),
