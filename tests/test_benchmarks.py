@@ -225,6 +225,7 @@ def test_memory_of_a_step(monkeypatch):
     (row,) = memory.timings([shape])
     assert row.name == "500, 4, 8, 16"
     assert row.ours_s > 0
+    assert row.theirs_mib is not None
     assert row.theirs_mib > 0
     monkeypatch.setattr(memory, "MOST_LOGITS", 100)
     monkeypatch.setattr(memory, "call", lambda *_: 1.0)

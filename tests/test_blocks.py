@@ -1,5 +1,7 @@
 """The fused loss against the composed one in float64, whole and in blocks."""
 
+import unittest.mock
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -266,11 +268,8 @@ def test_blocks_are_made_where_slopes_are_not_kept(monkeypatch):
     operands, correction, labels, sampled = numbers()
     single = tensors(operands, tf.float32)
     constant = tf.constant(correction, tf.float32)
-    calls = []
-    in_order = blocks._in_order
-    monkeypatch.setattr(
-        blocks, "_in_order", lambda *args: calls.append(1) or in_order(*args)
-    )
+    in_order = unittest.mock.Mock(wraps=blocks._in_order)
+    monkeypatch.setattr(blocks, "_in_order", in_order)
 
     def gradient():
         with tf.GradientTape() as tape:
@@ -281,10 +280,10 @@ def test_blocks_are_made_where_slopes_are_not_kept(monkeypatch):
         return tape.gradient(value, single)
 
     gradient()
-    assert not calls
+    in_order.assert_not_called()
     monkeypatch.setattr(blocks, "BLOCK", 7 * SAMPLED)
     gradient()
-    assert len(calls) == 2  # forward and backward
+    assert in_order.call_count == 2  # forward and backward
 
 
 @pytest.mark.parametrize("loss", LOSSES)
