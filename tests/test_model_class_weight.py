@@ -56,6 +56,7 @@ def test_of_one_label_they_are_keras_sample_weights(source):
     assert_same(ours, fitted(make(), x, y, sample_weight=MEANT[LABELS]))
 
 
+@pytest.mark.slow
 def test_they_are_part_of_a_compiled_step():
     x = features(EXAMPLES)
     (loss, _), (meant, _) = (

@@ -81,6 +81,7 @@ def test_a_refused_batch_changes_nothing(jit, sampler, bad, message):
 
 
 @pytest.mark.parametrize("make_optimizer", [lambda: LazyAdam(0.1), lambda: "sgd"])
+@pytest.mark.slow
 def test_a_mask_says_which_labels_count_in_compiled_steps_too(make_optimizer):
     x, y = batch(masked=True)
     model = make(True, optimizer=make_optimizer(), masked=True)
@@ -129,6 +130,7 @@ def test_fit_goes_on_from_where_it_was(jit):
 
 
 @pytest.mark.parametrize("kind", ["dataset", "generator", "steps_per_execution"])
+@pytest.mark.slow
 def test_fit_says_it_of_every_kind_of_data(kind):
     x, y = batch(64)
     data = tf.data.Dataset.from_tensor_slices((x, y + CLASSES)).batch(16)
@@ -156,6 +158,7 @@ def test_a_long_epoch_is_not_waited_for():
 
 
 @MODES
+@pytest.mark.slow
 def test_evaluation_says_it_too(jit):
     x, y = batch()
     model = make(jit, metrics=[Perplexity()])
