@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from examples.next_token.options import add_shared, at_least
+
 if TYPE_CHECKING:
     import keras
     from rich.table import Table
@@ -152,22 +154,17 @@ def parser() -> argparse.ArgumentParser:
         description="The sampled model with Keras's Adam and with ours, as long.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    add_shared(parser)
     parser.add_argument(
-        "--corpus",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="a folder of text (default: the sources of Python's standard library)",
-        default=argparse.SUPPRESS,
+        "--seconds",
+        type=at_least(0.01, float),
+        metavar="X",
+        default=60.0,
+        help="of training, each",
     )
     parser.add_argument(
-        "--seconds", type=float, metavar="X", default=60.0, help="of training, each"
+        "--learning-rate", type=float, metavar="X", default=4e-3, help="of all"
     )
-    parser.add_argument("--batch-size", type=int, metavar="N", default=1024, help=" ")
-    parser.add_argument("--num-sampled", type=int, metavar="N", default=1024, help=" ")
-    parser.add_argument(
-        "--learning-rate", type=float, metavar="X", default=4e-3, help=" "
-    )
-    parser.add_argument("--seed", type=int, metavar="N", default=0, help=" ")
     parser.add_argument(
         "--plot",
         type=pathlib.Path,

@@ -22,7 +22,7 @@ def at_least(least: float, kind: type) -> Callable[[str], Any]:
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
-    """Adds what both commands ask: the corpus, the size of a step, the seed."""
+    """Adds what all the commands ask: the corpus, the size of a step, the seed."""
     parser.add_argument(
         "--corpus",
         type=pathlib.Path,
