@@ -20,6 +20,7 @@ and on `dx` when all its blocks are summed.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -105,28 +106,18 @@ def first(
 ) -> Point:
     """The gradients of `losses` along `upstream` `[N]`."""
     factor = upstream[:, tf.newaxis] / softmax.total
-    scaled, width = inputs * factor, width_of(inputs)
-    of_inputs, of_parts = tf.zeros_like(inputs), []
-    for part in parts:
-        rows = part.row_of(targets.labels)
+    scaled = inputs * factor
 
-        def visit(
-            start: Any, size: Any, of_inputs: Any, *tables: Any, part=part, rows=rows
-        ) -> State:
-            logits, weights = block_logits(inputs, part, start, size, softmax.top)
-            slope = _less(
-                tf.exp(logits), targets.shares * softmax.total, rows - start, size
-            )
-            pieces = [tf.matmul(slope, scaled, transpose_a=True)]
-            if part.biases is not None:
-                pieces.append(_column_sums(slope, factor))
-            of_inputs += tf.matmul(slope, weights)
-            return of_inputs, *_write(tables, pieces, start, size)
+    def block(
+        index: int, columns: tf.Tensor, start: Any, size: Any
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        part = parts[index]
+        logits, weights = block_logits(inputs, part, start, size, softmax.top)
+        slope = _less(tf.exp(logits), targets.shares * softmax.total, columns, size)
+        of_weights = tf.matmul(slope, scaled, transpose_a=True)
+        return tf.matmul(slope, weights), of_weights, slope
 
-        state = of_inputs, *_unwritten(part)
-        of_inputs, *tables = sweep(part, width, visit, state)
-        of_parts.append(_replaced(part, tables))
-    return Point(of_inputs * factor, of_parts)
+    return _gathered(Point(inputs, parts), targets, factor, block)
 
 
 def second(
@@ -141,12 +132,44 @@ def second(
     Returns:
       The gradient of `upstream`, `[N]`, and that of `point`.
     """
-    width = width_of(point.inputs)
     factor = upstream[:, tf.newaxis] / softmax.total
-    mean, own = _mean_slope(point, direction, targets, softmax, width)
+    mean, own = _mean_slope(point, direction, targets, softmax)
     inputs, along = point.inputs * factor, direction.inputs * factor
-    of_inputs, of_parts = tf.zeros_like(inputs), []
-    for part, tangent in zip(point.parts, direction.parts, strict=True):
+
+    def block(
+        index: int, columns: tf.Tensor, start: Any, size: Any
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        powers, slope, weights, directions = _both(
+            point, direction, index, softmax, start, size
+        )
+        slope = powers * (slope - mean)
+        powers = _less(powers, targets.shares * softmax.total, columns, size)
+        of_weights = tf.matmul(slope, inputs, transpose_a=True)
+        of_weights += tf.matmul(powers, along, transpose_a=True)
+        of_inputs = tf.matmul(slope, weights) + tf.matmul(powers, directions)
+        return of_inputs, of_weights, slope
+
+    of_upstream = mean[:, 0] - tf.reduce_sum(targets.shares * own, axis=1)
+    return of_upstream, _gathered(point, targets, factor, block)
+
+
+def _gathered(
+    point: Point,
+    targets: Targets,
+    factor: tf.Tensor,
+    block: Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
+) -> Point:
+    """The gradients of a point, of which each block of classes gives its own.
+
+    Args:
+      factor: `[N, 1]`, of each example.
+      block: for the number of a part, the columns `[N, T]` of the labels in the block,
+        its start and its size: what it adds to the gradient of the inputs `[N, D]`,
+        which is then times `factor`; the gradient of its weights `[size, D]`; and the
+        slopes `[N, size]` whose sums, times `factor`, are the gradient of its biases.
+    """
+    of_inputs, of_parts = tf.zeros_like(point.inputs), []
+    for index, part in enumerate(point.parts):
         rows = part.row_of(targets.labels)
 
         def visit(
@@ -154,68 +177,53 @@ def second(
             size: Any,
             of_inputs: Any,
             *tables: Any,
+            index=index,
             part=part,
-            tangent=tangent,
             rows=rows,
         ) -> State:
-            powers, slope, weights, directions = _both(
-                point, direction, part, tangent, softmax, start, size
-            )
-            slope = powers * (slope - mean)
-            powers = _less(powers, targets.shares * softmax.total, rows - start, size)
-            of_weights = tf.matmul(slope, inputs, transpose_a=True)
-            pieces = [of_weights + tf.matmul(powers, along, transpose_a=True)]
+            added, of_weights, slope = block(index, rows - start, start, size)
+            pieces = [of_weights]
             if part.biases is not None:
-                pieces.append(_column_sums(slope, factor))
-            of_inputs += tf.matmul(slope, weights) + tf.matmul(powers, directions)
-            return of_inputs, *_write(tables, pieces, start, size)
+                pieces.append(tf.matmul(slope, factor, transpose_a=True)[:, 0])
+            return of_inputs + added, *_write(tables, pieces, start, size)
 
         state = of_inputs, *_unwritten(part)
-        of_inputs, *tables = sweep(part, width, visit, state)
+        of_inputs, *tables = sweep(part, width_of(point.inputs), visit, state)
         of_parts.append(_replaced(part, tables))
-    of_upstream = mean[:, 0] - tf.reduce_sum(targets.shares * own, axis=1)
-    return of_upstream, Point(of_inputs * factor, of_parts)
+    return Point(of_inputs * factor, of_parts)
 
 
 def _mean_slope(
-    point: Point, direction: Point, targets: Targets, softmax: Softmax, width: Any
+    point: Point, direction: Point, targets: Targets, softmax: Softmax
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """`sum_j p_j t_j` `[N, 1]`, and the labels' `t` `[N, T]`."""
     total, own = tf.zeros_like(softmax.total), tf.zeros_like(targets.shares)
-    for part, tangent in zip(point.parts, direction.parts, strict=True):
+    for index, part in enumerate(point.parts):
         rows = part.row_of(targets.labels)
 
         def visit(
-            start: Any,
-            size: Any,
-            total: Any,
-            own: Any,
-            part=part,
-            tangent=tangent,
-            rows=rows,
+            start: Any, size: Any, total: Any, own: Any, index=index, rows=rows
         ) -> State:
-            powers, slope, _, _ = _both(
-                point, direction, part, tangent, softmax, start, size
-            )
+            powers, slope, _, _ = _both(point, direction, index, softmax, start, size)
             total += tf.reduce_sum(powers * slope, axis=1, keepdims=True)
             return total, _picked(own, slope, rows - start, size)
 
-        total, own = sweep(part, width, visit, (total, own))
+        total, own = sweep(part, width_of(point.inputs), visit, (total, own))
     return total / softmax.total, own
 
 
 def _both(
     point: Point,
     direction: Point,
-    part: Part,
-    tangent: Part,
+    index: int,
     softmax: Softmax,
     start: Any,
     size: Any,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """`E` and `t` of a block `[N, size]`, its rows of `W` and of `U` `[size, D]`."""
-    logits, weights = block_logits(point.inputs, part, start, size)
-    slope, directions = block_logits(point.inputs, tangent, start, size)
+    inputs, tangent = point.inputs, direction.parts[index]
+    logits, weights = block_logits(inputs, point.parts[index], start, size)
+    slope, directions = block_logits(inputs, tangent, start, size)
     slope += tf.matmul(direction.inputs, weights, transpose_b=True)
     return tf.exp(logits - softmax.top), slope, weights, directions
 
@@ -247,11 +255,6 @@ def _less(
         tf.stack([examples, columns], axis=-1),
         tf.where(here, amounts, tf.zeros_like(amounts)),
     )
-
-
-def _column_sums(slope: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """`[size]` of `[N, size]`, its rows times `factor` `[N, 1]`."""
-    return tf.matmul(slope, factor, transpose_a=True)[:, 0]
 
 
 def _unwritten(part: Part) -> list[tf.Tensor]:
