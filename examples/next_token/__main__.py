@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
 import sys
 
-from examples.next_token.options import add_shared, at_least
+from examples.next_token.options import add_shared, at_least, exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,16 +43,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    # Read when TensorFlow and Keras are loaded, so before their import.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    try:
-        from examples.next_token.corpus import CorpusError
+
+    def job() -> None:
         from examples.next_token.run import run
-    except ModuleNotFoundError as missing:
-        print(f"{missing}: pip install 'tfsampled[cpu,demo]'", file=sys.stderr)
-        return 2
-    try:
+
         run(
             getattr(options, "corpus", None),
             options.out,
@@ -63,10 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
             options.num_sampled,
             options.seed,
         )
-    except (CorpusError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(job)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 CURVE_POINTS = 12
+VALID_BATCH = 512
 
 
 @dataclasses.dataclass
@@ -87,7 +88,6 @@ def train(
     valid: tuple[np.ndarray, np.ndarray],
     steps: int,
     limit: float,
-    batch_size: int,
 ) -> Curve:
     """Fits for `steps` steps, or for `limit` seconds if these end first.
 
@@ -98,7 +98,6 @@ def train(
         valid: What it is validated on, `CURVE_POINTS` times.
         steps: How many steps at most.
         limit: How many seconds at most, validation not counted.
-        batch_size: Of the validation.
     """
     epochs = min(CURVE_POINTS, steps)
     stopwatch = Stopwatch(Curve(name), steps, limit)
@@ -107,7 +106,7 @@ def train(
         epochs=epochs,
         steps_per_epoch=math.ceil(steps / epochs),
         validation_data=valid,
-        validation_batch_size=batch_size,
+        validation_batch_size=VALID_BATCH,
         callbacks=[stopwatch],
         shuffle=False,  # the dataset shuffles
     )

@@ -15,16 +15,13 @@ from examples.next_token.corpus import Corpus
 from examples.next_token.model import full_model, sampled_model
 from examples.next_token.windows import corpus_windows
 
-VALID_SIZE = 4096
-VALID_BATCH = 512
-
 
 def compare(
     corpus: Corpus, steps: int, batch_size: int, num_sampled: int, seed: int
 ) -> list[dict[str, Any]]:
     """Trains both models; a row of figures for each, and one for unigrams."""
     train, valid_windows = corpus_windows(corpus)
-    valid = valid_windows.sample(VALID_SIZE)
+    valid = valid_windows.sample()
     num_sampled = min(num_sampled, corpus.num_classes)
     makers = {
         f"sampled softmax, {num_sampled:,}": lambda: sampled_model(
@@ -49,7 +46,7 @@ def compare(
         tf.random.set_seed(seed)  # the batches are shuffled alike
         batches = train.training(batch_size, seed)
         model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=2)
-        loss = model.evaluate(*valid, batch_size=VALID_BATCH, verbose=0)
+        loss = model.evaluate(*valid, batch_size=clock.VALID_BATCH, verbose=0)
         rows.append(
             {
                 "model": name,

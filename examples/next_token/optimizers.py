@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import pathlib
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from examples.next_token.options import add_shared, at_least
+from examples.next_token.options import add_shared, at_least, exit_code
 
 if TYPE_CHECKING:
     import keras
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
     from examples.next_token.clock import Curve
     from examples.next_token.corpus import Corpus
-
-VALID_SIZE = 4096  # held-out tokens for every perplexity
-VALID_BATCH = 512
 
 
 def makers(rate: float) -> dict[str, Callable[[], keras.optimizers.Optimizer]]:
@@ -68,7 +64,7 @@ def compare(
     from examples.next_token.windows import corpus_windows
 
     train, valid_windows = corpus_windows(corpus)
-    valid = valid_windows.sample(VALID_SIZE)
+    valid = valid_windows.sample()
     num_sampled = min(num_sampled, corpus.num_classes)
     curves = []
     for name, make in makers(rate).items():
@@ -81,9 +77,7 @@ def compare(
         model = sampled_model(corpus.num_classes, num_sampled, seed)
         model.compile(optimizer=make())
         steps = math.ceil(seconds / fastest)
-        curves.append(
-            clock.train(model, name, batches, valid, steps, seconds, VALID_BATCH)
-        )
+        curves.append(clock.train(model, name, batches, valid, steps, seconds))
         keras.utils.clear_session(free_memory=False)
     return curves
 
@@ -115,39 +109,6 @@ def seconds_until(curve: Curve, goal: float) -> float | None:
     return next((at for at, value in points if value <= goal), None)
 
 
-def plot(path: pathlib.Path, curves: list[Curve], title: str) -> None:
-    """Perplexity against seconds of training, PNG or SVG by the file's suffix."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    figure = Figure(figsize=(7, 4.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for curve in curves:
-        axes.plot(
-            curve.seconds,
-            curve.perplexity,
-            linestyle="--" if curve.name.startswith("keras") else "-",
-            marker="o",
-            markersize=4,
-            label=f"{curve.name}, {curve.steps:,} steps",
-        )
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlim(left=0)
-    axes.set_xlabel("seconds of training (validation not counted)")
-    axes.set_ylabel("exact validation perplexity")
-    axes.set_title(title, loc="left")
-    axes.grid(which="major", color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    figure.savefig(path)
-
-
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m examples.next_token.optimizers",
@@ -177,31 +138,29 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    from rich.console import Console
 
-    from examples.next_token.corpus import CorpusError, load
+    def job() -> None:
+        from rich.console import Console
 
-    console = Console(highlight=False)
-    try:
+        from examples.next_token import chart
+        from examples.next_token.corpus import load
+
         corpus = load(getattr(options, "corpus", None), options.seed)
-    except CorpusError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    curves = compare(
-        corpus,
-        options.seconds,
-        options.batch_size,
-        options.num_sampled,
-        options.learning_rate,
-        options.seed,
-    )
-    console.print(table(curves))
-    if path := getattr(options, "plot", None):
-        plot(path, curves, f"Next token, {corpus.num_classes:,} classes")
-        console.print(f"chart saved to {path}", soft_wrap=True)
-    return 0
+        curves = compare(
+            corpus,
+            options.seconds,
+            options.batch_size,
+            options.num_sampled,
+            options.learning_rate,
+            options.seed,
+        )
+        console = Console(highlight=False)
+        console.print(table(curves))
+        if path := getattr(options, "plot", None):
+            chart.save(path, curves, f"Next token, {corpus.num_classes:,} classes")
+            console.print(f"chart saved to {path}", soft_wrap=True)
+
+    return exit_code(job)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""The options that the commands of this example share, and the numbers they take."""
+"""What the commands of this example share: options, and how they end."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -52,3 +54,21 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="of weights, batches and held-out files",
     )
+
+
+def exit_code(job: Callable[[], None]) -> int:
+    """Does a command's job; 2, after a line that says why, where it cannot be done."""
+    # Read when TensorFlow and Keras are loaded, so before the job imports them.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        from examples.next_token.corpus import CorpusError
+
+        job()
+    except ModuleNotFoundError as missing:
+        print(f"{missing}: pip install 'tfsampled[cpu,demo]'", file=sys.stderr)
+        return 2
+    except (CorpusError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pathlib
 import sys
 
-from examples.next_token.options import add_shared, at_least
+from examples.next_token.options import add_shared, at_least, exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,25 +42,22 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    from rich.console import Console
 
-    from examples.next_token.compare import compare, table
-    from examples.next_token.corpus import CorpusError, load
+    def job() -> None:
+        from rich.console import Console
 
-    try:
+        from examples.next_token.compare import compare, table
+        from examples.next_token.corpus import load
+
         corpus = load(getattr(options, "corpus", None), options.seed)
-    except CorpusError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    results = compare(
-        corpus, options.steps, options.batch_size, options.num_sampled, options.seed
-    )
-    Console(highlight=False).print(table(results, corpus.num_classes))
-    if hasattr(options, "json"):
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
-    return 0
+        results = compare(
+            corpus, options.steps, options.batch_size, options.num_sampled, options.seed
+        )
+        Console(highlight=False).print(table(results, corpus.num_classes))
+        if hasattr(options, "json"):
+            options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+    return exit_code(job)
 
 
 if __name__ == "__main__":

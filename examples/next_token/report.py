@@ -1,15 +1,11 @@
-"""What the demo prints and draws."""
+"""What the demo prints."""
 
 from __future__ import annotations
 
 import math
-import pathlib
 import statistics
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rich.table import Table
 from rich.text import Text
 
@@ -17,8 +13,6 @@ from examples.next_token.clock import Curve
 from examples.next_token.corpus import Corpus
 from examples.next_token.windows import Windows
 from tfsampled.models import SampledSoftmaxModel
-
-SAMPLED, FULL = "#1b6ca8", "#c8553d"  # told apart by the colour-blind too
 
 
 def corpus_table(corpus: Corpus) -> Table:
@@ -131,51 +125,3 @@ def prediction_table(
             guesses,
         )
     return table
-
-
-def plot(path: pathlib.Path, curves: list[Curve], unigram: float, title: str) -> None:
-    """Held-out perplexity against seconds of training, as a PNG."""
-    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for curve, colour in zip(curves, (SAMPLED, FULL), strict=True):
-        axes.plot(
-            curve.seconds,
-            curve.perplexity,
-            color=colour,
-            marker="o",
-            markersize=4,
-            linewidth=2,
-            label=f"{curve.name}, {curve.steps:,} steps",
-        )
-        axes.annotate(
-            f"{curve.perplexity[-1]:,.0f}",
-            (curve.seconds[-1], curve.perplexity[-1]),
-            xytext=(8, 0),
-            textcoords="offset points",
-            verticalalignment="center",
-            color=colour,
-            fontweight="bold",
-        )
-    axes.axhline(unigram, color="0.45", linestyle="--", linewidth=1.2)
-    axes.annotate(
-        f"unigram {unigram:,.0f}",
-        (0, unigram),
-        xycoords=("axes fraction", "data"),
-        xytext=(6, 4),
-        textcoords="offset points",
-        color="0.35",
-    )
-    axes.set_yscale("log")
-    axes.set_xlim(0, max(curve.seconds[-1] for curve in curves) * 1.12)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("seconds of training (validation not counted)")
-    axes.set_ylabel("exact validation perplexity")
-    axes.set_title(title, loc="left")
-    axes.grid(which="major", color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.93))
-    figure.savefig(path)

@@ -9,14 +9,11 @@ from collections.abc import Callable
 import keras
 from rich.console import Console
 
-from examples.next_token import clock, report
-from examples.next_token.corpus import CorpusError, load
+from examples.next_token import chart, clock, report
+from examples.next_token.corpus import load
 from examples.next_token.model import full_model, sampled_model
 from examples.next_token.windows import corpus_windows
 from tfsampled.models import SampledSoftmaxModel
-
-VALID_SIZE = 4096  # held-out tokens for every perplexity
-VALID_BATCH = 512
 
 
 def run(
@@ -40,11 +37,6 @@ def run(
         corpus = load(corpus_folder, seed)
     console.print(report.corpus_table(corpus))
     train_windows, valid_windows = corpus_windows(corpus)
-    if not len(valid_windows.positions):
-        raise CorpusError(
-            "no held-out token occurs in the training files, so there is nothing to "
-            "validate on: pass --corpus a folder with more text."
-        )
     batches = train_windows.training(batch_size, seed)
     classes, num_sampled = corpus.num_classes, min(num_sampled, corpus.num_classes)
     makers: dict[str, Callable[[], keras.Model]] = {
@@ -60,7 +52,7 @@ def run(
     console.print(report.speed_table(step_times))
 
     seconds = math.inf if steps else minutes * 60 / len(makers)
-    valid = valid_windows.sample(VALID_SIZE)
+    valid = valid_windows.sample()
     unigram = report.unigram_perplexity(corpus.counts, valid[1])
     curves: list[clock.Curve] = []
     tables = []
@@ -71,7 +63,7 @@ def run(
         planned = steps
         if planned is None or curves:
             planned = math.ceil(seconds / min(step_times[name]))
-        curve = clock.train(model, name, batches, valid, planned, seconds, VALID_BATCH)
+        curve = clock.train(model, name, batches, valid, planned, seconds)
         seconds = curve.seconds[-1]  # as long as the first took, the next may take
         curves.append(curve)
         if isinstance(model, SampledSoftmaxModel):
@@ -82,5 +74,5 @@ def run(
         console.print(table)
     path = out / "perplexity.png"
     title = f"Next token, {classes:,} classes, batches of {batch_size:,}"
-    report.plot(path, curves, unigram, title)
+    chart.save(path, curves, title, unigram)
     console.print(f"plot saved to {path}", soft_wrap=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from examples.next_token.corpus import Corpus
+from examples.next_token.corpus import Corpus, CorpusError
 
 CONTEXT = 12  # tokens before the one to predict
 INPUT_WORDS = 32_768  # tokens told apart in the context; the rest are one
+VALID_SIZE = 4096  # held-out tokens for every perplexity
 
 
 class Windows:
@@ -41,7 +42,7 @@ class Windows:
         contexts = positions[:, np.newaxis] + np.arange(-CONTEXT, 0)
         return self.inputs[contexts], self.targets[positions]
 
-    def sample(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, size: int = VALID_SIZE) -> tuple[np.ndarray, np.ndarray]:
         """At most `size` contexts and next tokens, evenly spaced."""
         count = min(size, len(self.positions))
         where = np.linspace(0, len(self.positions) - 1, count).astype(np.int64)
@@ -71,8 +72,17 @@ def input_ids(num_classes: int) -> tuple[int, int]:
 
 
 def corpus_windows(corpus: Corpus) -> tuple[Windows, Windows]:
-    """The windows to train on and the held-out ones."""
-    return (
-        Windows(corpus.train, corpus.num_classes),
-        Windows(corpus.valid, corpus.num_classes),
+    """The windows to train on and the held-out ones.
+
+    Raises:
+        CorpusError: There is no held-out token that could be predicted.
+    """
+    train, valid = (
+        Windows(files, corpus.num_classes) for files in (corpus.train, corpus.valid)
     )
+    if not len(valid.positions):
+        raise CorpusError(
+            "no held-out token occurs in the training files, so there is nothing to "
+            "validate on: pass --corpus a folder with more text."
+        )
+    return train, valid
