@@ -129,7 +129,7 @@ def test_several_replicas_are_refused(ours):
 def test_keras_own_loss_scaling_around_it_is_refused(ours):
     table = keras.Variable(steps.start())
     wrapped = keras.optimizers.LossScaleOptimizer(ours())
-    with pytest.raises(ValueError, match=r"wrap it in tfsampled\.optimizers\.LossSc"):
+    with pytest.raises(ValueError, match=r"pass tfsampled\.optimizers\.LossSc"):
         wrapped.build([table])
 
 

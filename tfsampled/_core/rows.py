@@ -13,36 +13,94 @@ import tensorflow as tf
 from tfsampled._core import checks, distinct, xla
 
 
+def checked(slices: tf.IndexedSlices, table: Any, name: str) -> tf.IndexedSlices:
+    """The gradient, of tensors, if it can be the table's as far as that is known.
+
+    Args:
+      slices: the gradient.
+      table: the variable that it is of.
+      name: what the table is called.
+
+    Raises:
+      ValueError: ids that are no vector of int32 or int64, values that are not as many
+        rows, or rows not of the table's shape or not of numbers like the table's.
+    """
+    ids = tf.convert_to_tensor(slices.indices)
+    values = tf.convert_to_tensor(slices.values)
+    allowed = f"[n, {', '.join(map(str, table.shape[1:]))}]".replace(", ]", "]")
+    if not values.shape.is_compatible_with([None, *table.shape[1:]]):
+        raise ValueError(
+            f"The gradient of {name} has values of shape {values.shape}, but the "
+            f"table, {tuple(table.shape)}, takes {allowed}: pass each gradient with "
+            "the variable that it is of."
+        )
+    if not ids.shape.is_compatible_with(values.shape[:1]):
+        raise ValueError(
+            f"The gradient of {name} has ids of shape {ids.shape} for values of shape "
+            f"{values.shape}, but takes [n] and {allowed}: pass an id for each row."
+        )
+    if ids.dtype not in (tf.int32, tf.int64) or not values.dtype.is_floating:
+        raise ValueError(
+            f"The gradient of {name} has ids of {ids.dtype.name} and values of "
+            f"{values.dtype.name}, but takes int32 or int64 and a floating dtype: "
+            "cast them."
+        )
+    return tf.IndexedSlices(values, ids, slices.dense_shape)
+
+
+def widened(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
+    """A gradient in which numbers of 16 bits, its own or the table's, cost nothing.
+
+    In float32, or float64 where the gradient or the table is.
+    """
+    dtypes = (slices.values.dtype, tf.as_dtype(table.dtype))
+    wide = tf.float64 if tf.float64 in dtypes else tf.float32
+    values = tf.cast(slices.values, wide)
+    return tf.IndexedSlices(values, slices.indices, slices.dense_shape)
+
+
 def sum_duplicates(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
     """A gradient in which every row stands once, as the sum of its copies.
 
     Off XLA the rows are the distinct ones, `k <= n`. Under XLA, where no shape may
     depend on data, `k = n`: a row's other copies become zeros whose id is `num_rows`,
-    which `write` and `add` leave out there; so become the ids outside the table.
+    which `write` and `add` leave out there; so becomes what lies outside the table.
 
     Args:
       slices: values `[n, ...]`, ids `[n]`, in any order and any number of times.
       table: the variable whose gradient it is, `[num_rows, ...]`.
 
     Returns:
-      Values `[k, ...]` in the table's dtype, ids `[k]`.
+      Values `[k, ...]`, `widened`, and ids `[k]`.
 
     Raises:
       tf.errors.InvalidArgumentError: an id lies outside the table (not under XLA).
     """
-    ids, values = tf.convert_to_tensor(slices.indices), slices.values
-    values = tf.cast(values, table.dtype)
+    slices = widened(slices, table)
+    ids = slices.indices
+    values = tf.ensure_shape(slices.values, [None, *table.shape[1:]])
     if xla.tracing_for_xla():
         ids, values = _sum_in_place(ids, values, table.shape[0])
     else:
         # The checks come after: what is computed from ids alone, TensorFlow computes
         # once for all tables from which these ids were gathered.
-        inside = _assert_inside(ids, table)
+        inside = assert_inside(ids, table)
         ids, position = tf.unique(ids)
         with tf.control_dependencies(inside):
             ids = tf.identity(ids)
         values = tf.math.unsorted_segment_sum(values, position, tf.size(ids))
     return tf.IndexedSlices(values, ids, slices.dense_shape)
+
+
+def assert_inside(ids: tf.Tensor, table: Any) -> list[Any]:
+    """Ops that fail unless every id is a row of the table; none in eager execution."""
+    name = getattr(table, "path", table.name)
+    return checks.assert_between(
+        ids,
+        table.shape[0],
+        f"The gradient of {name}, which has {{}} rows, has rows from {{}} to {{}}, "
+        "counted from 0: look for ids outside the table in what was gathered from it.",
+    )
 
 
 def read(variable: Any, ids: tf.Tensor | None) -> tf.Tensor:
@@ -79,18 +137,10 @@ def _sum_in_place(
     ids: tf.Tensor, values: tf.Tensor, num_rows: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     n = tf.shape(ids)[0]
+    inside = checks.in_range(ids, num_rows)
     first = distinct.index_of_first(ids)
-    kept = checks.in_range(ids, num_rows) & tf.equal(first, tf.range(n))
+    kept = inside & tf.equal(first, tf.range(n))
     once = tf.where(kept, ids, tf.cast(num_rows, ids.dtype))
-    return once, tf.math.unsorted_segment_sum(values, first, n)
-
-
-def _assert_inside(ids: tf.Tensor, table: Any) -> list[Any]:
-    """Ops that fail unless every id is a row of the table; none in eager execution."""
-    name = getattr(table, "path", table.name)
-    return checks.assert_between(
-        ids,
-        table.shape[0],
-        f"The gradient of {name}, which has {{}} rows, has rows from {{}} to {{}}, "
-        "counted from 0: look for ids outside the table in what was gathered from it.",
-    )
+    # What is of segment -1 is of none.
+    place = tf.where(inside, first, -1)
+    return once, tf.math.unsorted_segment_sum(values, place, n)

@@ -15,7 +15,6 @@ from tfsampled.models._evaluation import Evaluation
 from tfsampled.models._labels import Watching
 from tfsampled.models._steps import SampledSteps
 from tfsampled.optimizers import LossScaleOptimizer
-from tfsampled.optimizers._row_sparse import RowSparse
 from tfsampled.samplers import LogUniform
 
 
@@ -55,7 +54,8 @@ class Fitting(SampledSteps):
         policy = kwargs.get("auto_scale_loss", True) and self.dtype_policy.name
         if policy == "mixed_float16":
             optimizer = keras.optimizers.get(optimizer)
-            if isinstance(optimizer, RowSparse):  # Keras's would fill whole tables
+            if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                # Keras's would fill whole tables.
                 optimizer = LossScaleOptimizer(optimizer)
         super().compile(optimizer=optimizer, **kwargs)
 

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import rows
+from tfsampled.optimizers import _checks
 from tfsampled.optimizers._row_sparse import RowSparse
 
 
@@ -34,13 +35,14 @@ class Adagrad(RowSparse, keras.optimizers.Adagrad):
         learning_rate: A float, a `keras.optimizers.schedules.LearningRateSchedule`, or
             a function without arguments that gives the learning rate.
         initial_accumulator_value: What the accumulators start at; not below 0.
-        epsilon: A small number for stability.
+        epsilon: A small number for stability; not below 0.
         **kwargs: Arguments of `keras.optimizers.Optimizer`, such as `clipnorm`,
             `weight_decay`, `loss_scale_factor` and `name`.
 
     Raises:
         ValueError: `use_ema`, `ema_overwrite_frequency` or
-            `gradient_accumulation_steps` is set: they need the whole table.
+            `gradient_accumulation_steps` is set: they need the whole table. Or a number
+            is impossible.
 
     Example:
         >>> import tensorflow as tf
@@ -65,6 +67,11 @@ class Adagrad(RowSparse, keras.optimizers.Adagrad):
         epsilon: float = 1e-7,
         **kwargs: Any,
     ) -> None:
+        _checks.not_negative(
+            "Adagrad",
+            initial_accumulator_value=initial_accumulator_value,
+            epsilon=epsilon,
+        )
         super().__init__(
             learning_rate=learning_rate,
             initial_accumulator_value=initial_accumulator_value,
@@ -73,11 +80,14 @@ class Adagrad(RowSparse, keras.optimizers.Adagrad):
         )
 
     def row_changes(
-        self, gradient: tf.IndexedSlices, variable: Any, learning_rate: Any
+        self,
+        ids: tf.Tensor | None,
+        values: tf.Tensor,
+        variable: tf.Variable,
+        learning_rate: Any,
     ) -> tf.Tensor:
-        """What to add to the gradient's rows of a variable; updates their slots."""
-        ids, values = gradient.indices, gradient.values
-        accumulator = self.slot("_accumulators", variable)
+        """What to add to these rows of a variable; updates their slots."""
+        accumulator = self.slot("accumulators", variable)
         squares = rows.read(accumulator, ids) + tf.square(values)
         rows.write(accumulator, ids, squares)
         rate = tf.cast(learning_rate, values.dtype)

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import rows
+from tfsampled.optimizers import _checks
 from tfsampled.optimizers._row_sparse import RowSparse
 
 
@@ -49,9 +50,9 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
     Args:
         learning_rate: A float, a `keras.optimizers.schedules.LearningRateSchedule`, or
             a function without arguments that gives the learning rate.
-        beta_1: Decay of the first moments.
-        beta_2: Decay of the second moments.
-        epsilon: A small number for stability.
+        beta_1: Decay of the first moments, at least 0 and below 1.
+        beta_2: Decay of the second moments, at least 0 and below 1.
+        epsilon: A small number for stability; not below 0.
         amsgrad: Whether to divide by the largest second moment so far.
         correct_skipped: Whether to make up for the steps in which a row was skipped.
         **kwargs: Arguments of `keras.optimizers.Optimizer`, such as `clipnorm`,
@@ -59,8 +60,9 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
 
     Raises:
         ValueError: `use_ema`, `ema_overwrite_frequency` or
-            `gradient_accumulation_steps` is set: they need the whole table. Or
-            `correct_skipped` is, and `beta_1` is not below the root of `beta_2`.
+            `gradient_accumulation_steps` is set: they need the whole table. Or a number
+            is impossible; with `correct_skipped`, `beta_1` must be below the root of
+            `beta_2`.
 
     Example:
         >>> import tensorflow as tf
@@ -87,9 +89,12 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         amsgrad: bool = False,
+        *,
         correct_skipped: bool = False,
         **kwargs: Any,
     ) -> None:
+        _checks.decays("LazyAdam", beta_1=beta_1, beta_2=beta_2)
+        _checks.not_negative("LazyAdam", epsilon=epsilon)
         if correct_skipped and not beta_1**2 < beta_2:
             raise ValueError(
                 f"correct_skipped=True got beta_1={beta_1} and beta_2={beta_2}, with "
@@ -104,51 +109,28 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
             amsgrad=amsgrad,
             **kwargs,
         )
-        self.correct_skipped = correct_skipped
+        self.correct_skipped = self.own_dense_update = correct_skipped
 
-    def build(self, variables: Sequence[Any]) -> None:
-        """Makes the moments of these variables."""
-        if self.built:
-            return
-        super().build(variables)
+    def add_slots(self, variables: Sequence[Any]) -> None:
+        """Adds when each row was last updated, if that is to be corrected for."""
         if self.correct_skipped:
-            # How many steps had been made when a row was last updated.
-            self._updated_at = [
-                self.add_variable(
-                    shape=variable.shape[:1],
-                    dtype="int64",
-                    name=f"{variable.name}_updated_at",
-                )
-                for variable in variables
-            ]
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Updates one variable by its gradient, which is neither clipped nor scaled."""
-        if self.correct_skipped and not isinstance(gradient, tf.IndexedSlices):
-            gradient = tf.cast(gradient, variable.dtype)
-            change = self._changes(None, gradient, variable, learning_rate)
-            rows.add(variable, None, change)
-        else:
-            super().update_step(gradient, variable, learning_rate)
+            # How many steps had been made by then.
+            self._updated_at = self.add_row_variables(
+                variables, "updated_at", dtype="int64"
+            )
 
     def row_changes(
-        self, gradient: tf.IndexedSlices, variable: Any, learning_rate: Any
+        self,
+        ids: tf.Tensor | None,
+        values: tf.Tensor,
+        variable: tf.Variable,
+        learning_rate: Any,
     ) -> tf.Tensor:
-        """What to add to the gradient's rows of a variable; updates their slots."""
-        ids, values = gradient.indices, gradient.values
-        return self._changes(ids, values, variable, learning_rate)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make this optimizer again."""
-        return {**super().get_config(), "correct_skipped": self.correct_skipped}
-
-    def _changes(
-        self, ids: tf.Tensor | None, values: tf.Tensor, variable: Any, rate: Any
-    ) -> tf.Tensor:
-        momentum = self.slot("_momentums", variable)
-        velocity = self.slot("_velocities", variable)
+        """What to add to these rows of a variable; updates their slots."""
+        momentum = self.slot("momentums", variable)
+        velocity = self.slot("velocities", variable)
         m, v = rows.read(momentum, ids), rows.read(velocity, ids)
-        step = self._step_size(values.dtype, rate)
+        step = self._step_size(values.dtype, learning_rate)
         if self.correct_skipped:
             skipped = rows.per_row(self._skipped(ids, variable), m)
             m *= tf.cast(tf.pow(self.beta_1, skipped), m.dtype)
@@ -159,10 +141,14 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
         v += (tf.square(values) - v) * (1 - self.beta_2)
         rows.write(velocity, ids, v)
         if self.amsgrad:
-            largest = self.slot("_velocity_hats", variable)
+            largest = self.slot("velocity_hats", variable)
             v = tf.maximum(rows.read(largest, ids), v)
             rows.write(largest, ids, v)
         return -step * m / (tf.sqrt(v) + self.epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this optimizer again."""
+        return {**super().get_config(), "correct_skipped": self.correct_skipped}
 
     def _step_size(self, dtype: tf.DType, rate: Any) -> tf.Tensor:
         """The learning rate, corrected for moments that started at 0.
@@ -177,13 +163,14 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
 
     def _skipped(self, ids: tf.Tensor | None, variable: Any) -> tf.Tensor:
         """In how many steps each row was not touched since it was, `[k]` float32."""
-        updated_at = self.slot("_updated_at", variable)
+        updated_at = self.slot("updated_at", variable)
         before = rows.read(updated_at, ids)
         made = tf.cast(self.iterations, tf.int64)
-        # The larger of the two is the new one. It is made from what was read, so that
-        # XLA, which sees that the reading comes first, need not copy the slot.
-        rows.write(updated_at, ids, tf.maximum(before, made + 1))
-        return tf.cast(made - before, tf.float32)
+        # What is added is 0, but made from what was read, so that XLA, which sees that
+        # the reading comes first, need not copy the slot.
+        rows.write(updated_at, ids, made + 1 + tf.minimum(before, 0))
+        # Of steps that were counted before the counter was set back, none was skipped.
+        return tf.cast(tf.maximum(made - before, 0), tf.float32)
 
     def _steps_in_one(self, skipped: tf.Tensor) -> tf.Tensor:
         """Over how many of Adam's steps a move by the moments of now adds up to."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfsampled.optimizers._row_sparse import RowSparse
+from tfsampled._core import rows
+from tfsampled.optimizers import _checks
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -18,14 +20,17 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     Keras's own fills a table of bools to learn whether a row-sparse gradient is
     finite; this one looks at the rows that the gradient has. Under the policy
     `mixed_float16`, Keras wraps every optimizer given to `compile` in its own, unless
-    it is wrapped already.
+    it is wrapped already; a `SampledSoftmaxModel` wraps it in this one.
 
     Args:
         inner_optimizer: The optimizer to wrap.
-        initial_scale: What the loss is multiplied by at first.
+        initial_scale: What the loss is multiplied by at first; above 0.
         dynamic_growth_steps: After so many steps without an infinity, the scale is
             doubled. It is halved where a gradient is not finite, and that step skipped.
         **kwargs: Arguments of `keras.optimizers.LossScaleOptimizer`, such as `name`.
+
+    Raises:
+        ValueError: What is to be wrapped is no optimizer, or a number is impossible.
 
     Example:
         >>> from tfsampled.optimizers import LazyAdam, LossScaleOptimizer
@@ -41,9 +46,52 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         dynamic_growth_steps: int = 2000,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
+            raise ValueError(
+                f"LossScaleOptimizer got {inner_optimizer!r} to wrap, which is no "
+                "keras.optimizers.Optimizer: pass one, such as LazyAdam(0.001)."
+            )
+        if not initial_scale > 0 or not dynamic_growth_steps >= 1:
+            raise ValueError(
+                f"LossScaleOptimizer got initial_scale={initial_scale!r} and "
+                f"dynamic_growth_steps={dynamic_growth_steps!r}: pass a scale above 0 "
+                "and 1 step or more."
+            )
         super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, **kwargs)
-        if isinstance(inner_optimizer, RowSparse):
-            inner_optimizer.allow_scaling_outside()
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Makes the variables of the scale, and the slots of these variables."""
+        with tf.init_scope():
+            super().build(variables)
+
+    def apply(
+        self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None
+    ) -> None:
+        """Updates the variables by their scaled gradients, if all are finite.
+
+        Args:
+            grads: A tensor, a `tf.IndexedSlices` or None for each variable.
+            trainable_variables: The variables; may be left out once it is built.
+
+        Raises:
+            ValueError: There are not as many gradients as variables.
+            tf.errors.InvalidArgumentError: A gradient has a row outside its table.
+                Nothing is updated then, nor is the scale.
+        """
+        grads = list(grads)
+        variables = _checks.variables(self, grads, trainable_variables)
+        if not self.built:
+            self.build(variables)
+        outside = [
+            check
+            for grad, variable in zip(grads, variables, strict=True)
+            if isinstance(grad, tf.IndexedSlices)
+            for check in rows.assert_inside(
+                tf.convert_to_tensor(grad.indices), variable
+            )
+        ]
+        with tf.control_dependencies(outside):
+            super().apply(grads, trainable_variables)
 
     def check_finite(self, grads: Sequence[Any]) -> tf.Tensor:
         """Whether every number of every gradient is finite."""
@@ -53,3 +101,18 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
                 for grad in grads
             ]
         )
+
+
+def keras_scales_the_loss() -> bool:
+    """Whether Keras's own loss scaling is among the callers.
+
+    It tells an optimizer nothing about itself; its methods, which call `build`, stand
+    on the stack.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.optimizers.LossScaleOptimizer):
+            return not isinstance(caller, LossScaleOptimizer)
+        frame = frame.f_back
+    return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,57 +11,28 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import clipping, rows
-
-_REFUSED = {
-    "use_ema": (
-        "the average of every row moves in every step: leave it out, and average the "
-        "weights of saved models instead"
-    ),
-    "ema_overwrite_frequency": (
-        "it writes every row: leave it out, as use_ema must be left out too"
-    ),
-    "gradient_accumulation_steps": (
-        "the sum over several batches is a tensor as large as the table, read and "
-        "written whole: leave it out, and pass batches that many times as large"
-    ),
-}
+from tfsampled.optimizers import _checks, _keras
+from tfsampled.optimizers._keras import path_of
+from tfsampled.optimizers._loss_scale import keras_scales_the_loss
 
 
 class RowSparse(keras.optimizers.Optimizer):
     """An optimizer that updates the rows that a `tf.IndexedSlices` names.
 
     A dense gradient goes the way of the Keras optimizer that a subclass also derives
-    from. A row-sparse one never becomes dense: its duplicates are summed, it is
-    unscaled, clipped as the table it stands for, and given to `row_changes`.
+    from. A row-sparse one never becomes dense: it is unscaled, its duplicates are
+    summed, it is clipped as the table it stands for, and given to `row_changes`.
+
+    Attributes:
+        own_dense_update: Whether `row_changes` updates by dense gradients too.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        kind = type(self).__name__
-        for name, reason in _REFUSED.items():
-            if kwargs.get(name):
-                raise ValueError(
-                    f"{kind} got {name}={kwargs[name]!r}, but its step costs only the "
-                    f"rows touched, and with {name} {reason}."
-                )
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if replicas > 1:
-            raise ValueError(
-                f"{kind} was made under a tf.distribute strategy of {replicas} "
-                "replicas, but updates the rows of one copy of a table: make model "
-                "and optimizer outside the strategy's scope."
-            )
-        super().__init__(**kwargs)
-        self._scaled_by_another = False
+    own_dense_update = False
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "loss_scale_factor" and value is None:
-            # So does Keras's LossScaleOptimizer with the optimizer that it wraps.
-            self._scaled_by_another = True
-        super().__setattr__(name, value)
-
-    def allow_scaling_outside(self) -> None:
-        """Says that who wraps this optimizer leaves row-sparse gradients alone."""
-        self._scaled_by_another = False
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._made_under = tf.distribute.get_strategy()
+        _checks.options(self, self._made_under)
 
     def add_variable(
         self, shape: Any, initializer: Any = "zeros", **kwargs: Any
@@ -74,20 +47,60 @@ class RowSparse(keras.optimizers.Optimizer):
 
         return super().add_variable(shape, initializer, **kwargs)
 
+    def add_row_variables(
+        self,
+        variables: Sequence[Any],
+        name: str,
+        initializer: Any = "zeros",
+        dtype: str | None = None,
+    ) -> list[keras.Variable]:
+        """Adds a slot of one number a row for each variable, on its device.
+
+        Args:
+            variables: The variables.
+            name: What the slot is called, after its variable.
+            initializer: What it starts from.
+            dtype: Its dtype; None for its variable's.
+        """
+        made = []
+        for variable in variables:
+            path = re.sub("[/:]", "_", path_of(variable))
+            value = _tensorflow_variable(variable)
+            with self._made_under.extended.colocate_vars_with(value):
+                slot = self.add_variable(
+                    shape=variable.shape[:1],
+                    initializer=initializer,
+                    dtype=dtype or variable.dtype,
+                    name=f"{path}_{name}",
+                )
+            made.append(slot)
+        return made
+
     def build(self, variables: Sequence[Any]) -> None:
         """Makes the slots of these variables.
 
         Raises:
-            ValueError: `keras.optimizers.LossScaleOptimizer` is around it.
+            ValueError: `keras.optimizers.LossScaleOptimizer` is around it, or an option
+                that needs whole tables was set.
         """
-        if self._scaled_by_another:
+        if keras_scales_the_loss():
+            kind = type(self).__name__
             raise ValueError(
-                f"The loss_scale_factor of this {type(self).__name__} was set to None, "
-                "as keras.optimizers.LossScaleOptimizer does, which looks for "
-                "infinities in gradients as large as the tables: wrap it in "
-                "tfsampled.optimizers.LossScaleOptimizer instead."
+                f"This {kind} is in a keras.optimizers.LossScaleOptimizer, as compile "
+                "puts every optimizer under the policy mixed_float16, and that looks "
+                "for infinities in gradients as large as the tables: pass "
+                f"tfsampled.optimizers.LossScaleOptimizer({kind}(...)) instead."
             )
-        super().build(variables)
+        if self.built:
+            return
+        _checks.options(self, self._made_under)
+        # Slots of equal content that are made in a trace share one more buffer.
+        with tf.init_scope():
+            super().build(variables)
+            self.add_slots(variables)
+
+    def add_slots(self, variables: Sequence[Any]) -> None:
+        """Adds what slots the Keras optimizer, if one is derived from, has not."""
 
     def apply(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None
@@ -99,50 +112,79 @@ class RowSparse(keras.optimizers.Optimizer):
             trainable_variables: The variables; may be left out once it is built.
 
         Raises:
-            ValueError: The optimizer was not built for a variable, or a row-sparse
-                gradient is of a variable with a constraint.
+            ValueError: The optimizer was not built for a variable, a gradient's shape
+                is not its variable's, or a row-sparse gradient is of a variable with a
+                constraint.
             tf.errors.InvalidArgumentError: A gradient has a row outside its table.
-                Under XLA such rows are left out.
+                Nothing is updated then. Under XLA such rows are left out.
         """
         grads = list(grads)
-        if not any(isinstance(grad, tf.IndexedSlices) for grad in grads):
-            super().apply(grads, trainable_variables)
+        if not grads:
             return
-        variables = self._variables_of(grads, trainable_variables)
-        pairs = [
-            (self._prepare(grad, variable), variable)
+        variables = _checks.variables(self, grads, trainable_variables)
+        if not self.built:
+            self.build(variables)
+        for variable in variables:
+            self._index_of(variable)
+        grads = [
+            _checks.gradient(grad, variable, self)
             for grad, variable in zip(grads, variables, strict=True)
         ]
-        if self.global_clipnorm:
+        if not any(isinstance(grad, tf.IndexedSlices) for grad in grads):
+            super().apply(grads, variables)
+            return
+        pairs = [
+            (self._prepare(grad, variable), variable)
+            for grad, variable in self._present(grads, variables)
+        ]
+        if _is_set(self.global_clipnorm):
             pairs = self._clip_together(pairs)
-        dense = []
-        for grad, variable in pairs:
-            if isinstance(grad, tf.IndexedSlices):
-                self._apply_rows(grad, variable)
+        row_sparse = [pair for pair in pairs if isinstance(pair[0], tf.IndexedSlices)]
+        dense = [pair for pair in pairs if not isinstance(pair[0], tf.IndexedSlices)]
+        # Every row has been looked at before the first is written.
+        with tf.control_dependencies([grad.indices for grad, _ in row_sparse]):
+            rate = self.learning_rate
+            for grad, variable in row_sparse:
+                self._apply_rows(grad, _tensorflow_variable(variable), rate)
+            if dense:
+                super().apply(*zip(*dense, strict=True))
             else:
-                dense.append((grad, variable))
-        if any(grad is not None for grad, _ in dense):
-            super().apply(*zip(*dense, strict=True))
-        else:
-            self._iterations.assign_add(1)
+                self.iterations.assign_add(1)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable by its gradient, which is neither clipped nor scaled."""
         if isinstance(gradient, tf.IndexedSlices):
+            gradient = _checks.gradient(gradient, variable, self)
             gradient = rows.sum_duplicates(gradient, variable)
-            change = self.row_changes(gradient, variable, learning_rate)
-            rows.add(variable, gradient.indices, change)
+            ids, values = gradient.indices, gradient.values
+        elif self.own_dense_update:
+            ids, values = None, gradient
         else:
             super().update_step(gradient, variable, learning_rate)
+            return
+        variable = _tensorflow_variable(variable)
+        values = tf.cast(values, variable.dtype)
+        change = self.row_changes(ids, values, variable, learning_rate)
+        rows.add(variable, ids, change)
 
     def row_changes(
-        self, gradient: tf.IndexedSlices, variable: Any, learning_rate: Any
+        self,
+        ids: tf.Tensor | None,
+        values: tf.Tensor,
+        variable: tf.Variable,
+        learning_rate: Any,
     ) -> tf.Tensor:
-        """What to add to the gradient's rows of a variable; updates their slots.
+        """What to add to these rows of a variable; updates their slots.
 
-        No row stands twice in the gradient. Each slot is read once and then written
-        once, with numbers made from those read: where the order of the two is open,
-        or a slot is read again, XLA makes a copy of it.
+        Each slot is read once and then written once, with numbers made from those
+        read: where the order of the two is open, or a slot is read again, XLA makes a
+        copy of it.
+
+        Args:
+            ids: `[k]`, of which none stands twice; None for all rows in their order.
+            values: The rows of the gradient, `[k, ...]`, in the variable's dtype.
+            variable: The variable.
+            learning_rate: A float or a scalar.
         """
         raise NotImplementedError
 
@@ -150,63 +192,53 @@ class RowSparse(keras.optimizers.Optimizer):
         """The slot of this name that belongs to a variable.
 
         Args:
-            name: The attribute with the slots of all variables.
+            name: Such as `"momentums"`.
             variable: One of the variables that the optimizer was built for.
 
         Raises:
             ValueError: The optimizer was not built for this variable.
         """
-        try:
-            index = self._get_variable_index(variable)
-        except KeyError:
-            path = getattr(variable, "path", variable.name)
-            raise ValueError(
-                f"{type(self).__name__} is not built for the variable {path}: call "
-                "build with all the variables that it is to train, once."
-            ) from None
-        return getattr(self, name)[index].value
+        return _keras.slot(self, name, self._index_of(variable))
 
-    def _variables_of(self, grads: Sequence[Any], variables: Any) -> list[Any]:
-        if variables is not None:
-            variables = list(variables)
-            if not self.built:
-                self.build(variables)
-            return variables
-        if not self.built:
+    def _index_of(self, variable: Any) -> int:
+        index = _keras.index_of(self, variable)
+        if index is None:
             raise ValueError(
-                f"{type(self).__name__} is not built, so that it does not know which "
-                "variables the gradients are of: pass trainable_variables to apply, "
-                "or call build with them before."
+                f"{type(self).__name__} is not built for the variable "
+                f"{path_of(variable)}: call build with all the variables that it is to "
+                "train, once."
             )
-        if len(grads) != len(self._trainable_variables):
-            raise ValueError(
-                f"{type(self).__name__} got {len(grads)} gradients, but was built for "
-                f"{len(self._trainable_variables)} variables: pass one for each, None "
-                "where there is none, or pass trainable_variables too."
+        return index
+
+    def _present(
+        self, grads: Sequence[Any], variables: Sequence[Any]
+    ) -> list[tuple[Any, Any]]:
+        """The gradients there are, each with its variable; warns of the others."""
+        pairs = list(zip(grads, variables, strict=True))
+        missing = [path_of(variable) for grad, variable in pairs if grad is None]
+        if missing:
+            warnings.warn(
+                f"{type(self).__name__} got no gradient for {', '.join(missing)}: "
+                "what has no part in the loss stands still.",
+                stacklevel=3,
             )
-        return self._trainable_variables
+        return [(grad, variable) for grad, variable in pairs if grad is not None]
 
     def _prepare(self, grad: Any, variable: Any) -> Any:
         """A row-sparse gradient with distinct rows, unscaled and clipped."""
         if not isinstance(grad, tf.IndexedSlices):
             return grad
-        if variable.constraint is not None:
-            raise ValueError(
-                f"The variable {getattr(variable, 'path', variable.name)} has a "
-                f"constraint, {variable.constraint!r}, which reads and writes all its "
-                f"rows in every step, while {type(self).__name__} touches those of "
-                "the gradient only: leave the constraint out, or use an optimizer of "
-                "keras.optimizers."
-            )
-        grad = rows.sum_duplicates(grad, variable)
         if self.loss_scale_factor is not None:
-            factor = 1 / self.loss_scale_factor
-            grad = clipping.on_values(lambda values: values * factor, grad)
-        if self.clipnorm:
+            grad = clipping.on_values(self._unscaled, rows.widened(grad, variable))
+        grad = rows.sum_duplicates(grad, variable)
+        if _is_set(self.clipnorm):
             grad = clipping.by_norm(grad, self.clipnorm)
-        elif self.clipvalue:
+        elif _is_set(self.clipvalue):
             grad = clipping.by_value(grad, self.clipvalue)
         return grad
+
+    def _unscaled(self, values: tf.Tensor) -> tf.Tensor:
+        return values / self.loss_scale_factor
 
     def _clip_together(self, pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         """All gradients by one factor, of which Keras sees only the dense ones.
@@ -214,32 +246,36 @@ class RowSparse(keras.optimizers.Optimizer):
         What is clipped here is short enough for Keras, which clips the dense ones by
         the norm of them alone. They are still scaled; the row-sparse ones are not.
         """
-        scale = self.loss_scale_factor or 1.0
         unscaled = [
             grad
-            if isinstance(grad, tf.IndexedSlices)
-            else clipping.on_values(lambda values: values / scale, grad)
+            if isinstance(grad, tf.IndexedSlices) or self.loss_scale_factor is None
+            else self._unscaled(grad)
             for grad, _ in pairs
-            if grad is not None
         ]
         factor = clipping.global_factor(unscaled, self.global_clipnorm)
 
         def clip(values: tf.Tensor) -> tf.Tensor:
             return values * tf.cast(factor, values.dtype)
 
-        return [
-            (grad if grad is None else clipping.on_values(clip, grad), variable)
-            for grad, variable in pairs
-        ]
+        return [(clipping.on_values(clip, grad), variable) for grad, variable in pairs]
 
-    def _apply_rows(self, gradient: tf.IndexedSlices, variable: Any) -> None:
-        if isinstance(variable, keras.Variable):
-            variable = variable.value
-        ids, learning_rate = gradient.indices, self.learning_rate
-        change = self.row_changes(gradient, variable, learning_rate)
-        if self.weight_decay is not None and self._use_weight_decay(variable):
+    def _apply_rows(
+        self, gradient: tf.IndexedSlices, variable: tf.Variable, learning_rate: Any
+    ) -> None:
+        ids, values = gradient.indices, tf.cast(gradient.values, variable.dtype)
+        change = self.row_changes(ids, values, variable, learning_rate)
+        if self.weight_decay is not None and _keras.decays(self, variable):
             decay = tf.cast(self.weight_decay, variable.dtype) * tf.cast(
                 learning_rate, variable.dtype
             )
             change -= decay * rows.read(variable, ids)
         rows.add(variable, ids, change)
+
+
+def _tensorflow_variable(variable: Any) -> tf.Variable:
+    return variable if isinstance(variable, tf.Variable) else variable.value
+
+
+def _is_set(limit: float | None) -> bool:
+    """Whether Keras would clip by it."""
+    return limit is not None and limit > 0

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import rows
+from tfsampled.optimizers import _checks
 from tfsampled.optimizers._row_sparse import RowSparse
 
 
@@ -34,13 +35,14 @@ class RowWiseAdagrad(RowSparse):
         learning_rate: A float, a `keras.optimizers.schedules.LearningRateSchedule`, or
             a function without arguments that gives the learning rate.
         initial_accumulator_value: What the accumulators start at; not below 0.
-        epsilon: A small number for stability.
+        epsilon: A small number for stability; not below 0.
         **kwargs: Arguments of `keras.optimizers.Optimizer`, such as `clipnorm`,
             `weight_decay`, `loss_scale_factor` and `name`.
 
     Raises:
         ValueError: `use_ema`, `ema_overwrite_frequency` or
-            `gradient_accumulation_steps` is set: they need the whole table.
+            `gradient_accumulation_steps` is set: they need the whole table. Or a number
+            is impossible.
 
     Example:
         >>> import tensorflow as tf
@@ -57,6 +59,8 @@ class RowWiseAdagrad(RowSparse):
         Model and Data Parallelism <https://arxiv.org/abs/2010.08899>`_, 2020
     """
 
+    own_dense_update = True
+
     def __init__(
         self,
         learning_rate: Any = 0.001,
@@ -64,40 +68,38 @@ class RowWiseAdagrad(RowSparse):
         epsilon: float = 1e-7,
         **kwargs: Any,
     ) -> None:
+        _checks.not_negative(
+            "RowWiseAdagrad",
+            initial_accumulator_value=initial_accumulator_value,
+            epsilon=epsilon,
+        )
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.initial_accumulator_value = initial_accumulator_value
         self.epsilon = epsilon
 
-    def build(self, variables: Sequence[Any]) -> None:
-        """Makes an accumulator for each row of these variables."""
-        if self.built:
-            return
-        super().build(variables)
-        self._accumulators = [
-            self.add_variable(
-                shape=variable.shape[:1],
-                initializer=keras.initializers.Constant(self.initial_accumulator_value),
-                dtype=variable.dtype,
-                name=f"{variable.name}_accumulator",
-            )
-            for variable in variables
-        ]
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Updates one variable by its gradient, which is neither clipped nor scaled."""
-        if isinstance(gradient, tf.IndexedSlices):
-            super().update_step(gradient, variable, learning_rate)
-        else:
-            gradient = tf.cast(gradient, variable.dtype)
-            change = self._changes(None, gradient, variable, learning_rate)
-            rows.add(variable, None, change)
+    def add_slots(self, variables: Sequence[Any]) -> None:
+        """Adds an accumulator for each row of these variables."""
+        self._accumulators = self.add_row_variables(
+            variables,
+            "accumulator",
+            initializer=keras.initializers.Constant(self.initial_accumulator_value),
+        )
 
     def row_changes(
-        self, gradient: tf.IndexedSlices, variable: Any, learning_rate: Any
+        self,
+        ids: tf.Tensor | None,
+        values: tf.Tensor,
+        variable: tf.Variable,
+        learning_rate: Any,
     ) -> tf.Tensor:
-        """What to add to the gradient's rows of a variable; updates their slots."""
-        ids, values = gradient.indices, gradient.values
-        return self._changes(ids, values, variable, learning_rate)
+        """What to add to these rows of a variable; updates their slots."""
+        accumulator = self.slot("accumulators", variable)
+        width = list(range(1, values.shape.rank))
+        squares = rows.read(accumulator, ids)
+        squares += tf.reduce_mean(tf.square(values), width)
+        rows.write(accumulator, ids, squares)
+        denominator = rows.per_row(tf.sqrt(squares + self.epsilon), values)
+        return -tf.cast(learning_rate, values.dtype) * values / denominator
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this optimizer again."""
@@ -106,14 +108,3 @@ class RowWiseAdagrad(RowSparse):
             "initial_accumulator_value": self.initial_accumulator_value,
             "epsilon": self.epsilon,
         }
-
-    def _changes(
-        self, ids: tf.Tensor | None, values: tf.Tensor, variable: Any, rate: Any
-    ) -> tf.Tensor:
-        accumulator = self.slot("_accumulators", variable)
-        width = list(range(1, values.shape.rank))
-        squares = rows.read(accumulator, ids)
-        squares += tf.reduce_mean(tf.square(values), width)
-        rows.write(accumulator, ids, squares)
-        denominator = rows.per_row(tf.sqrt(squares + self.epsilon), values)
-        return -tf.cast(rate, values.dtype) * values / denominator

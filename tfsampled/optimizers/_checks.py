@@ -1,0 +1,110 @@
+"""What the row-sparse optimizers refuse, each in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfsampled._core import rows
+from tfsampled.optimizers._keras import path_of, variables_of
+
+_REFUSED = {
+    "use_ema": (
+        "the average of every row moves in every step: leave it out, and average the "
+        "weights of saved models instead"
+    ),
+    "ema_overwrite_frequency": (
+        "it writes every row: leave it out, as use_ema must be left out too"
+    ),
+    "gradient_accumulation_steps": (
+        "the sum over several batches is a tensor as large as the table, read and "
+        "written whole: leave it out, and pass batches that many times as large"
+    ),
+}
+
+
+def options(optimizer: keras.optimizers.Optimizer, strategy: Any) -> None:
+    """Options that an optimizer of rows cannot heed, and the strategy it is under."""
+    kind = type(optimizer).__name__
+    for name, reason in _REFUSED.items():
+        if value := getattr(optimizer, name):
+            raise ValueError(
+                f"{kind} got {name}={value!r}, but its step costs only the "
+                f"rows touched, and with {name} {reason}."
+            )
+    replicas = strategy.num_replicas_in_sync
+    if replicas > 1:
+        raise ValueError(
+            f"{kind} was made under a tf.distribute strategy of {replicas} "
+            "replicas, but updates the rows of one copy of a table: make model "
+            "and optimizer outside the strategy's scope."
+        )
+
+
+def not_negative(kind: str, **numbers: float) -> None:
+    """Numbers of at least 0."""
+    for name, number in numbers.items():
+        if not number >= 0:
+            raise ValueError(f"{kind} got {name}={number!r}: pass 0 or more.")
+
+
+def decays(kind: str, **numbers: float) -> None:
+    """Numbers that moments are multiplied by in each step."""
+    for name, number in numbers.items():
+        if not 0 <= number < 1:
+            raise ValueError(
+                f"{kind} got {name}={number!r}: pass a number of at least 0 and "
+                "below 1."
+            )
+
+
+def variables(
+    optimizer: keras.optimizers.Optimizer, grads: Sequence[Any], given: Any
+) -> list[Any]:
+    """The variables that the gradients are of: those given, or those built for."""
+    kind = type(optimizer).__name__
+    if given is not None:
+        given = list(given)
+    elif optimizer.built:
+        given = variables_of(optimizer)
+    else:
+        raise ValueError(
+            f"{kind} is not built, so that it does not know which variables the "
+            "gradients are of: pass trainable_variables to apply, or call build with "
+            "them before."
+        )
+    if len(grads) != len(given):
+        raise ValueError(
+            f"{kind} got {len(grads)} gradients for {len(given)} variables: pass one "
+            "for each, None where there is none, or pass as trainable_variables the "
+            "variables that the gradients are of."
+        )
+    return given
+
+
+def gradient(grad: Any, variable: Any, optimizer: keras.optimizers.Optimizer) -> Any:
+    """The gradient, if it can be its variable's as far as that is known by now."""
+    if isinstance(grad, tf.IndexedSlices):
+        grad = rows.checked(grad, variable, path_of(variable))
+        constraint = getattr(variable, "constraint", None)
+        if constraint is not None:
+            raise ValueError(
+                f"The variable {path_of(variable)} has a constraint, {constraint!r}, "
+                "which reads and writes all its rows in every step, while "
+                f"{type(optimizer).__name__} touches those of the gradient only: "
+                "leave the constraint out, or use an optimizer of keras.optimizers."
+            )
+    elif grad is not None and not _fits(grad, variable):
+        raise ValueError(
+            f"The gradient of {path_of(variable)} has the shape {grad.shape}, but the "
+            f"variable has {tuple(variable.shape)}: pass each gradient with the "
+            "variable that it is of."
+        )
+    return grad
+
+
+def _fits(grad: Any, variable: Any) -> bool:
+    return tf.TensorShape(grad.shape).is_compatible_with(variable.shape)
