@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,22 +69,30 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(
-    family: ModuleType, options: dict[str, Any], console: Console, status: str
-) -> list[Any]:
-    """The rows of a family, after its table was printed."""
-    table = Table(title=family.TITLE)
+def measured(name: str, options: dict[str, Any]) -> Iterator[Any]:
+    """The rows of a family, each told on standard error as it comes."""
+    console = Console(stderr=True)
+    with console.status(name) as shown:
+        for row in FAMILIES[name].timings(**options):
+            line = f"{name}: {', '.join(cells(FAMILIES[name], row))}"
+            if console.is_terminal:
+                shown.update(line)
+            else:
+                print(line, file=sys.stderr, flush=True)
+            yield row
+
+
+def cells(family: ModuleType, row: Any) -> list[str]:
+    return [form.format(row) for form in family.COLUMNS.values()]
+
+
+def table(family: ModuleType, rows: list[Any]) -> Table:
+    made = Table(title=family.TITLE)
     for index, heading in enumerate(family.COLUMNS):
-        table.add_column(heading, justify="right" if index else "left")
-    rows = []
-    with console.status(status) as shown:
-        for row in family.timings(**options):
-            rows.append(row)
-            cells = [form.format(row) for form in family.COLUMNS.values()]
-            table.add_row(*cells)
-            shown.update(f"{status}: {', '.join(cells)}")
-    console.print(table)
-    return rows
+        made.add_column(heading, justify="right" if index else "left")
+    for row in rows:
+        made.add_row(*cells(family, row))
+    return made
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,10 +111,13 @@ def main(arguments: list[str] | None = None) -> int:
             for option in getattr(family, "OPTIONS", {})
             if f"{name}_{option}" in options
         }
-        rows = run(family, given, console, name)
-        report[name] = [dataclasses.asdict(row) for row in rows]
-        if options["json"]:
-            options["json"].write_text(json.dumps(report, indent=2) + "\n")
+        rows, report[name] = [], []
+        for row in measured(name, given):
+            rows.append(row)
+            report[name].append(dataclasses.asdict(row))
+            if options["json"]:  # what there is, should the rest never come
+                options["json"].write_text(json.dumps(report, indent=2) + "\n")
+        console.print(table(family, rows))
         if options["plot"] and hasattr(family, "plot"):
             path: Path = options["plot"]
             if len(names) > 1:

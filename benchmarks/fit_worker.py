@@ -105,9 +105,6 @@ def measure(
     x = rng.normal(size=(examples, FEATURES)).astype("float32")
     # As a log-uniform sampler expects them: class c about 1 / c times.
     y = np.exp(rng.uniform(0, np.log(num_classes), examples)).astype("int64")
-    # Before the training is traced: slots made inside a trace need one table more.
-    model(x[:1])
-    model.optimizer.build(model.trainable_variables)
     times = StepTimes(limit)
     model.fit(x, y, batch_size=BATCH, verbose=0, shuffle=False, callbacks=[times])
     return {

@@ -65,8 +65,16 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--steps", type=int, default=2000, metavar="N", help=" ")
-    parser.add_argument("--noise", type=float, default=1.0, metavar="X", help=" ")
+    parser.add_argument(
+        "--steps", type=int, default=2000, metavar="N", help="of each optimizer"
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="standard deviation of what is added to each pull",
+    )
     options = parser.parse_args(arguments)
     console = Console()
     table = Table("learning rate", title=f"loss after {options.steps:,} steps")

@@ -85,11 +85,13 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     sizes = [500, 1000, 2000, 4000, 8000, 16000, 32000]
-    parser.add_argument("--classes", type=int, nargs="+", default=sizes, help=" ")
-    parser.add_argument("--dim", type=int, default=64, help=" ")
-    parser.add_argument("--batch-size", type=int, default=256, help=" ")
-    parser.add_argument("--num-sampled", type=int, default=1024, help=" ")
-    parser.add_argument("--optimizer", default="adam", help=" ")
+    parser.add_argument(
+        "--classes", type=int, nargs="+", default=sizes, help="measured"
+    )
+    parser.add_argument("--dim", type=int, default=64, help="of the features")
+    parser.add_argument("--batch-size", type=int, default=256, help="examples a step")
+    parser.add_argument("--num-sampled", type=int, default=1024, help="a step")
+    parser.add_argument("--optimizer", default="adam", help="its name in Keras")
     parser.add_argument("--rounds", type=int, default=100, help="steps of each")
     options = vars(parser.parse_args(arguments))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -64,8 +64,9 @@ def test_all_families_in_table_json_and_charts(charts, tmp_path, capsys):
     plots = tmp_path / "chart.svg"
     arguments = ["--json", str(written), "--plot", str(plots), "--two-sizes", "3"]
     assert command.main(arguments) == 0
-    printed = capsys.readouterr().out
+    printed, progress = capsys.readouterr()
     assert printed.count("a title") == 3
+    assert progress.splitlines()[:2] == ["one: size 1, 0.33", "one: size 20, 6.67"]
     assert "size 20" in printed
     assert "6.67" in printed
     report = json.loads(written.read_text())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import fit
+from benchmarks import fit, fit_worker
 
 MODES = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
 
@@ -11,6 +11,18 @@ MODES = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
 def test_ten_million_classes_train_in_four_gigabytes():
     report = fit.measured("tfsampled RowWiseAdagrad", 10_000_000, jit=False)
     assert report["peak_mib"] * 2**20 < 4e9
+
+
+@pytest.mark.slow
+@MODES
+def test_slots_made_in_fit_are_all_that_is_made(jit):
+    classes = 1_000_000
+    table_mib = classes * fit_worker.DIM * 4 / 2**20
+    adam, sgd = (
+        fit.measured(name, classes, jit, seconds=0.1)["peak_mib"]
+        for name in ("tfsampled LazyAdam", "keras SGD")
+    )
+    assert adam - sgd < 2.5 * table_mib
 
 
 @pytest.mark.slow

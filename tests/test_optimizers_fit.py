@@ -61,7 +61,7 @@ def test_one_optimizer_for_a_tied_table_and_dense_layers(jit):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
+@MODES
 def test_mixed_float16_with_loss_scaling(jit):
     keras.config.set_dtype_policy("mixed_float16")
     scaled = LossScaleOptimizer(LazyAdam(0.1), initial_scale=16.0)
@@ -130,13 +130,16 @@ def test_rows_outside_the_table(ours, eager, ids):
 
 
 @OURS
-def test_under_xla_rows_outside_the_table_are_left_out(ours):
-    values = np.ones([4, 4])
+@pytest.mark.parametrize(
+    "options", [{}, {"clipnorm": 1.0}, {"global_clipnorm": 1.0}], ids=str
+)
+def test_under_xla_rows_outside_the_table_are_left_out(ours, options):
+    values = np.array([np.nan, 1.0, 1e6, 1.0])[:, None] * np.ones([4, 4])
     outside = steps.sparse((np.array([-1, 7, 50, 7]), values))
-    inside = steps.sparse((np.array([7, 7]), values[:2]))
+    inside = steps.sparse((np.array([7, 7]), np.ones([2, 4])))
     np.testing.assert_allclose(
-        steps.train(ours(0.1), [outside], jit=True),
-        steps.train(ours(0.1), [inside]),
+        steps.train(ours(0.1, **options), [outside], jit=True),
+        steps.train(ours(0.1, **options), [inside]),
         rtol=1e-6,
     )
 

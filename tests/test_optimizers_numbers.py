@@ -8,6 +8,7 @@ import tensorflow as tf
 from tests import optimizer_steps as steps
 from tfsampled.optimizers import Adagrad, LazyAdam, RowWiseAdagrad
 
+EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float64": 2.0**-52}
 MODES = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
 
 
@@ -110,12 +111,49 @@ def test_dense_gradients_get_keras_own_update(ours, theirs):
 def test_a_table_of_another_dtype(ours, dtype):
     table = tf.constant(steps.start(), dtype)
     variable = keras.Variable(table, dtype=dtype)
-    optimizer = ours(0.1)
-    grads = steps.gradients(3)
-    steps.compiled(optimizer, [variable])([steps.sparse(grads[0])])
+    ids, values = steps.gradients(1)[0]
+    # What the dtype can hold, so that only the step itself rounds.
+    values = np.asarray(tf.cast(tf.constant(values, dtype), tf.float64))
+    steps.compiled(ours(0.1), [variable])([steps.sparse((ids, values), dtype)])
+    exact = keras.Variable(tf.cast(table, tf.float64), dtype="float64")
+    steps.compiled(ours(0.1), [exact])([steps.sparse((ids, values), "float64")])
     assert keras.backend.standardize_dtype(variable.dtype) == dtype
-    moved = np.any(np.asarray(variable.value != table), axis=1)
-    np.testing.assert_array_equal(np.flatnonzero(moved), np.unique(grads[0][0]))
+    after = np.asarray(tf.cast(variable.value, tf.float64))
+    ulp = 8 * EPS[dtype]
+    np.testing.assert_allclose(after, exact.numpy(), rtol=ulp, atol=0.4 * ulp)
+    moved = np.any(after != np.asarray(tf.cast(table, tf.float64)), axis=1)
+    np.testing.assert_array_equal(np.flatnonzero(moved), np.unique(ids))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@MODES
+def test_many_copies_are_summed_in_more_than_16_bits(dtype, jit):
+    values = tf.fill([4000, 1], tf.cast(1e-2, dtype))
+    grad = tf.IndexedSlices(values, tf.zeros([4000], tf.int64))
+    table = keras.Variable([[0.0]], dtype=dtype)
+    optimizer = Adagrad(1.0, initial_accumulator_value=1e4)
+    steps.compiled(optimizer, [table], jit)([grad])
+    total = 4000 * float(values[0, 0])
+    expected = -total / np.sqrt(1e4 + total**2)
+    np.testing.assert_allclose(float(table.value[0, 0]), expected, rtol=4 * EPS[dtype])
+
+
+@pytest.mark.parametrize(
+    "options", [{"loss_scale_factor": 1024.0}, {"clipnorm": 1.0}, {"clipvalue": 0.5}]
+)
+@MODES
+def test_sums_that_float16_cannot_hold_are_scaled_or_clipped_first(options, jit):
+    grad = tf.IndexedSlices(
+        tf.fill([2, 1], tf.constant(4e4, tf.float16)), tf.constant([0, 0])
+    )
+    table = keras.Variable([[0.0]], dtype="float16")
+    steps.compiled(Adagrad(1.0, **options), [table], jit)([grad])
+    whole = steps.train(
+        keras.optimizers.Adagrad(1.0, **options),
+        [tf.constant([[8e4]])],
+        np.zeros([1, 1], "float32"),
+    )
+    np.testing.assert_allclose(table, whole, rtol=4 * EPS["float16"])
 
 
 @pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
@@ -187,3 +225,21 @@ def test_a_dense_gradient_after_row_sparse_ones_is_corrected_too():
         for each in (optimizer, adam)
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-8)
+
+
+@MODES
+def test_a_counter_that_is_set_back_is_no_harm(jit):
+    grad = steps.sparse((np.array([3]), np.ones([1, 4])))
+
+    def trained(**options):
+        optimizer, table = LazyAdam(0.01, **options), keras.Variable(steps.start())
+        step = steps.compiled(optimizer, [table], jit)
+        for _ in range(20):
+            step([grad])
+        optimizer.iterations.assign(0)
+        for _ in range(3):
+            step([grad])
+        return table.numpy()
+
+    # No step was skipped, before or after.
+    np.testing.assert_allclose(trained(correct_skipped=True), trained(), rtol=1e-6)

@@ -47,8 +47,9 @@ def table_and_encoder(optimizer, form, jit=False):
         (Adagrad, keras.optimizers.Adagrad, False),
         (Adagrad, keras.optimizers.Adagrad, True),
         (LazyAdam, keras.optimizers.Adam, False),
+        (LazyAdam, keras.optimizers.Adam, True),
     ],
-    ids=["adagrad", "adagrad-jit", "adam"],
+    ids=["adagrad", "adagrad-jit", "adam", "adam-jit"],
 )
 def test_options_do_what_keras_does_to_the_densified_gradient(
     ours, theirs, jit, options

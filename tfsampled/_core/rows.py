@@ -45,6 +45,7 @@ def checked(slices: tf.IndexedSlices, table: Any, name: str) -> tf.IndexedSlices
             f"{values.dtype.name}, but takes int32 or int64 and a floating dtype: "
             "cast them."
         )
+    values = tf.ensure_shape(values, [None, *table.shape[1:]])
     return tf.IndexedSlices(values, ids, slices.dense_shape)
 
 
@@ -77,8 +78,7 @@ def sum_duplicates(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
       tf.errors.InvalidArgumentError: an id lies outside the table (not under XLA).
     """
     slices = widened(slices, table)
-    ids = slices.indices
-    values = tf.ensure_shape(slices.values, [None, *table.shape[1:]])
+    ids, values = slices.indices, slices.values
     if xla.tracing_for_xla():
         ids, values = _sum_in_place(ids, values, table.shape[0])
     else:

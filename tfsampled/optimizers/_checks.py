@@ -26,8 +26,8 @@ _REFUSED = {
 }
 
 
-def options(optimizer: keras.optimizers.Optimizer, strategy: Any) -> None:
-    """Options that an optimizer of rows cannot heed, and the strategy it is under."""
+def options(optimizer: keras.optimizers.Optimizer) -> None:
+    """Options that an optimizer of rows cannot heed."""
     kind = type(optimizer).__name__
     for name, reason in _REFUSED.items():
         if value := getattr(optimizer, name):
@@ -35,12 +35,18 @@ def options(optimizer: keras.optimizers.Optimizer, strategy: Any) -> None:
                 f"{kind} got {name}={value!r}, but its step costs only the "
                 f"rows touched, and with {name} {reason}."
             )
-    replicas = strategy.num_replicas_in_sync
+
+
+def strategy(
+    optimizer: keras.optimizers.Optimizer, found: tf.distribute.Strategy
+) -> None:
+    """A strategy, of the optimizer or of a variable, that keeps several copies."""
+    replicas = found.num_replicas_in_sync
     if replicas > 1:
         raise ValueError(
-            f"{kind} was made under a tf.distribute strategy of {replicas} "
-            "replicas, but updates the rows of one copy of a table: make model "
-            "and optimizer outside the strategy's scope."
+            f"{type(optimizer).__name__} is under a tf.distribute strategy of "
+            f"{replicas} replicas, but updates the rows of one copy of a table: make "
+            "model and optimizer outside the strategy's scope."
         )
 
 
@@ -85,18 +91,10 @@ def variables(
     return given
 
 
-def gradient(grad: Any, variable: Any, optimizer: keras.optimizers.Optimizer) -> Any:
+def gradient(grad: Any, variable: Any) -> Any:
     """The gradient, if it can be its variable's as far as that is known by now."""
     if isinstance(grad, tf.IndexedSlices):
         grad = rows.checked(grad, variable, path_of(variable))
-        constraint = getattr(variable, "constraint", None)
-        if constraint is not None:
-            raise ValueError(
-                f"The variable {path_of(variable)} has a constraint, {constraint!r}, "
-                "which reads and writes all its rows in every step, while "
-                f"{type(optimizer).__name__} touches those of the gradient only: "
-                "leave the constraint out, or use an optimizer of keras.optimizers."
-            )
     elif grad is not None and not _fits(grad, variable):
         raise ValueError(
             f"The gradient of {path_of(variable)} has the shape {grad.shape}, but the "
@@ -104,6 +102,18 @@ def gradient(grad: Any, variable: Any, optimizer: keras.optimizers.Optimizer) ->
             "variable that it is of."
         )
     return grad
+
+
+def constraint(grad: Any, variable: Any, optimizer: keras.optimizers.Optimizer) -> None:
+    """A constraint of a variable with a row-sparse gradient."""
+    found = getattr(variable, "constraint", None)
+    if isinstance(grad, tf.IndexedSlices) and found is not None:
+        raise ValueError(
+            f"The variable {path_of(variable)} has a constraint, {found!r}, "
+            "which reads and writes all its rows in every step, while "
+            f"{type(optimizer).__name__} touches those of the gradient only: "
+            "leave the constraint out, or use an optimizer of keras.optimizers."
+        )
 
 
 def _fits(grad: Any, variable: Any) -> bool:

@@ -82,13 +82,12 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         variables = _checks.variables(self, grads, trainable_variables)
         if not self.built:
             self.build(variables)
+        grads = list(map(_checks.gradient, grads, variables))
         outside = [
             check
             for grad, variable in zip(grads, variables, strict=True)
             if isinstance(grad, tf.IndexedSlices)
-            for check in rows.assert_inside(
-                tf.convert_to_tensor(grad.indices), variable
-            )
+            for check in rows.assert_inside(grad.indices, variable)
         ]
         with tf.control_dependencies(outside):
             super().apply(grads, trainable_variables)

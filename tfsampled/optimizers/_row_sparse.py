@@ -32,7 +32,8 @@ class RowSparse(keras.optimizers.Optimizer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._made_under = tf.distribute.get_strategy()
-        _checks.options(self, self._made_under)
+        _checks.options(self)
+        _checks.strategy(self, self._made_under)
 
     def add_variable(
         self, shape: Any, initializer: Any = "zeros", **kwargs: Any
@@ -93,7 +94,11 @@ class RowSparse(keras.optimizers.Optimizer):
             )
         if self.built:
             return
-        _checks.options(self, self._made_under)
+        _checks.options(self)
+        for variable in variables:
+            value = _tensorflow_variable(variable)
+            copies = getattr(value, "distribute_strategy", self._made_under)
+            _checks.strategy(self, copies)
         # Slots of equal content that are made in a trace share one more buffer.
         with tf.init_scope():
             super().build(variables)
@@ -127,9 +132,11 @@ class RowSparse(keras.optimizers.Optimizer):
         for variable in variables:
             self._index_of(variable)
         grads = [
-            _checks.gradient(grad, variable, self)
+            _checks.gradient(grad, variable)
             for grad, variable in zip(grads, variables, strict=True)
         ]
+        for grad, variable in zip(grads, variables, strict=True):
+            _checks.constraint(grad, variable, self)
         if not any(isinstance(grad, tf.IndexedSlices) for grad in grads):
             super().apply(grads, variables)
             return
@@ -142,7 +149,10 @@ class RowSparse(keras.optimizers.Optimizer):
         row_sparse = [pair for pair in pairs if isinstance(pair[0], tf.IndexedSlices)]
         dense = [pair for pair in pairs if not isinstance(pair[0], tf.IndexedSlices)]
         # Every row has been looked at before the first is written.
-        with tf.control_dependencies([grad.indices for grad, _ in row_sparse]):
+        looked_at = [
+            part for grad, _ in row_sparse for part in (grad.indices, grad.values)
+        ]
+        with tf.control_dependencies(looked_at):
             rate = self.learning_rate
             for grad, variable in row_sparse:
                 self._apply_rows(grad, _tensorflow_variable(variable), rate)
@@ -154,7 +164,7 @@ class RowSparse(keras.optimizers.Optimizer):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable by its gradient, which is neither clipped nor scaled."""
         if isinstance(gradient, tf.IndexedSlices):
-            gradient = _checks.gradient(gradient, variable, self)
+            gradient = _checks.gradient(gradient, variable)
             gradient = rows.sum_duplicates(gradient, variable)
             ids, values = gradient.indices, gradient.values
         elif self.own_dense_update:
