@@ -180,7 +180,8 @@ def _labels(labels: Any, num_true: int, columns_matter: bool) -> tf.Tensor:
     ):
         raise ValueError(
             f"labels must be [batch, num_true] = [batch, {num_true}]; got shape "
-            f"{labels.shape}."
+            f"{labels.shape}: pass a row of {num_true} for each example, such as "
+            "labels[:, tf.newaxis] of one label each."
         )
     if labels.shape.rank == 2 and labels.shape[1] == num_true:
         return labels
