@@ -169,6 +169,7 @@ class Fitting(SampledSteps):
         with self._forgetting_refusals():
             logs = super().evaluate(*args, return_dict=True, **kwargs)
         self._raise_noted()
+        logs = keras.tree.map_structure(_number, logs)
         return logs if return_dict else _listed(logs)
 
     def test_on_batch(
@@ -209,3 +210,8 @@ def _listed(logs: dict[str, Any]) -> Any:
     """The values alone, as Keras returns them."""
     values = list(logs.values())
     return values[0] if len(values) == 1 else values
+
+
+def _number(value: Any) -> Any:
+    """A float, also from a Keras that leaves the results of metrics as tensors."""
+    return value.numpy().tolist() if tf.is_tensor(value) else value
