@@ -22,7 +22,7 @@ def folder(tmp_path):
 @pytest.mark.slow
 def test_each_optimizer_learns_to_count(folder, tmp_path, capsys):
     chart = tmp_path / "chart.svg"
-    arguments = ["--corpus", str(folder), "--seconds", "3", "--batch-size", "64"]
+    arguments = ["--corpus", str(folder), "--seconds", "10", "--batch-size", "64"]
     arguments += ["--learning-rate", "0.02", "--plot", str(chart)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out

@@ -318,6 +318,10 @@ def test_mixed_float16_scales_losses_by_rows(data, tmp_path):
     assert type(loaded.optimizer.inner_optimizer) is optimizers.LazyAdam
     model.compile(optimizers.LazyAdam(0.01), auto_scale_loss=False)
     assert type(model.optimizer) is optimizers.LazyAdam
+    model.compile("adam")
+    assert type(model.optimizer) is optimizers.LossScaleOptimizer
+    model.compile(own := keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()))
+    assert model.optimizer is own
 
 
 def test_metrics_are_saved_with_the_model(data, tmp_path):

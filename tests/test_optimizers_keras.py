@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from typing import Any
 
 import keras
 import numpy as np
@@ -20,6 +19,7 @@ from tfsampled.optimizers import (
 
 OURS = pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
 MODES = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
+WORDS = np.random.default_rng(0).integers(0, 25, [32, 3])  # of 50
 GOOD = steps.sparse((np.array([3, 3, 8]), np.ones([3, 4])))
 
 
@@ -38,8 +38,8 @@ def test_the_private_names_of_keras_still_mean_what_they_did():
         assert _keras.index_of(optimizer, decayed) == 1
         assert _keras.index_of(optimizer, decayed.value) == 1
         assert _keras.index_of(optimizer, other) is None
-        assert _keras.decays(optimizer, decayed)
-        assert not _keras.decays(optimizer, kept)
+        assert _keras.uses_weight_decay(optimizer, decayed)
+        assert not _keras.uses_weight_decay(optimizer, kept)
         for name in slots:
             assert isinstance(_keras.slot(optimizer, name, 1), tf.Variable)
             assert _keras.slot(optimizer, name, 1).shape == [2]
@@ -127,8 +127,7 @@ def text_model():
 
 
 def fit(model):
-    x = np.random.default_rng(0).integers(0, 50, [32, 3])
-    return model.fit(x, np.ones([32, 1]), batch_size=16, verbose=0)
+    return model.fit(WORDS, np.ones([32, 1]), batch_size=16, verbose=0)
 
 
 @pytest.mark.skipif(
@@ -149,8 +148,12 @@ def test_one_optimizer_for_the_table_and_another_for_the_rest(jit, policy):
     before = model.get_weights()
     fit(model)
     assert rows.iterations.numpy() == rest.iterations.numpy() == 2
-    for one, other in zip(before, model.get_weights(), strict=True):
-        assert np.any(one != other)
+    (words, *others), (trained, *after) = before, model.get_weights()
+    moved = np.flatnonzero(np.any(words != trained, axis=1))
+    np.testing.assert_array_equal(moved, np.unique(WORDS))
+    assert [slot.shape for slot in rows.variables[2:]] == [(50,)]
+    for one, other in zip(others, after, strict=True):
+        assert np.all(one != other)
 
 
 @OURS
@@ -174,16 +177,6 @@ def test_loss_scaling_that_a_user_turns_off(ours):
 
 
 @OURS
-@pytest.mark.parametrize("name", ["use_ema", "gradient_accumulation_steps"])
-def test_an_option_set_later_is_refused_too(ours, name):
-    optimizer = ours()
-    setattr(optimizer, name, 4)
-    with pytest.raises(ValueError, match=f"got {name}=4, but its step costs only"):
-        optimizer.build([keras.Variable(steps.start())])
-    assert not optimizer.built
-
-
-@OURS
 def test_update_step_takes_a_variable_of_keras(ours):
     table = keras.Variable(steps.start())
     optimizer = ours(0.1)
@@ -192,50 +185,9 @@ def test_update_step_takes_a_variable_of_keras(ours):
     np.testing.assert_array_equal(table, steps.train(ours(0.1), [GOOD]))
 
 
-def test_the_learning_rate_is_asked_for_once_a_step():
+def test_the_learning_rate_is_asked_for_once_for_all_tables():
     rates = iter([0.1, 0.2, 0.3])
     tables = [keras.Variable(steps.start()) for _ in "abc"]
     Adagrad(lambda: next(rates)).apply([GOOD] * 3, tables)
     for table in tables:
         np.testing.assert_array_equal(table, tables[0])
-
-
-@OURS
-@pytest.mark.parametrize("name", ["clipnorm", "global_clipnorm", "clipvalue"])
-def test_limits_below_0_clip_nothing_as_in_keras(ours, name):
-    clipped = steps.train(ours(0.1, **{name: -1.0}), [GOOD])
-    np.testing.assert_array_equal(clipped, steps.train(ours(0.1), [GOOD]))
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (
-            lambda: Adagrad(0.1, -1),
-            "initial_accumulator_value=-1:",
-        ),
-        (lambda: RowWiseAdagrad(epsilon=-1.0), r"epsilon=-1\.0: pass 0 or more"),
-        (lambda: LazyAdam(epsilon=float("nan")), "epsilon=nan: pass 0 or more"),
-        (lambda: LazyAdam(beta_1=1.0), r"beta_1=1\.0: pass .* at least 0 and below 1"),
-        (lambda: LazyAdam(beta_2=-0.5), r"beta_2=-0\.5: pass a number of at least 0"),
-        (lambda: LossScaleOptimizer("adam"), r"got 'adam' to wrap, .*: pass one, such"),
-        (
-            lambda: LossScaleOptimizer(LazyAdam(), -1.0),
-            r"initial_scale=-1\.0 and .*: ",
-        ),
-        (
-            lambda: LossScaleOptimizer(LazyAdam(), 2.0, 0),
-            "growth_steps=0: pass a scale",
-        ),
-    ],
-)
-def test_numbers_that_cannot_be(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
-
-
-def test_the_sixth_argument_is_not_taken_for_another():
-    # Of Keras's Adam it is weight_decay.
-    arguments: list[Any] = [0.1, 0.9, 0.999, 1e-7, False, 0.01]
-    with pytest.raises(TypeError, match="positional argument"):
-        LazyAdam(*arguments)

@@ -1,5 +1,7 @@
 """The options of a Keras optimizer: row-sparse, or refused in a sentence."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from tests import optimizer_steps as steps
 from tfsampled.optimizers import Adagrad, LazyAdam, LossScaleOptimizer, RowWiseAdagrad
 
 OURS = pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
+ONE = steps.sparse((np.array([3, 3, 8]), np.ones([3, 4])))
 SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)
 OPTIONS = [
     {"learning_rate": SCHEDULE},
@@ -95,6 +98,22 @@ def test_what_needs_the_whole_table_is_refused(ours, options):
     (name,) = options
     with pytest.raises(ValueError, match=rf"got {name}=.* leave it out, "):
         ours(**options)
+
+
+@OURS
+@pytest.mark.parametrize("name", ["use_ema", "gradient_accumulation_steps"])
+def test_an_option_set_later_is_refused_too(ours, name):
+    optimizer = ours()
+    setattr(optimizer, name, 4)
+    with pytest.raises(ValueError, match=f"got {name}=4, but its step costs only"):
+        optimizer.build([keras.Variable(steps.start())])
+    assert not optimizer.built
+    optimizer, table = ours(), keras.Variable(steps.start())
+    optimizer.build([table])
+    setattr(optimizer, name, 4)
+    with pytest.raises(ValueError, match=f"got {name}=4, but its step costs only"):
+        optimizer.apply([steps.sparse(steps.gradients(1)[0])], [table])
+    np.testing.assert_array_equal(table, steps.start())
 
 
 @OURS
@@ -198,3 +217,44 @@ def test_no_option_makes_a_tensor_as_large_as_the_table(ours, options):
     assert "ResourceScatterUpdate" in dict(made)
     large = [(op, shapes) for op, shapes in made if (num_rows, 4) in shapes]
     assert not large
+
+
+@OURS
+@pytest.mark.parametrize("name", ["clipnorm", "global_clipnorm", "clipvalue"])
+def test_limits_below_0_clip_nothing_as_in_keras(ours, name):
+    clipped = steps.train(ours(0.1, **{name: -1.0}), [ONE])
+    np.testing.assert_array_equal(clipped, steps.train(ours(0.1), [ONE]))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Adagrad(0.1, -1),
+            "initial_accumulator_value=-1:",
+        ),
+        (lambda: RowWiseAdagrad(epsilon=-1.0), r"epsilon=-1\.0: pass 0 or more"),
+        (lambda: LazyAdam(epsilon=float("nan")), "epsilon=nan: pass 0 or more"),
+        (lambda: LazyAdam(beta_1=1.0), r"beta_1=1\.0: pass .* at least 0 and below 1"),
+        (lambda: LazyAdam(beta_2=-0.5), r"beta_2=-0\.5: pass a number of at least 0"),
+        (lambda: LossScaleOptimizer("adam"), r"got 'adam' to wrap, .*: pass one, such"),
+        (
+            lambda: LossScaleOptimizer(LazyAdam(), -1.0),
+            r"initial_scale=-1\.0 and .*: ",
+        ),
+        (
+            lambda: LossScaleOptimizer(LazyAdam(), 2.0, 0),
+            "growth_steps=0: pass a scale",
+        ),
+    ],
+)
+def test_numbers_that_cannot_be(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_sixth_argument_is_not_taken_for_another():
+    # Of Keras's Adam it is weight_decay.
+    arguments: list[Any] = [0.1, 0.9, 0.999, 1e-7, False, 0.01]
+    with pytest.raises(TypeError, match="positional argument"):
+        LazyAdam(*arguments)

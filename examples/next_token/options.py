@@ -58,16 +58,20 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
 
 def exit_code(job: Callable[[], None]) -> int:
     """Does a command's job; 2, after a line that says why, where it cannot be done."""
-    # Read when TensorFlow and Keras are loaded, so before the job imports them.
+    # Read when TensorFlow and Keras are loaded, so before they are.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
-        from examples.next_token.corpus import CorpusError
+        import matplotlib  # noqa: F401
+        import rich  # noqa: F401
 
-        job()
-    except ModuleNotFoundError as missing:
-        print(f"{missing}: pip install 'tfsampled[cpu,demo]'", file=sys.stderr)
+        import tfsampled  # noqa: F401
+        from examples.next_token.corpus import CorpusError
+    except ImportError as missing:
+        print(f"{missing} (pip install 'tfsampled[cpu,demo]')", file=sys.stderr)
         return 2
+    try:
+        job()
     except (CorpusError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -178,10 +178,11 @@ def _labels(labels: Any, num_true: int, columns_matter: bool) -> tf.Tensor:
         labels.shape.rank not in (2, None)
         or not labels.shape[1:].is_compatible_with([num_true])
     ):
+        one_each = num_true == 1 and labels.shape.rank == 1
+        todo = "labels[:, tf.newaxis]" if one_each else f"{num_true} for each example"
         raise ValueError(
             f"labels must be [batch, num_true] = [batch, {num_true}]; got shape "
-            f"{labels.shape}: pass a row of {num_true} for each example, such as "
-            "labels[:, tf.newaxis] of one label each."
+            f"{labels.shape}: pass {todo}."
         )
     if labels.shape.rank == 2 and labels.shape[1] == num_true:
         return labels

@@ -13,19 +13,23 @@ import tensorflow as tf
 from tfsampled._core import checks, distinct, xla
 
 
-def checked(slices: tf.IndexedSlices, table: Any, name: str) -> tf.IndexedSlices:
+def name_of(table: Any) -> str:
+    """What a variable of Keras's or TensorFlow's is called."""
+    return getattr(table, "path", table.name)
+
+
+def checked(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
     """The gradient, of tensors, if it can be the table's as far as that is known.
 
     Args:
       slices: the gradient.
       table: the variable that it is of.
-      name: what the table is called.
 
     Raises:
-      ValueError: ids that are no vector of int32 or int64, values that are not as many
-        rows, or rows not of the table's shape or not of numbers like the table's.
+      ValueError: ids that are no vector of int32 or int64, or values that are not as
+        many rows of the table's shape, or not floating.
     """
-    ids = tf.convert_to_tensor(slices.indices)
+    name, ids = name_of(table), tf.convert_to_tensor(slices.indices)
     values = tf.convert_to_tensor(slices.values)
     allowed = f"[n, {', '.join(map(str, table.shape[1:]))}]".replace(", ]", "]")
     if not values.shape.is_compatible_with([None, *table.shape[1:]]):
@@ -50,14 +54,17 @@ def checked(slices: tf.IndexedSlices, table: Any, name: str) -> tf.IndexedSlices
 
 
 def widened(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
-    """A gradient in which numbers of 16 bits, its own or the table's, cost nothing.
+    """The gradient in float32, in which sums of 16-bit numbers are not rounded to them.
 
-    In float32, or float64 where the gradient or the table is.
+    In float64 where the gradient or the table is.
     """
-    dtypes = (slices.values.dtype, tf.as_dtype(table.dtype))
-    wide = tf.float64 if tf.float64 in dtypes else tf.float32
-    values = tf.cast(slices.values, wide)
+    values = tf.cast(slices.values, wide(slices.values.dtype, table.dtype))
     return tf.IndexedSlices(values, slices.indices, slices.dense_shape)
+
+
+def wide(*dtypes: Any) -> tf.DType:
+    """float32, or float64 where one of these is."""
+    return tf.float64 if tf.float64 in map(tf.as_dtype, dtypes) else tf.float32
 
 
 def sum_duplicates(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
@@ -94,7 +101,7 @@ def sum_duplicates(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
 
 def assert_inside(ids: tf.Tensor, table: Any) -> list[Any]:
     """Ops that fail unless every id is a row of the table; none in eager execution."""
-    name = getattr(table, "path", table.name)
+    name = name_of(table)
     return checks.assert_between(
         ids,
         table.shape[0],
@@ -104,12 +111,14 @@ def assert_inside(ids: tf.Tensor, table: Any) -> list[Any]:
 
 
 def read(variable: Any, ids: tf.Tensor | None) -> tf.Tensor:
-    """The rows `[k, ...]` of a variable; all of them where `ids` is None."""
-    return tf.convert_to_tensor(variable) if ids is None else tf.gather(variable, ids)
+    """The rows `[k, ...]` of a variable, `wide`; all of them where `ids` is None."""
+    found = tf.convert_to_tensor(variable) if ids is None else tf.gather(variable, ids)
+    return tf.cast(found, found.dtype if found.dtype.is_integer else wide(found.dtype))
 
 
 def write(variable: Any, ids: tf.Tensor | None, values: tf.Tensor) -> None:
     """Replaces these rows of a variable, in place; all of them where `ids` is None."""
+    values = tf.cast(values, variable.dtype)
     if ids is None:
         variable.assign(values)
     else:
@@ -118,9 +127,8 @@ def write(variable: Any, ids: tf.Tensor | None, values: tf.Tensor) -> None:
 
 def add(variable: Any, ids: tf.Tensor | None, values: tf.Tensor) -> None:
     """Adds to these distinct rows of a variable, in place; to all if `ids` is None."""
-    if ids is None:
-        variable.assign_add(values)
-    elif xla.tracing_for_xla():
+    if ids is not None and xla.tracing_for_xla():
+        values = tf.cast(values, variable.dtype)
         variable.scatter_add(tf.IndexedSlices(values, ids))
     else:
         # TensorFlow's scatter_add takes twice as long as the two together.

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import rows
-from tfsampled.optimizers._keras import path_of, variables_of
+from tfsampled.optimizers._keras import variables_of
 
 _REFUSED = {
     "use_ema": (
@@ -37,16 +37,14 @@ def options(optimizer: keras.optimizers.Optimizer) -> None:
             )
 
 
-def strategy(
-    optimizer: keras.optimizers.Optimizer, found: tf.distribute.Strategy
-) -> None:
-    """A strategy, of the optimizer or of a variable, that keeps several copies."""
+def strategy(found: tf.distribute.Strategy, of: str) -> None:
+    """A strategy, of an optimizer or of a variable, that keeps several copies."""
     replicas = found.num_replicas_in_sync
     if replicas > 1:
         raise ValueError(
-            f"{type(optimizer).__name__} is under a tf.distribute strategy of "
-            f"{replicas} replicas, but updates the rows of one copy of a table: make "
-            "model and optimizer outside the strategy's scope."
+            f"{of} is under a tf.distribute strategy of {replicas} replicas, but a "
+            "row-sparse optimizer updates the rows of one copy of a table: make model "
+            "and optimizer outside the strategy's scope."
         )
 
 
@@ -57,7 +55,7 @@ def not_negative(kind: str, **numbers: float) -> None:
             raise ValueError(f"{kind} got {name}={number!r}: pass 0 or more.")
 
 
-def decays(kind: str, **numbers: float) -> None:
+def decay_rates(kind: str, **numbers: float) -> None:
     """Numbers that moments are multiplied by in each step."""
     for name, number in numbers.items():
         if not 0 <= number < 1:
@@ -94,14 +92,17 @@ def variables(
 def gradient(grad: Any, variable: Any) -> Any:
     """The gradient, if it can be its variable's as far as that is known by now."""
     if isinstance(grad, tf.IndexedSlices):
-        grad = rows.checked(grad, variable, path_of(variable))
-    elif grad is not None and not _fits(grad, variable):
+        return rows.checked(grad, variable)
+    if grad is None:
+        return None
+    grad = tf.convert_to_tensor(grad)
+    if not grad.shape.is_compatible_with(variable.shape):
         raise ValueError(
-            f"The gradient of {path_of(variable)} has the shape {grad.shape}, but the "
-            f"variable has {tuple(variable.shape)}: pass each gradient with the "
+            f"The gradient of {rows.name_of(variable)} has the shape {grad.shape}, but "
+            f"the variable has {tuple(variable.shape)}: pass each gradient with the "
             "variable that it is of."
         )
-    return grad
+    return tf.ensure_shape(grad, variable.shape)
 
 
 def constraint(grad: Any, variable: Any, optimizer: keras.optimizers.Optimizer) -> None:
@@ -109,12 +110,8 @@ def constraint(grad: Any, variable: Any, optimizer: keras.optimizers.Optimizer) 
     found = getattr(variable, "constraint", None)
     if isinstance(grad, tf.IndexedSlices) and found is not None:
         raise ValueError(
-            f"The variable {path_of(variable)} has a constraint, {found!r}, "
+            f"The variable {rows.name_of(variable)} has a constraint, {found!r}, "
             "which reads and writes all its rows in every step, while "
             f"{type(optimizer).__name__} touches those of the gradient only: "
             "leave the constraint out, or use an optimizer of keras.optimizers."
         )
-
-
-def _fits(grad: Any, variable: Any) -> bool:
-    return tf.TensorShape(grad.shape).is_compatible_with(variable.shape)

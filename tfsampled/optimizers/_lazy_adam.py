@@ -40,8 +40,9 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
     which is 1 for a row touched in every step and nears 10 for one touched rarely. It
     needs one more number a row, of `int64`.
 
-    A dense gradient gets Keras's own update, so that one optimizer serves the encoder
-    and the table. NaN in a gradient makes the numbers it meets NaN, as in Keras.
+    A dense gradient gets Keras's own update, or the corrected one of all rows, so that
+    one optimizer serves the encoder and the table. NaN in a gradient makes the numbers
+    it meets NaN, as in Keras.
 
     Row-sparse gradients are unscaled, clipped (`clipnorm`, `global_clipnorm`,
     `clipvalue`) as the table they stand for, and take `weight_decay` on the rows
@@ -93,7 +94,7 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
         correct_skipped: bool = False,
         **kwargs: Any,
     ) -> None:
-        _checks.decays("LazyAdam", beta_1=beta_1, beta_2=beta_2)
+        _checks.decay_rates("LazyAdam", beta_1=beta_1, beta_2=beta_2)
         _checks.not_negative("LazyAdam", epsilon=epsilon)
         if correct_skipped and not beta_1**2 < beta_2:
             raise ValueError(
@@ -151,15 +152,11 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
         return {**super().get_config(), "correct_skipped": self.correct_skipped}
 
     def _step_size(self, dtype: tf.DType, rate: Any) -> tf.Tensor:
-        """The learning rate, corrected for moments that started at 0.
-
-        In float32 at least: in bfloat16, 0.999 is 1 and every step would be 0.
-        """
-        wide = tf.float64 if dtype == tf.float64 else tf.float32
-        steps = tf.cast(self.iterations, wide) + 1
-        root = tf.sqrt(1 - tf.pow(tf.cast(self.beta_2, wide), steps))
-        correction = root / (1 - tf.pow(tf.cast(self.beta_1, wide), steps))
-        return tf.cast(tf.cast(rate, wide) * correction, dtype)
+        """The learning rate, corrected for moments that started at 0."""
+        steps = tf.cast(self.iterations, dtype) + 1
+        root = tf.sqrt(1 - tf.pow(tf.cast(self.beta_2, dtype), steps))
+        correction = root / (1 - tf.pow(tf.cast(self.beta_1, dtype), steps))
+        return tf.cast(rate, dtype) * correction
 
     def _skipped(self, ids: tf.Tensor | None, variable: Any) -> tf.Tensor:
         """In how many steps each row was not touched since it was, `[k]` float32."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from tfsampled.optimizers import _checks
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
-    """`keras.optimizers.LossScaleOptimizer` for an optimizer of this package.
+    """`keras.optimizers.LossScaleOptimizer` for models with row-sparse gradients.
 
     Keras's own fills a table of bools to learn whether a row-sparse gradient is
     finite; this one looks at the rows that the gradient has. Under the policy
@@ -74,11 +73,15 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
             trainable_variables: The variables; may be left out once it is built.
 
         Raises:
-            ValueError: There are not as many gradients as variables.
+            ValueError: The variables are not known, or a gradient cannot be one of its
+                variable.
             tf.errors.InvalidArgumentError: A gradient has a row outside its table.
-                Nothing is updated then, nor is the scale.
+                Nothing is updated then, nor is the scale. Under XLA such rows are left
+                out, but for the question whether all is finite.
         """
         grads = list(grads)
+        if not grads:
+            return
         variables = _checks.variables(self, grads, trainable_variables)
         if not self.built:
             self.build(variables)
@@ -90,7 +93,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
             for check in rows.assert_inside(grad.indices, variable)
         ]
         with tf.control_dependencies(outside):
-            super().apply(grads, trainable_variables)
+            super().apply(grads, variables)
 
     def check_finite(self, grads: Sequence[Any]) -> tf.Tensor:
         """Whether every number of every gradient is finite."""
@@ -100,18 +103,3 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
                 for grad in grads
             ]
         )
-
-
-def keras_scales_the_loss() -> bool:
-    """Whether Keras's own loss scaling is among the callers.
-
-    It tells an optimizer nothing about itself; its methods, which call `build`, stand
-    on the stack.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, keras.optimizers.LossScaleOptimizer):
-            return not isinstance(caller, LossScaleOptimizer)
-        frame = frame.f_back
-    return False

@@ -12,8 +12,7 @@ import tensorflow as tf
 
 from tfsampled._core import clipping, rows
 from tfsampled.optimizers import _checks, _keras
-from tfsampled.optimizers._keras import path_of
-from tfsampled.optimizers._loss_scale import keras_scales_the_loss
+from tfsampled.optimizers._loss_scale import LossScaleOptimizer
 
 
 class RowSparse(keras.optimizers.Optimizer):
@@ -33,7 +32,7 @@ class RowSparse(keras.optimizers.Optimizer):
         super().__init__(*args, **kwargs)
         self._made_under = tf.distribute.get_strategy()
         _checks.options(self)
-        _checks.strategy(self, self._made_under)
+        _checks.strategy(self._made_under, of=type(self).__name__)
 
     def add_variable(
         self, shape: Any, initializer: Any = "zeros", **kwargs: Any
@@ -61,17 +60,17 @@ class RowSparse(keras.optimizers.Optimizer):
             variables: The variables.
             name: What the slot is called, after its variable.
             initializer: What it starts from.
-            dtype: Its dtype; None for its variable's.
+            dtype: Its dtype; None for float32, or float64 where its variable's is.
         """
         made = []
         for variable in variables:
-            path = re.sub("[/:]", "_", path_of(variable))
+            path = re.sub("[/:]", "_", rows.name_of(variable))
             value = _tensorflow_variable(variable)
             with self._made_under.extended.colocate_vars_with(value):
                 slot = self.add_variable(
                     shape=variable.shape[:1],
                     initializer=initializer,
-                    dtype=dtype or variable.dtype,
+                    dtype=dtype or rows.wide(variable.dtype).name,
                     name=f"{path}_{name}",
                 )
             made.append(slot)
@@ -84,7 +83,7 @@ class RowSparse(keras.optimizers.Optimizer):
             ValueError: `keras.optimizers.LossScaleOptimizer` is around it, or an option
                 that needs whole tables was set.
         """
-        if keras_scales_the_loss():
+        if _keras.loss_scaling(allowed=LossScaleOptimizer):
             kind = type(self).__name__
             raise ValueError(
                 f"This {kind} is in a keras.optimizers.LossScaleOptimizer, as compile "
@@ -98,7 +97,7 @@ class RowSparse(keras.optimizers.Optimizer):
         for variable in variables:
             value = _tensorflow_variable(variable)
             copies = getattr(value, "distribute_strategy", self._made_under)
-            _checks.strategy(self, copies)
+            _checks.strategy(copies, of=f"The variable {rows.name_of(variable)}")
         # Slots of equal content that are made in a trace share one more buffer.
         with tf.init_scope():
             super().build(variables)
@@ -126,6 +125,7 @@ class RowSparse(keras.optimizers.Optimizer):
         grads = list(grads)
         if not grads:
             return
+        _checks.options(self)
         variables = _checks.variables(self, grads, trainable_variables)
         if not self.built:
             self.build(variables)
@@ -149,13 +149,15 @@ class RowSparse(keras.optimizers.Optimizer):
         row_sparse = [pair for pair in pairs if isinstance(pair[0], tf.IndexedSlices)]
         dense = [pair for pair in pairs if not isinstance(pair[0], tf.IndexedSlices)]
         # Every row has been looked at before the first is written.
-        looked_at = [
-            part for grad, _ in row_sparse for part in (grad.indices, grad.values)
-        ]
+        looked_at = [grad for grad, _ in dense]
+        looked_at += [part for g, _ in row_sparse for part in (g.indices, g.values)]
         with tf.control_dependencies(looked_at):
             rate = self.learning_rate
             for grad, variable in row_sparse:
-                self._apply_rows(grad, _tensorflow_variable(variable), rate)
+                decayed = self.weight_decay is not None and (
+                    _keras.uses_weight_decay(self, variable)
+                )
+                self._move(grad.indices, grad.values, variable, rate, decayed)
             if dense:
                 super().apply(*zip(*dense, strict=True))
             else:
@@ -172,10 +174,7 @@ class RowSparse(keras.optimizers.Optimizer):
         else:
             super().update_step(gradient, variable, learning_rate)
             return
-        variable = _tensorflow_variable(variable)
-        values = tf.cast(values, variable.dtype)
-        change = self.row_changes(ids, values, variable, learning_rate)
-        rows.add(variable, ids, change)
+        self._move(ids, values, variable, learning_rate)
 
     def row_changes(
         self,
@@ -192,7 +191,8 @@ class RowSparse(keras.optimizers.Optimizer):
 
         Args:
             ids: `[k]`, of which none stands twice; None for all rows in their order.
-            values: The rows of the gradient, `[k, ...]`, in the variable's dtype.
+            values: The rows of the gradient, `[k, ...]`, in float32, or in float64 if
+                the variable is. So are the rows that `rows.read` reads.
             variable: The variable.
             learning_rate: A float or a scalar.
         """
@@ -215,8 +215,8 @@ class RowSparse(keras.optimizers.Optimizer):
         if index is None:
             raise ValueError(
                 f"{type(self).__name__} is not built for the variable "
-                f"{path_of(variable)}: call build with all the variables that it is to "
-                "train, once."
+                f"{rows.name_of(variable)}: call build with all the variables that it "
+                "is to train, once."
             )
         return index
 
@@ -225,7 +225,7 @@ class RowSparse(keras.optimizers.Optimizer):
     ) -> list[tuple[Any, Any]]:
         """The gradients there are, each with its variable; warns of the others."""
         pairs = list(zip(grads, variables, strict=True))
-        missing = [path_of(variable) for grad, variable in pairs if grad is None]
+        missing = [rows.name_of(variable) for grad, variable in pairs if grad is None]
         if missing:
             warnings.warn(
                 f"{type(self).__name__} got no gradient for {', '.join(missing)}: "
@@ -269,15 +269,21 @@ class RowSparse(keras.optimizers.Optimizer):
 
         return [(clipping.on_values(clip, grad), variable) for grad, variable in pairs]
 
-    def _apply_rows(
-        self, gradient: tf.IndexedSlices, variable: tf.Variable, learning_rate: Any
+    def _move(
+        self,
+        ids: tf.Tensor | None,
+        values: tf.Tensor,
+        variable: Any,
+        learning_rate: Any,
+        decayed: bool = False,
     ) -> None:
-        ids, values = gradient.indices, tf.cast(gradient.values, variable.dtype)
+        """Updates distinct rows of a variable by their gradients."""
+        variable = _tensorflow_variable(variable)
+        dtype = rows.wide(variable.dtype)
+        values = tf.cast(values, dtype)
         change = self.row_changes(ids, values, variable, learning_rate)
-        if self.weight_decay is not None and _keras.decays(self, variable):
-            decay = tf.cast(self.weight_decay, variable.dtype) * tf.cast(
-                learning_rate, variable.dtype
-            )
+        if decayed:
+            decay = tf.cast(self.weight_decay, dtype) * tf.cast(learning_rate, dtype)
             change -= decay * rows.read(variable, ids)
         rows.add(variable, ids, change)
 
