@@ -114,7 +114,12 @@ def main(arguments: list[str] | None = None) -> int:
         rows, report[name] = [], []
         for row in measured(name, given):
             rows.append(row)
-            report[name].append(dataclasses.asdict(row))
+            report[name].append(
+                {
+                    key: None if value != value else value  # JSON has no NaN
+                    for key, value in dataclasses.asdict(row).items()
+                }
+            )
             if options["json"]:  # what there is, should the rest never come
                 options["json"].write_text(json.dumps(report, indent=2) + "\n")
         console.print(table(family, rows))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +27,7 @@ COLUMNS = {
 }
 CLASSES = (10_000, 100_000, 1_000_000, 4_000_000, 10_000_000)
 ROUNDS = 3
+JITS = {"both": (False, True), "off": (False,), "on": (True,)}
 OPTIONS = {
     "classes": {
         "type": int,
@@ -37,6 +40,10 @@ OPTIONS = {
         "metavar": "N",
         "help": f"how often each is run, in turn (default: {ROUNDS})",
     },
+    "jit": {
+        "choices": sorted(JITS),
+        "help": "steps compiled by XLA, or not (default: both)",
+    },
 }
 # Each of ours follows the one of Keras's that it is measured against.
 COUNTERPARTS = {
@@ -48,12 +55,16 @@ COUNTERPARTS = {
     "tfsampled LazyAdam": "keras Adam",
     "tfsampled LazyAdam, corrected": "keras Adam",
 }
+FIGURES = ("ms", "first_s", "peak_mib")  # of each process
 SECONDS = 3.0  # of steps in each run, after which no other step begins
 
 
 @dataclasses.dataclass(frozen=True)
 class FitTiming:
-    """Medians over `runs` processes, each in turn with those of other optimizers."""
+    """Medians over `runs` processes, each in turn with those of other optimizers.
+
+    NaN where a process died, of too little memory.
+    """
 
     optimizer: str
     num_classes: int
@@ -68,22 +79,30 @@ class FitTiming:
 def timings(
     classes: Sequence[int] = CLASSES,
     rounds: int = ROUNDS,
-    jits: Sequence[bool] = (False, True),
+    jit: str = "both",
     optimizers: Sequence[str] = tuple(COUNTERPARTS),
 ) -> Iterator[FitTiming]:
-    for jit in jits:
+    for compiled in JITS[jit]:
         for num_classes in classes:
-            yield from compare(optimizers, num_classes, jit, rounds)
+            yield from compare(optimizers, num_classes, compiled, rounds)
 
 
 def compare(
     optimizers: Sequence[str], num_classes: int, jit: bool, rounds: int
 ) -> Iterator[FitTiming]:
     """A row for each optimizer; the counterparts must be among them."""
-    runs = [
-        {name: measured(name, num_classes, jit) for name in optimizers}
-        for _ in range(rounds)
-    ]
+    runs: list[dict[str, dict[str, float]]] = []
+    died: dict[str, dict[str, float]] = {}
+    for _ in range(rounds):
+        run = dict(died)
+        for name in optimizers:
+            if name not in died:
+                try:
+                    run[name] = measured(name, num_classes, jit)
+                except RuntimeError as error:
+                    print(error, file=sys.stderr)
+                    run[name] = died[name] = dict.fromkeys(FIGURES, math.nan)
+        runs.append(run)
     for name in optimizers:
         yield FitTiming(
             optimizer=name,

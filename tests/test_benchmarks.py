@@ -137,13 +137,33 @@ def test_fit(monkeypatch, tmp_path):
     monkeypatch.setattr(fresh, "call", call_here)
     monkeypatch.setattr(fit, "SECONDS", 0.0)
     pair = ("keras Adam", "tfsampled LazyAdam")
-    rows = list(fit.timings([10], rounds=2, jits=[False], optimizers=pair))
+    rows = list(fit.timings([10], rounds=2, jit="off", optimizers=pair))
     assert [row.optimizer for row in rows] == [*pair]
     assert [name for _, name, *_ in calls] == [*pair, *pair]  # in turn
     assert all(row.times_faster == 1 for row in rows if row.optimizer == pair[0])
     assert all(row.peak_mib > 100 and row.ms > 0 for row in rows)
     fit.plot(rows, tmp_path / "fit.svg")
     assert (tmp_path / "fit.svg").read_text().count("LazyAdam") >= 1
+
+
+def test_fit_that_dies_costs_its_own_row_alone(monkeypatch, capsys):
+    calls = []
+
+    def measured(name, *_):
+        calls.append(name)
+        if name == "keras Adam":
+            raise RuntimeError("killed")
+        return {"ms": 1.0, "first_s": 2.0, "peak_mib": 3.0}
+
+    monkeypatch.setattr(fit, "measured", measured)
+    pair = ("keras Adam", "tfsampled LazyAdam")
+    dead, ours = fit.timings([10], rounds=2, jit="on", optimizers=pair)
+    assert calls == [*pair, pair[1]]
+    assert "killed" in capsys.readouterr().err
+    assert np.isnan(
+        [dead.ms, dead.peak_mib, dead.times_faster, ours.times_faster]
+    ).all()
+    assert (ours.ms, ours.first_s, ours.peak_mib) == (1.0, 2.0, 3.0)
 
 
 def test_growth(monkeypatch):
