@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import pytest
 
 from examples import (
     crossover,
@@ -26,6 +27,7 @@ def test_the_training_step_learns():
     assert after < before / 3
 
 
+@pytest.mark.slow
 def test_the_language_model_learns_what_follows():
     # Two successors, of chances 0.7 and 0.3, are a perplexity of 1.84.
     assert gru_language_model.main(epochs=5, size=2000) < 4
@@ -36,6 +38,7 @@ def test_the_two_towers_find_the_group():
     assert two_tower.main(epochs=3, size=10_000)["top_10_accuracy"] > 0.5
 
 
+@pytest.mark.slow
 def test_the_crossover_is_measured_and_told(capsys):
     options = ["--classes", "50", "100", "--rounds", "2", "--num-sampled", "10"]
     assert crossover.main(options) == 0
@@ -50,6 +53,7 @@ def test_the_crossing_is_between_the_points():
     assert crossover.crossing(points[:2]) is None
 
 
+@pytest.mark.slow
 def test_quality_compares_the_same_steps(tmp_path, capsys):
     rng = np.random.default_rng(0)
     for index in range(30):

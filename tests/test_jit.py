@@ -51,10 +51,14 @@ def assert_close(ours, theirs, ulps=16):
 @pytest.mark.parametrize(
     ("loss", "dtype", "remove_hits"),
     [
-        ("sampled_softmax_loss", tf.float16, True),
+        pytest.param(
+            *("sampled_softmax_loss", tf.float16, True), marks=pytest.mark.slow
+        ),
         ("sampled_softmax_loss", tf.bfloat16, True),
         ("sampled_softmax_loss", tf.float32, True),
-        ("sampled_softmax_loss", tf.float64, True),
+        pytest.param(
+            *("sampled_softmax_loss", tf.float64, True), marks=pytest.mark.slow
+        ),
         ("sampled_softmax_loss", tf.float32, False),
         ("nce_loss", tf.bfloat16, True),
         ("nce_loss", tf.float32, False),

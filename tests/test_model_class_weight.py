@@ -84,6 +84,7 @@ def test_of_several_labels_an_example_has_their_mean():
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_they_hold_for_one_fit_only():
     x, model = features(EXAMPLES), make()
     fitted(model, x, LABELS, class_weight={3: 100.0})

@@ -200,7 +200,9 @@ def test_a_tied_model_is_tied_again_when_loaded(tmp_path):
     assert loaded.head.kernel is loaded.encoder.get_layer(words.name).embeddings
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
 def test_a_tied_model_learns_under_a_mixed_policy(policy):
     keras.config.set_dtype_policy(policy)
     words = keras.layers.Embedding(CLASSES, 8)
@@ -358,7 +360,13 @@ def test_every_kind_of_data_gives_the_same_evaluation(data):
     assert expected == pytest.approx(np.log(CLASSES), rel=0.5)
 
 
-@pytest.mark.parametrize("name", ["rmsprop", "adagrad", "adamw"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("rmsprop", "adagrad")),
+        "adamw",
+    ],
+)
 def test_optimizers_of_keras_train_it(data, name):
     model = make(optimizer=name)
     history = model.fit(*data, epochs=1, verbose=0).history["loss"]

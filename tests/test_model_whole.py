@@ -43,7 +43,7 @@ ALL = [
     for jit in (False, True)
     for tied in (False, True)
 ]
-QUICK = [Whole("mixed_bfloat16", jit=True), Whole("float32", tied=True)]
+QUICK = [Whole("float32", tied=True)]
 CASES = [
     pytest.param(case, id=str(case), marks=() if case in QUICK else pytest.mark.slow)
     for case in ALL

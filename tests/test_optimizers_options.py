@@ -50,7 +50,7 @@ def table_and_encoder(optimizer, form, jit=False):
         (Adagrad, keras.optimizers.Adagrad, False),
         (Adagrad, keras.optimizers.Adagrad, True),
         (LazyAdam, keras.optimizers.Adam, False),
-        (LazyAdam, keras.optimizers.Adam, True),
+        pytest.param(LazyAdam, keras.optimizers.Adam, True, marks=pytest.mark.slow),
     ],
     ids=["adagrad", "adagrad-jit", "adam", "adam-jit"],
 )
