@@ -240,6 +240,7 @@ def test_the_timed_step_has_tensorflows_gradients():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_memory_of_a_step(monkeypatch):
     """TensorFlow is asked where it has the memory."""
     shape = loss.Shape(500, 4, 8, 16)

@@ -305,7 +305,9 @@ def test_a_gradient_traced_after_an_eager_loss(loss, block):
     )
 
 
-@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+@pytest.mark.parametrize(
+    "dtype", [tf.bfloat16, pytest.param(tf.float16, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_narrow_rows_are_differentiable_twice_in_compiled_code(loss, dtype, block):
     operands, correction, labels, sampled = numbers()

@@ -19,7 +19,7 @@ from tfsampled._core import candidates, draws
 
 # num_sampled, unique, range_max: all classes, a few of many, hashed ids, copies.
 CONFIGURATIONS = [
-    (3, True, 3),
+    pytest.param((3, True, 3), marks=pytest.mark.slow),
     (300, True, 301),
     (2000, True, 3_000_000),
     (101, False, 70),

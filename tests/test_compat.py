@@ -13,11 +13,11 @@ from compat_checks.random_cases import random_case
 
 CHECKER = Checker(subject_of(tfsampled))
 QUICK = ("errors", "signatures")
-EVERY = 5
+EVERY = 10
 
 
 def parameters():
-    """About each fifth case in the default run, with whole families that are quick."""
+    """About each tenth case in the default run, with whole families that are quick."""
     for case in CASES:
         default = case.family in QUICK or zlib.crc32(case.name.encode()) % EVERY == 0
         marks = () if default else pytest.mark.slow

@@ -91,7 +91,7 @@ def first_and_second(inputs, weights, biases, labels, upstream, directions):
 
 
 @sizes_and_modes
-@pytest.mark.parametrize("num_true", [1, 3])
+@pytest.mark.parametrize("num_true", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_loss_and_both_derivatives_are_numpys(num_classes, num_true, mode):
     inputs, weights, biases, labels = problem(num_classes, num_true=num_true)
     values = inputs, weights, biases

@@ -33,6 +33,7 @@ def test_the_language_model_learns_what_follows():
     assert gru_language_model.main(epochs=5, size=2000) < 4
 
 
+@pytest.mark.slow
 def test_the_two_towers_find_the_group():
     # By popularity alone, ten of 2,000 items in 50 groups are at most a tenth.
     assert two_tower.main(epochs=3, size=10_000)["top_10_accuracy"] > 0.5

@@ -48,7 +48,7 @@ def table_and_encoder(optimizer, form, jit=False):
     ("ours", "theirs", "jit"),
     [
         (Adagrad, keras.optimizers.Adagrad, False),
-        (Adagrad, keras.optimizers.Adagrad, True),
+        pytest.param(Adagrad, keras.optimizers.Adagrad, True, marks=pytest.mark.slow),
         (LazyAdam, keras.optimizers.Adam, False),
         pytest.param(LazyAdam, keras.optimizers.Adam, True, marks=pytest.mark.slow),
     ],
