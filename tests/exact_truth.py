@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfsampled._core.exact import best, blocks
+from tfsampled._core.full_softmax import chunks as blocks
+from tfsampled._core.full_softmax import top_k as best
 
 
 def narrow_blocks(patch: pytest.MonkeyPatch, width: int) -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfsampled._core import blocks, hits, losses
-from tfsampled._core.fused import fused
+from tfsampled._core.candidate_sampling import hits
+from tfsampled._core.sampled_loss import chunked as blocks
+from tfsampled._core.sampled_loss import loss_functions as losses
+from tfsampled._core.sampled_loss.custom_gradient import fused
 
 BATCH, DIM, SAMPLED, CLASSES = 37, 5, 41, 60
 LOSSES = {"softmax": losses.SOFTMAX, "logistic": losses.LOGISTIC}

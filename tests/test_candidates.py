@@ -15,7 +15,8 @@ from tests.samplers import (
     mirror,
     tensorflows,
 )
-from tfsampled._core import candidates, draws
+from tfsampled._core.candidate_sampling import distributions as draws
+from tfsampled._core.candidate_sampling import samplers as candidates
 
 # num_sampled, unique, range_max: all classes, a few of many, hashed ids, copies.
 CONFIGURATIONS = [

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from tests.samplers import LABELS, arguments, assert_equal_draws, mirror, tensorflows
-from tfsampled._core import candidates, sampler_state
+from tfsampled._core.candidate_sampling import samplers as candidates
+from tfsampled._core.candidate_sampling import state as sampler_state
 
 SEEDS = (11, 12)
 

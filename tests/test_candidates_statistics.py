@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.samplers import SAMPLERS, arguments, mirror
-from tfsampled._core import candidates
+from tfsampled._core.candidate_sampling import samplers as candidates
 
 CALLS = 2000
 CLASSES = 40

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfsampled._core import losses
+from tfsampled._core.sampled_loss import loss_functions as losses
 
 
 def softmax_truth(true, sampled):

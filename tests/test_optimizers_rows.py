@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfsampled._core import rows
+from tfsampled.optimizers import _sparse_rows as rows
 
 NUM_ROWS, COUNT = 2**40, 24  # no such table is made
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfsampled._core import exponential, philox
+from tfsampled._core.candidate_sampling import floor_exp as exponential
+from tfsampled._core.candidate_sampling import philox
 
 KEYS = [(1, 2), (2**31 - 2, 87654321), (2**64 - 1, 2**63 + 5)]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfsampled._core import static_hits
-from tfsampled._core.accidental_hits import compute_accidental_hits
+from tfsampled._core.candidate_sampling import static_hits
+from tfsampled._core.candidate_sampling.accidental_hits import compute_accidental_hits
 
 MODES = {
     "eager": lambda f: f,

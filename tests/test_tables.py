@@ -7,8 +7,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfsampled._core import partition
-from tfsampled._core.tables import Table
+from tfsampled._core.embedding import partition
+from tfsampled._core.embedding.table import Table
 
 
 def cut(rows: np.ndarray, count: int, strategy: str) -> list[np.ndarray]:

@@ -13,7 +13,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled._core import checks, exact, examples
+from tfsampled._core import full_softmax as exact
+from tfsampled._core import labels as examples
+from tfsampled._core import validation as checks
 from tfsampled.layers import SampledSoftmax
 
 __all__ = ["ExactMetric", "MeanReciprocalRank", "Perplexity", "TopKAccuracy"]

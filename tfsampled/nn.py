@@ -10,9 +10,10 @@ classes, and compute them in blocks.
 Parameters carry no annotations because their signatures equal TensorFlow's.
 """
 
-from tfsampled._core import exact_softmax, losses
-from tfsampled._core.accidental_hits import compute_accidental_hits
-from tfsampled._core.sampled_loss import sampled_loss
+from tfsampled._core.candidate_sampling.accidental_hits import compute_accidental_hits
+from tfsampled._core.full_softmax import api as exact_softmax
+from tfsampled._core.sampled_loss import loss_functions as losses
+from tfsampled._core.sampled_loss.api import sampled_loss
 from tfsampled.random import (
     all_candidate_sampler,
     fixed_unigram_candidate_sampler,

@@ -26,7 +26,7 @@ import functools
 
 import tensorflow as tf
 
-from tfsampled._core import candidates as _candidates
+from tfsampled._core.candidate_sampling import samplers as _candidates
 
 __all__ = [
     "all_candidate_sampler",

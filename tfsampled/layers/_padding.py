@@ -10,9 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.candidates import Candidates
-from tfsampled._core.examples import Labels
-from tfsampled._core.tables import Table
+from tfsampled._core.candidate_sampling.samplers import Candidates
+from tfsampled._core.embedding.table import Table
+from tfsampled._core.labels import Labels
 
 _UNLIKELY = 2.0**60  # times the expected count: out of the softmax in any dtype
 

@@ -8,10 +8,11 @@ import keras
 import tensorflow as tf
 
 from tfsampled import samplers
-from tfsampled._core import checks, examples
+from tfsampled._core import labels as examples
+from tfsampled._core import validation as checks
 from tfsampled.compat.v1 import nn
 from tfsampled.layers import _padding as padding
-from tfsampled.layers._exact_softmax import ExactSoftmax
+from tfsampled.layers._full_softmax import ExactSoftmax
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")

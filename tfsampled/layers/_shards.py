@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfsampled._core import partition
+from tfsampled._core.embedding import partition
 
 
 def check(num_shards: int, num_classes: int, strategy: str) -> None:

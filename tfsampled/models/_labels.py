@@ -12,7 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled._core import checks, examples
+from tfsampled._core import labels as examples
+from tfsampled._core import validation as checks
 from tfsampled.layers import SampledSoftmax
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tfsampled._core import checks
+from tfsampled._core import validation as checks
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import _structure as structure
 from tfsampled.models._fitting import Fitting

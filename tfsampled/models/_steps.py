@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled._core import examples
+from tfsampled._core import labels as examples
 from tfsampled._core.xla import tracing_for_xla
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import _structure as structure

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled._core import rows
+from tfsampled.optimizers import _sparse_rows as rows
 from tfsampled.optimizers._keras import variables_of
 
 _REFUSED = {

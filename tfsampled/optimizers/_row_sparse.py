@@ -10,8 +10,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled._core import clipping, rows
 from tfsampled.optimizers import _checks, _keras
+from tfsampled.optimizers import _clipping as clipping
+from tfsampled.optimizers import _sparse_rows as rows
 from tfsampled.optimizers._loss_scale import LossScaleOptimizer
 
 

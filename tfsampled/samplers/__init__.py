@@ -8,7 +8,7 @@ checkpoint or a `.keras` file draws what the unbroken run would have drawn.
 
 from __future__ import annotations
 
-from tfsampled._core.candidates import Candidates
+from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled.samplers._base import Sampler
 from tfsampled.samplers._log_uniform import LogUniform
 from tfsampled.samplers._uniform import Uniform

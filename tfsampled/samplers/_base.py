@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import loading
-from tfsampled._core.candidates import Candidates
+from tfsampled._core.candidate_sampling.samplers import Candidates
+from tfsampled.samplers import _loading as loading
 
 _NO_GLOBAL_SEED = 87654321  # TensorFlow's own, where only an operation has a seed
 

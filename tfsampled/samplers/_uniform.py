@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from tfsampled._core import candidates
-from tfsampled._core.candidates import Candidates
+from tfsampled._core.candidate_sampling import samplers as candidates
+from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled.samplers._base import Sampler
 
 

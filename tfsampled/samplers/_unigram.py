@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import alias, candidates
-from tfsampled._core.candidates import Candidates
-from tfsampled._core.counts import gather
+from tfsampled._core.candidate_sampling import alias_method as alias
+from tfsampled._core.candidate_sampling import samplers as candidates
+from tfsampled._core.candidate_sampling.expected_count import gather
+from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled.samplers._base import Sampler, variable
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import checks, static_hits
+from tfsampled._core import validation as checks
+from tfsampled._core.candidate_sampling import static_hits
 from tfsampled._core.convert import as_class_ids
 from tfsampled._core.xla import tracing_for_xla
 

@@ -7,8 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled._core import checks, exact, examples
-from tfsampled.layers._class_table import ClassTable
+from tfsampled._core import full_softmax as exact
+from tfsampled._core import labels as examples
+from tfsampled._core import validation as checks
+from tfsampled.layers._class_embedding import ClassTable
 
 
 class ExactSoftmax(ClassTable):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfsampled._core.tables import Table
+from tfsampled._core.embedding.table import Table
 
 
 def logits_of_classes(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfsampled._core.accidental_hits import compute_accidental_hits
+from tfsampled._core.candidate_sampling.accidental_hits import compute_accidental_hits
 from tfsampled._core.xla import tracing_for_xla
 
 

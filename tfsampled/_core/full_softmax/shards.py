@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.tables import Table
+from tfsampled._core.embedding.table import Table
 
 
 @dataclasses.dataclass(frozen=True)

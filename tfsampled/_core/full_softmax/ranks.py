@@ -6,16 +6,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.checks import in_range
-from tfsampled._core.exact.blocks import (
+from tfsampled._core.embedding.class_logits import logits_of_classes
+from tfsampled._core.full_softmax.chunks import (
     State,
     block_logits,
     compute_dtype,
     sweep,
     width_of,
 )
-from tfsampled._core.exact.chosen import logits_of_classes
-from tfsampled._core.exact.parts import parts_of, table_of
+from tfsampled._core.full_softmax.shards import parts_of, table_of
+from tfsampled._core.validation import in_range
 
 
 def ranks(inputs: tf.Tensor, weights: Any, biases: Any, labels: tf.Tensor) -> tf.Tensor:

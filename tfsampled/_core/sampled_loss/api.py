@@ -7,12 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import candidates as sampler
-from tfsampled._core import checks, hits, logits, sampled_values
-from tfsampled._core.arguments import Arguments, check_classes, convert
+from tfsampled._core import validation as checks
 from tfsampled._core.batches import repeated_for
-from tfsampled._core.fused import fused
-from tfsampled._core.losses import Loss
+from tfsampled._core.candidate_sampling import hits
+from tfsampled._core.candidate_sampling import samplers as sampler
+from tfsampled._core.loss_arguments import Arguments, check_classes, convert
+from tfsampled._core.sampled_loss import logits, sampled_values
+from tfsampled._core.sampled_loss.custom_gradient import fused
+from tfsampled._core.sampled_loss.loss_functions import Loss
 
 
 @tf.autograph.experimental.do_not_convert  # a caller's tf.function need not rewrite it

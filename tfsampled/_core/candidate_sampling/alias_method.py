@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import draws
+from tfsampled._core.candidate_sampling import distributions as draws
 
 
 class AliasTable(NamedTuple):

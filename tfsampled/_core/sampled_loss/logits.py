@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfsampled._core import checks
-from tfsampled._core.arguments import Arguments
+from tfsampled._core import validation as checks
 from tfsampled._core.batches import repeated_for
-from tfsampled._core.candidates import Candidates
+from tfsampled._core.candidate_sampling.samplers import Candidates
+from tfsampled._core.loss_arguments import Arguments
 
 
 class Factors(NamedTuple):

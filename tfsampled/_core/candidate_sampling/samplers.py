@@ -18,10 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import alias, checks, counts, draws, philox
-from tfsampled._core import sampler_state as state
+from tfsampled._core import validation as checks
+from tfsampled._core.candidate_sampling import alias_method as alias
+from tfsampled._core.candidate_sampling import distributions as draws
+from tfsampled._core.candidate_sampling import expected_count as counts
+from tfsampled._core.candidate_sampling import philox, state
+from tfsampled._core.candidate_sampling.unique import select
 from tfsampled._core.convert import as_class_ids
-from tfsampled._core.selection import select
 from tfsampled._core.xla import tracing_for_xla
 
 Seeds = tuple[Any, Any] | Callable[[], tuple[Any, Any]]

@@ -6,7 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import arguments, checks, exact
+from tfsampled._core import full_softmax as exact
+from tfsampled._core import loss_arguments as arguments
+from tfsampled._core import validation as checks
 from tfsampled._core.batches import repeated_for
 
 

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfsampled._core.distinct import first_occurrences, places_of
+from tfsampled._core.static_ops import first_occurrences, places_of
 
 
 def select(draw, source, num_sampled, unique, range_max, tries):

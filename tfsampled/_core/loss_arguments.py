@@ -11,9 +11,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import checks, partition
+from tfsampled._core import validation as checks
 from tfsampled._core.convert import as_tensor
-from tfsampled._core.tables import Table
+from tfsampled._core.embedding import partition
+from tfsampled._core.embedding.table import Table
 
 
 @dataclasses.dataclass(frozen=True)

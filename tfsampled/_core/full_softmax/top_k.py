@@ -12,16 +12,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.exact.blocks import (
+from tfsampled._core.embedding.class_logits import logits_of_classes
+from tfsampled._core.embedding.table import Table
+from tfsampled._core.full_softmax.chunks import (
     State,
     block_logits,
     compute_dtype,
     sweep,
     width_of,
 )
-from tfsampled._core.exact.chosen import logits_of_classes
-from tfsampled._core.exact.parts import Part, parts_of, table_of
-from tfsampled._core.tables import Table
+from tfsampled._core.full_softmax.shards import Part, parts_of, table_of
 from tfsampled._core.xla import tracing_for_xla
 
 BLOCK_BYTES = 32 << 20  # wider than the loss's: each block costs two searches

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import partition
+from tfsampled._core.embedding import partition
 from tfsampled._core.xla import tracing_for_xla
 
 

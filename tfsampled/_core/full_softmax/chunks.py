@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.exact.parts import Part
+from tfsampled._core.full_softmax.shards import Part
 from tfsampled._core.xla import tracing_for_xla
 
 # What the logits of a block should fit into: a share of a core's outer cache.

@@ -6,9 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.arguments import Arguments
-from tfsampled._core.candidates import Candidates
+from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled._core.convert import as_tensor
+from tfsampled._core.loss_arguments import Arguments
 
 
 def convert(

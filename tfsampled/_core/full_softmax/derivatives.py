@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfsampled._core.exact.blocks import (
+from tfsampled._core.full_softmax.chunks import (
     State,
     block_logits,
     sweep,
@@ -33,7 +33,7 @@ from tfsampled._core.exact.blocks import (
     width_of,
     written,
 )
-from tfsampled._core.exact.parts import Part
+from tfsampled._core.full_softmax.shards import Part
 
 
 class Targets(NamedTuple):

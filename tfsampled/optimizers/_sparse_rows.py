@@ -10,7 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import checks, distinct, xla
+from tfsampled._core import static_ops as distinct
+from tfsampled._core import validation as checks
+from tfsampled._core import xla
 
 
 def name_of(table: Any) -> str:

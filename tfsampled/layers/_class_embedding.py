@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import checks, loading
-from tfsampled._core.tables import Table
+from tfsampled._core import validation as checks
+from tfsampled._core.embedding.table import Table
 from tfsampled.layers import _shards as shards
+from tfsampled.samplers import _loading as loading
 
 
 class ClassTable(keras.layers.Layer):

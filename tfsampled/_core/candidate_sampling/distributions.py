@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import philox
-from tfsampled._core.distinct import places_of
-from tfsampled._core.exponential import whole_exp
+from tfsampled._core.candidate_sampling import philox
+from tfsampled._core.candidate_sampling.floor_exp import whole_exp
 from tfsampled._core.search import first_above
+from tfsampled._core.static_ops import places_of
 
 
 class Tries(NamedTuple):

@@ -7,10 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.exact import derivatives
-from tfsampled._core.exact.blocks import compute_dtype
-from tfsampled._core.exact.derivatives import Targets
-from tfsampled._core.exact.parts import Part, parts_of
+from tfsampled._core.full_softmax import derivatives
+from tfsampled._core.full_softmax.chunks import compute_dtype
+from tfsampled._core.full_softmax.derivatives import Targets
+from tfsampled._core.full_softmax.shards import Part, parts_of
 
 Tensors = tuple[tf.Tensor, ...]
 

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-from tfsampled._core import products
-from tfsampled._core.hits import Hits
-from tfsampled._core.losses import Loss
+from tfsampled._core.candidate_sampling.hits import Hits
+from tfsampled._core.sampled_loss import matmul as products
+from tfsampled._core.sampled_loss.loss_functions import Loss
 from tfsampled._core.xla import tracing_for_xla
 
 Size: TypeAlias = int | tf.Tensor

@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import blocks
-from tfsampled._core.hits import Hits
-from tfsampled._core.losses import Loss
+from tfsampled._core.candidate_sampling.hits import Hits
+from tfsampled._core.sampled_loss import chunked as blocks
+from tfsampled._core.sampled_loss.loss_functions import Loss
 
 
 def fused(

@@ -1,0 +1,1 @@
+"""Tables of class embeddings, in one piece or in shards."""

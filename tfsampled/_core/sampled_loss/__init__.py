@@ -1,0 +1,1 @@
+"""Losses over the labels and a sample of the classes."""
