@@ -1,6 +1,6 @@
 """What a subclass needs of Keras's optimizers and finds under no public name.
 
-Should Keras rename one of them, `tests/test_optimizers_keras.py` fails.
+Should Keras rename one of them, `tests/optimizers/test_keras.py` fails.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import optimizer_steps as steps
+from tests.optimizers import steps
 from tfsampled.optimizers import (
     Adagrad,
     LazyAdam,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import optimizer_steps as steps
+from tests.optimizers import steps
 from tfsampled.optimizers import Adagrad, LazyAdam, RowWiseAdagrad
 
 EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float64": 2.0**-52}

@@ -273,7 +273,7 @@ def test_a_saved_model_loads_in_a_new_process(data, tmp_path):
     subprocess.run(
         [sys.executable, "-c", LOADING, *(str(tmp_path / name) for name in names)],
         check=True,
-        cwd=pathlib.Path(__file__).parents[1],
+        cwd=pathlib.Path(__file__).parents[2],
     )
     np.testing.assert_allclose(
         np.load(tmp_path / "scores.npy"),

@@ -19,7 +19,7 @@ from tfsampled.models import SampledSoftmaxModel
 from tfsampled.optimizers import LazyAdam
 
 CLASSES, SAMPLED, DIM, TIME, EXAMPLES, BATCH = 60, 20, 16, 6, 96, 32
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 BUDGET = 2e-3  # the issue's, for policies that round features to 8 bits
 

@@ -12,7 +12,7 @@ from tfsampled import samplers
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 DIM = 4
 
 

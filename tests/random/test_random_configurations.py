@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.samplers import MODES, arguments, assert_equal_draws, mirror, tensorflows
+from tests.sampler_helpers import (
+    MODES,
+    arguments,
+    assert_equal_draws,
+    mirror,
+    tensorflows,
+)
 
 pytestmark = pytest.mark.slow
 

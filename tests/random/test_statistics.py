@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.samplers import SAMPLERS, arguments, mirror
+from tests.sampler_helpers import SAMPLERS, arguments, mirror
 from tfsampled._core.candidate_sampling import samplers as candidates
 
 CALLS = 2000

@@ -14,7 +14,7 @@ from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
 
 CLASSES, SAMPLED, DIM, EXAMPLES = 50, 20, 6, 96
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import optimizer_steps as steps
+from tests.optimizers import steps
 from tfsampled.optimizers import Adagrad, LazyAdam, LossScaleOptimizer, RowWiseAdagrad
 
 SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)

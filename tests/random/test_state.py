@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.samplers import LABELS, arguments, assert_equal_draws, mirror, tensorflows
+from tests.sampler_helpers import (
+    LABELS,
+    arguments,
+    assert_equal_draws,
+    mirror,
+    tensorflows,
+)
 from tfsampled._core.candidate_sampling import samplers as candidates
 from tfsampled._core.candidate_sampling import state as sampler_state
 

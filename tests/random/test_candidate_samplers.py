@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.samplers import (
+from tests.sampler_helpers import (
     LABELS,
     MODES,
     SAMPLERS,
