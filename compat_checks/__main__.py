@@ -13,9 +13,9 @@ import tensorflow as tf
 from rich.console import Console
 
 import tfsampled
-from compat_checks import html, record, terminal
 from compat_checks.cases import select
-from compat_checks.check import Checker, subject_of
+from compat_checks.judge.check import Checker, subject_of
+from compat_checks.report import html, record, terminal
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

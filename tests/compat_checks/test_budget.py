@@ -4,8 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from compat_checks import budget
-from compat_checks.truth import Array
+from compat_checks.judge import budget
+from compat_checks.judge.truth import Array
 
 EPS = float(np.finfo(np.float32).eps)
 FLOAT32 = np.dtype(np.float32)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import tfsampled
 from compat_checks.cases import BY_NAME, CASES, FAMILIES, select
-from compat_checks.check import Checker, subject_of
-from compat_checks.random_cases import random_case
+from compat_checks.cases.random_cases import random_case
+from compat_checks.judge.check import Checker, subject_of
 
 CHECKER = Checker(subject_of(tfsampled))
 QUICK = ("errors", "signatures")

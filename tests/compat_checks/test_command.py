@@ -6,8 +6,8 @@ import json
 import pytest
 import tensorflow as tf
 
-from compat_checks import html as report
 from compat_checks.__main__ import main
+from compat_checks.report import html as report
 
 NO_GPU = not tf.config.list_physical_devices("GPU")
 ONLY = "shards/nce_loss v2 3 sharded biases"

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import tfsampled
 from compat_checks.cases import BY_NAME
-from compat_checks.check import Checker, subject_of
+from compat_checks.judge.check import Checker, subject_of
 
 SOUND = subject_of(tfsampled)
 

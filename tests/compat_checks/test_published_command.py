@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import tfsampled
-from compat_checks import published
+from compat_checks.published import __main__ as published
 
 LIKE_PUBLISHED = """
 import numpy as np

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compat_checks.case import Case
-from compat_checks.problem import make_problem, split
-from compat_checks.truth import Setting, Table, Truth, last_copies_that_hit
+from compat_checks.cases.case import Case
+from compat_checks.judge.truth import Setting, Table, Truth, last_copies_that_hit
+from compat_checks.run.problem import make_problem, split
 
 
 @pytest.mark.parametrize("strategy", ["mod", "div"])

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 try:
     from tensorflow.python.ops import control_flow_util as _control_flow_util
-except ImportError:  # TensorFlow has moved it: tests/test_xla.py tells.
+except ImportError:  # TensorFlow has moved it: tests/core/test_xla.py tells.
     _control_flow_util = None
 try:
     from tensorflow.python.ops.resource_variable_ops import (

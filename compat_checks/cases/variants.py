@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compat_checks.case import Case
+from compat_checks.cases.case import Case
 
 SOFTMAX, NCE = "sampled_softmax_loss", "nce_loss"
 LOSSES = (SOFTMAX, NCE)

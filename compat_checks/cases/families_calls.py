@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from compat_checks.case import EAGER, FUNCTION, GRAPH, MODES, STATIC, Case
-from compat_checks.forms import LOSSES, NCE, SOFTMAX, V1, V2, all_forms
+from compat_checks.cases.case import EAGER, FUNCTION, GRAPH, MODES, STATIC, Case
+from compat_checks.cases.variants import LOSSES, NCE, SOFTMAX, V1, V2, all_forms
 
 
 def basic() -> Iterator[Case]:

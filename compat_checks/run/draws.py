@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from compat_checks import modes
-from compat_checks.bodies import Subject
-from compat_checks.candidates import sampler_arguments
-from compat_checks.case import EAGER, GRAPH, JIT, Case
+from compat_checks.cases.case import EAGER, GRAPH, JIT, Case
+from compat_checks.run import modes
+from compat_checks.run.call_bodies import Subject
+from compat_checks.run.candidates import sampler_arguments
 
 COUNT_ULPS = 2
 NAMES = ("ids", "true_expected_count", "sampled_expected_count")

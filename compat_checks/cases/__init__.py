@@ -13,13 +13,13 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from compat_checks import families_calls as calls
-from compat_checks import families_edges as edges
-from compat_checks import families_samplers as drawn
-from compat_checks.case import Case
-from compat_checks.families_samplers import SAMPLERS
-from compat_checks.forms import LOSSES
-from compat_checks.random_cases import random_case
+from compat_checks.cases import families_calls as calls
+from compat_checks.cases import families_edges as edges
+from compat_checks.cases import families_samplers as drawn
+from compat_checks.cases.case import Case
+from compat_checks.cases.families_samplers import SAMPLERS
+from compat_checks.cases.random_cases import random_case
+from compat_checks.cases.variants import LOSSES
 
 RANDOM_CASES = 120
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from compat_checks import modes
-from compat_checks.bodies import sampler_body
-from compat_checks.case import Case
-from compat_checks.problem import Call, Problem, Sampled, shape_counts
+from compat_checks.cases.case import Case
+from compat_checks.run import modes
+from compat_checks.run.call_bodies import sampler_body
+from compat_checks.run.problem import Call, Problem, Sampled, shape_counts
 
 
 def with_own_candidates(case: Case, problem: Problem) -> Problem:

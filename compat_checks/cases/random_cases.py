@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from compat_checks.case import EAGER, FUNCTION, GRAPH, STATIC, Case
+from compat_checks.cases.case import EAGER, FUNCTION, GRAPH, STATIC, Case
 
 
 def random_case(seed: int) -> Case:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from compat_checks.plot import errors_plot
+from compat_checks.report.plot import errors_plot
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2330; --dim: #667085; --paper: #fbfbf9;

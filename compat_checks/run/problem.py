@@ -8,7 +8,7 @@ import zlib
 import ml_dtypes
 import numpy as np
 
-from compat_checks.case import Case
+from compat_checks.cases.case import Case
 
 
 def numpy_dtype(name: str) -> np.dtype:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from compat_checks import budget, candidates, draws, modes, truth
-from compat_checks.bodies import Subject, loss_body
-from compat_checks.case import JIT, Case
-from compat_checks.problem import Problem, Sampled, make_problem, numpy_dtype
-from compat_checks.spoils import SPOILS
+from compat_checks.cases.case import JIT, Case
+from compat_checks.judge import budget, truth
+from compat_checks.run import candidates, draws, modes
+from compat_checks.run.call_bodies import Subject, loss_body
+from compat_checks.run.invalid_inputs import SPOILS
+from compat_checks.run.problem import Problem, Sampled, make_problem, numpy_dtype
 
 
 @dataclasses.dataclass

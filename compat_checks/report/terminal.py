@@ -9,9 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.table import Table
 
-from compat_checks.case import ALL_MODES, Case
-from compat_checks.check import Checker, Result
-from compat_checks.record import Run, device_name
+from compat_checks.cases.case import ALL_MODES, Case
+from compat_checks.judge.check import Checker, Result
+from compat_checks.report.record import Run, device_name
 
 SHOWN = 20  # cases in words; the record and the page have them all
 REASONS = 4

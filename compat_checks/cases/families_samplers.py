@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from compat_checks.case import EAGER, FUNCTION, GRAPH, JIT, Case
-from compat_checks.forms import LOSSES, V1, V2
+from compat_checks.cases.case import EAGER, FUNCTION, GRAPH, JIT, Case
+from compat_checks.cases.variants import LOSSES, V1, V2
 
 SAMPLERS = ("uniform", "log_uniform", "learned_unigram", "fixed_unigram", "all")
 SEEDS = ((None, 17), (4, None), (4, 17), (0, 0))

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from compat_checks import budget
-from compat_checks.check import Result
+from compat_checks.judge import budget
+from compat_checks.judge.check import Result
 
 
 @dataclasses.dataclass(frozen=True)

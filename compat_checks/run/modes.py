@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from compat_checks import case as modes
-from compat_checks.case import Case
-from compat_checks.holders import Held, hold
-from compat_checks.problem import Call, Problem, Sampled
+from compat_checks.cases import case as modes
+from compat_checks.cases.case import Case
+from compat_checks.run.problem import Call, Problem, Sampled
+from compat_checks.run.table_types import Held, hold
 
 Feed = dict[str, Any]
 Body = Callable[[dict[str, tuple[Any, list[Any]]], Feed], dict[str, Any]]

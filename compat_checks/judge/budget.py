@@ -33,7 +33,7 @@ import dataclasses
 import ml_dtypes
 import numpy as np
 
-from compat_checks.truth import Array
+from compat_checks.judge.truth import Array
 
 MAX_ULPS = 3.0
 RMS_ULPS = 1.0

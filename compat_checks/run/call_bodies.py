@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from compat_checks.case import GRAPH, Case
-from compat_checks.modes import Body, Feed
-from compat_checks.problem import Problem
+from compat_checks.cases.case import GRAPH, Case
+from compat_checks.run.modes import Body, Feed
+from compat_checks.run.problem import Problem
 
 Subject = Callable[[str], Callable[..., Any]]
 """A library under test: path, such as "compat.v1.nn.nce_loss", -> function."""

@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from compat_checks.problem import Call, Problem, Sampled
+from compat_checks.run.problem import Call, Problem, Sampled
 
 STEP = 1e-60
 

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tfsampled
-from compat_checks import published_logits
+from compat_checks.published import logits as published_logits
 
 # Where the tests of the mirrored functions lie in a checkout of TensorFlow.
 FILES = (

@@ -1,0 +1,1 @@
+"""Verdicts: the float64 truth, the error budget, the comparison."""

@@ -1,0 +1,1 @@
+"""TensorFlow's own test files, run against tfsampled."""
