@@ -58,7 +58,7 @@ def test_from_features_it_is_numpys(kind, options, shards, num_true, graph):
         bias_initializer="random_normal",
     )
     metric = kind(**options)
-    update = metric.update_from_features
+    update = metric.update_state_from_features
     update = tf.function(update) if graph else update
     logits, labels, weights = [], [], []
     for _ in range(2):

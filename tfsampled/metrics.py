@@ -14,8 +14,8 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import full_softmax as exact
-from tfsampled._core import labels as examples
-from tfsampled._core import validation as checks
+from tfsampled._core import validation
+from tfsampled._core.labels import apply_weights, parse_labels
 from tfsampled.layers import SampledSoftmax
 
 __all__ = ["ExactMetric", "MeanReciprocalRank", "Perplexity", "TopKAccuracy"]
@@ -34,17 +34,17 @@ class ExactMetric(keras.metrics.Metric):
         self.total = self.add_weight(name="total", initializer="zeros")
         self.count = self.add_weight(name="count", initializer="zeros")
 
-    def of_features(
+    def values_from_features(
         self, head: SampledSoftmax, features: Any, labels: Any, mask: Any
     ) -> tf.Tensor:
         """The value of each example, from the features that the head takes."""
         raise NotImplementedError
 
-    def of_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def values_from_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """The value of each example `[N]`, from logits `[N, V]`, labels `[N, T]`."""
         raise NotImplementedError
 
-    def update_from_features(
+    def update_state_from_features(
         self,
         head: SampledSoftmax,
         features: Any,
@@ -61,8 +61,8 @@ class ExactMetric(keras.metrics.Metric):
             sample_weight: Weights, one for each example or sequence.
             mask: Boolean, False for padding.
         """
-        values = self.of_features(head, features, labels, mask)
-        self._add(values, sample_weight, head.kept(features, labels, mask))
+        values = self.values_from_features(head, features, labels, mask)
+        self._add(values, sample_weight, head.example_mask(features, labels, mask))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds a batch of logits `[..., num_classes]` and labels `[...]`."""
@@ -71,9 +71,9 @@ class ExactMetric(keras.metrics.Metric):
         labels = tf.convert_to_tensor(y_true)
         if labels.dtype.is_floating:  # Keras casts labels for compiled metrics
             labels = tf.cast(labels, tf.int64)
-        ids = examples.labels(labels, shape, 1, None, None).ids
+        ids = parse_labels(labels, shape, 1, None, None).ids
         rows = tf.reshape(logits, [-1, logits.shape[-1]])
-        values = tf.reshape(self.of_logits(rows, ids), tf.shape(logits)[:-1])
+        values = tf.reshape(self.values_from_logits(rows, ids), tf.shape(logits)[:-1])
         self._add(values, sample_weight, None)
 
     def result(self) -> tf.Tensor:
@@ -82,7 +82,7 @@ class ExactMetric(keras.metrics.Metric):
 
     def _add(self, values: tf.Tensor, sample_weight: Any, keep: Any) -> None:
         values = tf.cast(values, self.dtype)
-        weights = examples.weighted(tf.ones_like(values), sample_weight, keep)
+        weights = apply_weights(tf.ones_like(values), sample_weight, keep)
         values = tf.where(weights == 0, tf.zeros_like(values), values)
         self.total.assign_add(tf.reduce_sum(values * weights))
         self.count.assign_add(tf.reduce_sum(weights))
@@ -106,13 +106,13 @@ class Perplexity(ExactMetric):
     def __init__(self, name: str = "perplexity", dtype: Any = None) -> None:
         super().__init__(name, dtype)
 
-    def of_features(
+    def values_from_features(
         self, head: SampledSoftmax, features: Any, labels: Any, mask: Any
     ) -> tf.Tensor:
         """The exact cross entropy of each example."""
         return head.exact_loss(features, labels, mask=mask)
 
-    def of_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def values_from_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """The cross entropy of each example."""
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels[:, 0], logits)
 
@@ -124,19 +124,19 @@ class Perplexity(ExactMetric):
 class _OfRank(ExactMetric):
     """A metric of how many classes stand before an example's best label."""
 
-    def of_features(
+    def values_from_features(
         self, head: SampledSoftmax, features: Any, labels: Any, mask: Any
     ) -> tf.Tensor:
         """The value of each example's rank."""
-        return self.of_rank(head.ranks(features, labels, mask))
+        return self.values_from_rank(head.ranks(features, labels, mask))
 
-    def of_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def values_from_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """The value of each example's rank."""
         ids = tf.range(tf.shape(logits)[-1])
         own = tf.gather(logits, labels, batch_dims=1)
-        return self.of_rank(exact.above(logits, ids, own, labels)[:, 0])
+        return self.values_from_rank(exact.above(logits, ids, own, labels)[:, 0])
 
-    def of_rank(self, rank: tf.Tensor) -> tf.Tensor:
+    def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
         """The value of ranks from 0."""
         raise NotImplementedError
 
@@ -160,10 +160,10 @@ class TopKAccuracy(_OfRank):
     """
 
     def __init__(self, k: int = 5, name: str | None = None, dtype: Any = None) -> None:
-        self.k = checks.integer(k, "k")
+        self.k = validation.positive_int(k, "k")
         super().__init__(name or f"top_{self.k}_accuracy", dtype)
 
-    def of_rank(self, rank: tf.Tensor) -> tf.Tensor:
+    def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
         """1 for a rank below `k`, else 0."""
         return tf.cast(rank < self.k, self.dtype)
 
@@ -192,6 +192,6 @@ class MeanReciprocalRank(_OfRank):
     def __init__(self, name: str = "mean_reciprocal_rank", dtype: Any = None) -> None:
         super().__init__(name, dtype)
 
-    def of_rank(self, rank: tf.Tensor) -> tf.Tensor:
+    def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
         """`1 / (rank + 1)`."""
         return 1 / (tf.cast(rank, self.dtype) + 1)

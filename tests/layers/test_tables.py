@@ -130,7 +130,7 @@ def test_a_ragged_number_of_labels(dtype, temperature, use_bias):
     atol = max(atol, 1e-6)
     np.testing.assert_allclose(head.sampled_loss(FEATURES, PADDED), expected, atol=atol)
     np.testing.assert_array_equal(
-        head.kept(FEATURES, PADDED), [True, True, True, False, True]
+        head.example_mask(FEATURES, PADDED), [True, True, True, False, True]
     )
 
 

@@ -41,7 +41,7 @@ def test_expected_counts_are_those_of_many_draws(name):
     sampler, draws = MAKERS[name](seed=3), 3000
     # So many that one is drawn twice: TensorFlow's count of a draw without repeats,
     # P * num_sampled, is above 1 for the likeliest classes.
-    sampler.prepare(CLASSES)
+    sampler.build(CLASSES)
     labels = tf.range(CLASSES, dtype=tf.int64)[:, tf.newaxis]
 
     many = tf.function(lambda: simulate(sampler, labels, draws))
@@ -84,7 +84,7 @@ def simulate(sampler, labels, draws):
 def test_compiled_code_draws_what_eager_code_draws(name):
     def drawn(**kwargs):
         sampler = MAKERS[name](seed=7)
-        sampler.prepare(CLASSES)
+        sampler.build(CLASSES)
 
         def draw(labels):
             return sampler.sample(labels, CLASSES, SAMPLED).sampled_candidates

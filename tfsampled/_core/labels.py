@@ -16,28 +16,28 @@ class Labels(NamedTuple):
 
     Attributes:
         ids: int64 `[N, T]`.
-        real: bool `[N, T]`, False for padding; None where there can be none.
-        keep: bool `[...]`, True where an example has a label; None for everywhere.
+        label_mask: bool `[N, T]`, False for padding; None where there can be none.
+        example_mask: bool `[...]`, True where an example has a label; None if all have.
     """
 
     ids: tf.Tensor
-    real: tf.Tensor | None
-    keep: tf.Tensor | None
+    label_mask: tf.Tensor | None
+    example_mask: tf.Tensor | None
 
     @property
     def ragged(self) -> bool:
         """Whether examples may differ in how many labels they have."""
-        return self.real is not None and self.ids.shape[1] > 1
+        return self.label_mask is not None and self.ids.shape[1] > 1
 
-    def shares(self, dtype: tf.DType) -> tf.Tensor | None:
+    def label_weights(self, dtype: tf.DType) -> tf.Tensor | None:
         """What each label weighs in its example, `[N, T]`; None for `1 / T`."""
         if not self.ragged:
             return None
-        real = tf.cast(self.real, dtype)
+        real = tf.cast(self.label_mask, dtype)
         return tf.math.divide_no_nan(real, tf.reduce_sum(real, axis=1, keepdims=True))
 
 
-def rows(inputs: tf.Tensor, dim: int) -> tuple[tf.Tensor, tf.Tensor]:
+def flatten_inputs(inputs: tf.Tensor, dim: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Inputs `[..., dim]` as `[N, dim]`, and the shape `...` as a tensor."""
     if inputs.shape.rank is None or inputs.shape.rank < 2:
         raise ValueError(
@@ -52,7 +52,7 @@ def rows(inputs: tf.Tensor, dim: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.reshape(inputs, [-1, dim]), tf.shape(inputs)[:-1]
 
 
-def class_ids(values: Any) -> tf.Tensor:
+def integer_labels(values: Any) -> tf.Tensor:
     """Labels as a tensor of integers.
 
     Raises:
@@ -69,7 +69,7 @@ def class_ids(values: Any) -> tf.Tensor:
     return values
 
 
-def labels(
+def parse_labels(
     values: Any,
     examples: tf.TensorShape,
     num_true: int,
@@ -89,7 +89,7 @@ def labels(
     Raises:
         ValueError: Dtypes or shapes do not fit.
     """
-    values = class_ids(values)
+    values = integer_labels(values)
     allowed = [examples + [num_true]]
     if num_true == 1:
         allowed.insert(0, examples)
@@ -110,31 +110,33 @@ def labels(
         return Labels(tf.reshape(ids, [-1, num_true]), None, None)
     real = tf.ones_like(ids, tf.bool) if ignore_class is None else ids != ignore_class
     if mask is not None:
-        mask = tf.cast(aligned(mask, examples, "mask"), tf.bool)
+        mask = tf.cast(broadcast_to_examples(mask, examples, "mask"), tf.bool)
         real &= mask[..., tf.newaxis]
     keep = tf.reduce_any(real, axis=-1)
     real = tf.reshape(real, [-1, num_true])
     ids = tf.reshape(ids, [-1, num_true])
     # Padding repeats the example's first label, or is class 0 where there is none.
     first = tf.argmax(tf.cast(real, tf.int32), axis=1)[:, tf.newaxis]
-    stand_in = tf.gather(ids, first, batch_dims=1)
-    stand_in = tf.where(tf.gather(real, first, batch_dims=1), stand_in, 0)
-    return Labels(tf.where(real, ids, stand_in), real, keep)
+    fill = tf.gather(ids, first, batch_dims=1)
+    fill = tf.where(tf.gather(real, first, batch_dims=1), fill, 0)
+    return Labels(tf.where(real, ids, fill), real, keep)
 
 
-def weighted(
-    losses: tf.Tensor, sample_weight: Any, keep: tf.Tensor | None
+def apply_weights(
+    losses: tf.Tensor, sample_weight: Any, example_mask: tf.Tensor | None
 ) -> tf.Tensor:
-    """Losses `[...]` times their weights, and 0 where an example is not kept."""
-    if keep is not None:
-        losses = tf.where(keep, losses, tf.zeros_like(losses))
+    """Losses `[...]` times their weights, and 0 where an example is masked."""
+    if example_mask is not None:
+        losses = tf.where(example_mask, losses, tf.zeros_like(losses))
     if sample_weight is not None:
-        weight = aligned(sample_weight, losses.shape, "sample_weight")
+        weight = broadcast_to_examples(sample_weight, losses.shape, "sample_weight")
         losses *= tf.cast(weight, losses.dtype)
     return losses
 
 
-def aligned(values: Any, examples: tf.TensorShape, name: str) -> tf.Tensor:
+def broadcast_to_examples(
+    values: Any, examples: tf.TensorShape, name: str
+) -> tf.Tensor:
     """`values` with the examples' axes: `[batch]` or `[batch, 1]` is one a sequence."""
     values = tf.convert_to_tensor(values)
     given, rank = values.shape, examples.rank

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import validation as checks
+from tfsampled._core import validation
 from tfsampled._core.convert import as_tensor
 from tfsampled._core.embedding import partition
 from tfsampled._core.embedding.table import Table
@@ -88,7 +88,7 @@ def convert(
     Raises:
       ValueError: shapes or dtypes that do not fit each other.
     """
-    num_true = checks.integer(num_true, "num_true")
+    num_true = validation.positive_int(num_true, "num_true")
     weights = _table(weights, partition_strategy, "weights", "[num_classes, dim]", 2)
     if biases is not None:
         biases = _table(biases, partition_strategy, "biases", "[num_classes]", 1)

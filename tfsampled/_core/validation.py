@@ -16,13 +16,13 @@ import tensorflow as tf
 from tfsampled._core.xla import tracing_for_xla
 
 
-def integer(value: Any, name: str) -> int:
+def positive_int(value: Any, name: str) -> int:
     """`value` as an `int` of at least 1.
 
     Raises:
       ValueError: not a whole number, below 1, or not known before the graph runs.
     """
-    number = known_integer(value, name)
+    number = static_int(value, name)
     if number is None:
         raise ValueError(
             f"{name} must be an int that is known when the call is made, not "
@@ -31,8 +31,8 @@ def integer(value: Any, name: str) -> int:
     return number
 
 
-def known_integer(value: Any, name: str, least: int = 1) -> int | None:
-    """As `integer`, but `None` where `value` is `None` or a tensor of a graph."""
+def static_int(value: Any, name: str, minimum: int = 1) -> int | None:
+    """As `positive_int`, but `None` where `value` is `None` or a tensor of a graph."""
     if tf.is_tensor(value):
         value = tf.get_static_value(value)
     if value is None:
@@ -41,8 +41,8 @@ def known_integer(value: Any, name: str, least: int = 1) -> int | None:
         number = operator.index(value)
     except TypeError:
         raise ValueError(f"{name} must be an int, not {value!r}.") from None
-    if number < least:
-        raise ValueError(f"{name} is {number}; it must be at least {least}.")
+    if number < minimum:
+        raise ValueError(f"{name} is {number}; it must be at least {minimum}.")
     return number
 
 
@@ -51,28 +51,28 @@ def in_range(ids: tf.Tensor, limit: int | tf.Tensor) -> tf.Tensor:
     return (ids >= 0) & (ids < tf.cast(limit, ids.dtype))
 
 
-def assert_ids(ids: tf.Tensor, limit: int | tf.Tensor, name: str) -> list[Any]:
+def assert_ids_in_range(ids: tf.Tensor, limit: int | tf.Tensor, name: str) -> list[Any]:
     """Ops that fail unless every id lies in `[0, limit)`; none in eager execution."""
-    return assert_between(ids, limit, ids_outside(name, "{}", "{}", "{}"))
+    return assert_in_range(ids, limit, out_of_range_message(name, "{}", "{}", "{}"))
 
 
-def ids_outside(name: str, limit: Any, low: Any, high: Any) -> str:
-    """The sentence of `assert_ids`."""
+def out_of_range_message(name: str, limit: Any, low: Any, high: Any) -> str:
+    """The sentence of `assert_ids_in_range`."""
     return (
         f"{name} must be class ids in [0, {limit}), but lie between {low} and {high}: "
         "map or remove the ids outside (class ids start at 0)."
     )
 
 
-def assert_between(ids: tf.Tensor, limit: int | tf.Tensor, message: str) -> list[Any]:
-    """As `assert_ids`, in words that take the limit, the least id and the largest."""
+def assert_in_range(ids: tf.Tensor, limit: int | tf.Tensor, message: str) -> list[Any]:
+    """As `assert_ids_in_range`; the message takes limit, least and largest id."""
     limit = tf.cast(limit, ids.dtype)
     # Of no ids at all these are the ends of the dtype, which pass.
     low, high = tf.reduce_min(ids), tf.reduce_max(ids)
-    return assert_or_tell((low >= 0) & (high < limit), message, [limit, low, high])
+    return assert_true((low >= 0) & (high < limit), message, [limit, low, high])
 
 
-def assert_batches(labels: tf.Tensor, inputs: tf.Tensor) -> list[Any]:
+def assert_same_batch(labels: tf.Tensor, inputs: tf.Tensor) -> list[Any]:
     """Ops that fail unless the two have equal batches, or one of them a batch of 1.
 
     Raises:
@@ -89,10 +89,10 @@ def assert_batches(labels: tf.Tensor, inputs: tf.Tensor) -> list[Any]:
         raise ValueError(message.format(*known))
     ours, theirs = tf.shape(labels)[0], tf.shape(inputs)[0]
     fits = tf.equal(ours, theirs) | tf.equal(ours, 1) | tf.equal(theirs, 1)
-    return assert_or_tell(fits, message, [ours, theirs])
+    return assert_true(fits, message, [ours, theirs])
 
 
-def assert_or_tell(
+def assert_true(
     condition: tf.Tensor, message: str, values: list[tf.Tensor]
 ) -> list[Any]:
     """Ops that fail unless the condition holds; none in eager execution.

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import validation as checks
+from tfsampled._core import validation
 from tfsampled._core.embedding.table import Table
 from tfsampled.layers import _shards as shards
 from tfsampled.samplers import _loading as loading
@@ -42,9 +42,9 @@ class ClassTable(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = checks.integer(num_classes, "num_classes")
+        self.num_classes = validation.positive_int(num_classes, "num_classes")
         self.use_bias = use_bias
-        self.num_shards = checks.integer(num_shards, "num_shards")
+        self.num_shards = validation.positive_int(num_shards, "num_shards")
         shards.check(self.num_shards, self.num_classes, partition_strategy)
         self.partition_strategy = partition_strategy
         self.kernel_initializer = keras.initializers.get(kernel_initializer)

@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import full_softmax as exact
-from tfsampled._core import labels as examples
-from tfsampled._core import validation as checks
+from tfsampled._core import validation
+from tfsampled._core.labels import Labels, apply_weights, flatten_inputs, parse_labels
 from tfsampled.layers._class_embedding import ClassTable
 
 
@@ -36,7 +36,7 @@ class ExactSoftmax(ClassTable):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_classes, **kwargs)
-        self.num_true = checks.integer(num_true, "num_true")
+        self.num_true = validation.positive_int(num_true, "num_true")
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0.")
         self.temperature = float(temperature)
@@ -69,10 +69,16 @@ class ExactSoftmax(ClassTable):
         rows, targets, shape = self._examples(inputs, labels, mask)
         rows = _at_least_float32(rows)
         losses = exact.loss(
-            rows, self._table(), self._bias(), targets.ids, targets.shares(rows.dtype)
+            rows,
+            self._table(),
+            self._bias(),
+            targets.ids,
+            targets.label_weights(rows.dtype),
         )
         losses = tf.cast(losses, self.variable_dtype)
-        return examples.weighted(tf.reshape(losses, shape), sample_weight, targets.keep)
+        return apply_weights(
+            tf.reshape(losses, shape), sample_weight, targets.example_mask
+        )
 
     def ranks(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
         """How many classes have a higher logit than the example's best label.
@@ -94,13 +100,13 @@ class ExactSoftmax(ClassTable):
         )
         return tf.reshape(tf.reduce_min(ranks, axis=1), shape)
 
-    def kept(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
+    def example_mask(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
         """True for each example that has a label, False for padding."""
         inputs = tf.convert_to_tensor(inputs)
         shape = inputs.shape[:-1]
-        keep = examples.labels(
+        keep = parse_labels(
             labels, shape, self.num_true, self.ignore_class, mask
-        ).keep
+        ).example_mask
         return tf.ones(tf.shape(inputs)[:-1], tf.bool) if keep is None else keep
 
     def top_k(self, inputs: Any, k: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -117,7 +123,7 @@ class ExactSoftmax(ClassTable):
         Raises:
             ValueError: `k` is below 1 or above `num_classes`.
         """
-        k = checks.integer(k, "k")
+        k = validation.positive_int(k, "k")
         if k > self.num_classes:
             raise ValueError(
                 f"k is {k}, but there are only {self.num_classes} classes: pass at "
@@ -152,7 +158,7 @@ class ExactSoftmax(ClassTable):
         inputs = tf.cast(tf.convert_to_tensor(inputs), self.variable_dtype)
         if not self.built:
             self.build(inputs.shape)
-        rows, shape = examples.rows(inputs, self.kernels[0].shape[-1])
+        rows, shape = flatten_inputs(inputs, self.kernels[0].shape[-1])
         return rows if self.temperature == 1 else rows / self.temperature, shape
 
     def _bias(self) -> Any:
@@ -163,15 +169,17 @@ class ExactSoftmax(ClassTable):
 
     def _examples(
         self, inputs: Any, labels: Any, mask: Any
-    ) -> tuple[tf.Tensor, examples.Labels, tf.Tensor]:
+    ) -> tuple[tf.Tensor, Labels, tf.Tensor]:
         """Scaled rows `[N, dim]`, labels `[N, num_true]`, the losses' shape."""
         inputs = tf.convert_to_tensor(inputs)
         rows, shape = self._rows(inputs)
-        targets = examples.labels(
+        targets = parse_labels(
             labels, inputs.shape[:-1], self.num_true, self.ignore_class, mask
         )
         # Before the sampler sees the labels: its own message would not say as much.
-        assertions = checks.assert_ids(targets.ids, self.num_classes, "labels")
+        assertions = validation.assert_ids_in_range(
+            targets.ids, self.num_classes, "labels"
+        )
         with tf.control_dependencies(assertions):
             return rows, targets._replace(ids=tf.identity(targets.ids)), shape
 

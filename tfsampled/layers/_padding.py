@@ -19,12 +19,14 @@ _UNLIKELY = 2.0**60  # times the expected count: out of the softmax in any dtype
 
 def without(drawn: Candidates, targets: Labels) -> Candidates:
     """Expected counts with which a column of padding adds nothing to a softmax."""
-    if targets.real is None:
+    if targets.label_mask is None:
         return drawn
     count = drawn.true_expected_count
-    some = tf.reduce_any(targets.real, axis=1, keepdims=True)
+    some = tf.reduce_any(targets.label_mask, axis=1, keepdims=True)
     stand_in = tf.where(some, count * _UNLIKELY, tf.ones_like(count))
-    return drawn._replace(true_expected_count=tf.where(targets.real, count, stand_in))
+    return drawn._replace(
+        true_expected_count=tf.where(targets.label_mask, count, stand_in)
+    )
 
 
 def correction(
@@ -48,10 +50,10 @@ def correction(
     logits = tf.einsum("nd,ntd->nt", rows, kernel)
     if biases is not None:
         logits += tf.gather(biases, labels.ids)
-    expected = tf.where(labels.real, drawn.true_expected_count, 1.0)
+    expected = tf.where(labels.label_mask, drawn.true_expected_count, 1.0)
     given = without(drawn, labels).true_expected_count
     logs = [tf.math.log(tf.cast(count, logits.dtype)) for count in (given, expected)]
-    shares = labels.shares(logits.dtype)
+    shares = labels.label_weights(logits.dtype)
     return tf.reduce_mean(logits - logs[0], axis=1) - tf.reduce_sum(
         (logits - logs[1]) * shares, axis=1
     )

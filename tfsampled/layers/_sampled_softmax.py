@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 
 from tfsampled import samplers
-from tfsampled._core import labels as examples
-from tfsampled._core import validation as checks
+from tfsampled._core import validation
+from tfsampled._core.labels import apply_weights
 from tfsampled.compat.v1 import nn
 from tfsampled.layers import _padding as padding
 from tfsampled.layers._full_softmax import ExactSoftmax
@@ -137,9 +137,9 @@ class SampledSoftmax(ExactSoftmax):
             bias_constraint=bias_constraint,
             **kwargs,
         )
-        self.num_sampled = checks.integer(num_sampled, "num_sampled")
+        self.num_sampled = validation.positive_int(num_sampled, "num_sampled")
         self.sampler = samplers.get(sampler, seed)
-        self.sampler.check(self.num_classes, self.num_sampled)
+        self.sampler.validate(self.num_classes, self.num_sampled)
         self._sampler_name = sampler if isinstance(sampler, str) else None
         self.remove_accidental_hits = remove_accidental_hits
         self.seed = seed
@@ -147,7 +147,7 @@ class SampledSoftmax(ExactSoftmax):
     def build(self, input_shape: Any) -> None:
         """Creates the table, the bias and the sampler's state."""
         super().build(input_shape)
-        self.sampler.prepare(self.num_classes)
+        self.sampler.build(self.num_classes)
         self.built = True
 
     def sampled_loss(
@@ -177,7 +177,7 @@ class SampledSoftmax(ExactSoftmax):
         """
         rows, targets, shape = self._examples(inputs, labels, mask)
         drawn = self.sampler.sample(
-            targets.ids, self.num_classes, self.num_sampled, targets.real
+            targets.ids, self.num_classes, self.num_sampled, targets.label_mask
         )
         losses = nn.sampled_softmax_loss(
             weights=[kernel.value for kernel in self.kernels],
@@ -195,7 +195,9 @@ class SampledSoftmax(ExactSoftmax):
             losses += padding.correction(
                 rows, self._table(), self._bias(), targets, drawn
             )
-        return examples.weighted(tf.reshape(losses, shape), sample_weight, targets.keep)
+        return apply_weights(
+            tf.reshape(losses, shape), sample_weight, targets.example_mask
+        )
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to make an equal layer, without its weights."""

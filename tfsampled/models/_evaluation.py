@@ -49,9 +49,11 @@ class Evaluation:
     ) -> None:
         """Adds a batch to every metric."""
         for metric in self._plain:
-            metric.update_from_features(head, features, labels, mask=mask)
+            metric.update_state_from_features(head, features, labels, mask=mask)
         for metric in self._weighted:
-            metric.update_from_features(head, features, labels, sample_weight, mask)
+            metric.update_state_from_features(
+                head, features, labels, sample_weight, mask
+            )
 
     def get_config(self) -> dict[str, Any]:
         """The metrics as arguments of `compile`, serialized."""

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled._core import labels as examples
-from tfsampled._core import validation as checks
+from tfsampled._core import validation
+from tfsampled._core.labels import parse_labels
 from tfsampled.layers import SampledSoftmax
 
 
@@ -36,7 +36,7 @@ class LabelCheck:
     def assertions(self, labels: tf.Tensor, mask: tf.Tensor | None) -> list[Any]:
         """Ops that fail unless a step can train on all of these labels."""
         ids, real = self._real(labels, mask)
-        inside = checks.assert_ids(ids, self._head.num_classes, "labels")
+        inside = validation.assert_ids_in_range(ids, self._head.num_classes, "labels")
         return [*inside, *self._head.sampler.assertions(ids, real)]
 
     def note(
@@ -53,9 +53,9 @@ class LabelCheck:
             A scalar bool.
         """
         ids, real = self._real(labels, mask)
-        inside = tf.reduce_all(checks.in_range(ids, self._head.num_classes))
+        inside = tf.reduce_all(validation.in_range(ids, self._head.num_classes))
         known = tf.constant(True)
-        if training and (possible := self._head.sampler.possible(ids)) is not None:
+        if training and (possible := self._head.sampler.supports(ids)) is not None:
             known = tf.reduce_all(possible | ~real)
         outside, unknown = ~inside, inside & ~known
         self._seen.assign(
@@ -78,9 +78,11 @@ class LabelCheck:
         if not outside and not unknown:
             return
         self._seen.assign(tf.zeros_like(self._seen))
-        sentence = self._head.sampler.IMPOSSIBLE
+        sentence = self._head.sampler.unsupported_label_message
         if outside:
-            sentence = checks.ids_outside("labels", self._head.num_classes, low, high)
+            sentence = validation.out_of_range_message(
+                "labels", self._head.num_classes, low, high
+            )
         raise tf.errors.InvalidArgumentError(
             None,
             None,
@@ -94,10 +96,10 @@ class LabelCheck:
         """The ids, int64, a class in the place of padding, and where there is none."""
         head = self._head
         if mask is not None:
-            found = examples.labels(
+            found = parse_labels(
                 labels, mask.shape, head.num_true, head.ignore_class, mask
             )
-            return found.ids, found.real
+            return found.ids, found.label_mask
         ids = tf.cast(labels, tf.int64)
         real = tf.ones_like(ids, tf.bool)
         if head.ignore_class is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tfsampled._core import validation as checks
+from tfsampled._core import validation
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import _structure as structure
 from tfsampled.models._fitting import Fitting
@@ -70,7 +70,7 @@ class SampledSoftmaxModel(Fitting):
                 f"head is {head!r}; it must be a tfsampled.layers.SampledSoftmax."
             )
         if top_k is not None:
-            top_k = checks.integer(top_k, "top_k")
+            top_k = validation.positive_int(top_k, "top_k")
             if top_k > head.num_classes:
                 raise ValueError(
                     f"top_k is {top_k}, but the head has only {head.num_classes} "

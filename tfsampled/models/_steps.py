@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled._core import labels as examples
+from tfsampled._core.labels import integer_labels
 from tfsampled._core.xla import tracing_for_xla
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import _structure as structure
@@ -158,7 +158,7 @@ class SampledSteps(keras.Model):
 
     def _count(self, features: tf.Tensor, labels: Any) -> tf.Tensor:
         """How many examples have a label, as float32."""
-        kept = self.head.kept(features, labels, _mask(features))
+        kept = self.head.example_mask(features, labels, _mask(features))
         return tf.reduce_sum(tf.cast(kept, tf.float32))
 
     def _count_loss(self, loss: tf.Tensor, features: tf.Tensor, labels: Any) -> None:
@@ -173,7 +173,7 @@ def _labels(y: Any) -> tf.Tensor:
             "there are no labels: pass integer class ids as y, or a dataset of (x, y) "
             "or (x, y, sample_weight)."
         )
-    return examples.class_ids(y)
+    return integer_labels(y)
 
 
 def _mask(features: Any) -> Any:

@@ -11,8 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfsampled._core import static_ops as distinct
-from tfsampled._core import validation as checks
-from tfsampled._core import xla
+from tfsampled._core import validation, xla
 
 
 def name_of(table: Any) -> str:
@@ -104,7 +103,7 @@ def sum_duplicates(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
 def assert_inside(ids: tf.Tensor, table: Any) -> list[Any]:
     """Ops that fail unless every id is a row of the table; none in eager execution."""
     name = name_of(table)
-    return checks.assert_between(
+    return validation.assert_in_range(
         ids,
         table.shape[0],
         f"The gradient of {name}, which has {{}} rows, has rows from {{}} to {{}}, "
@@ -147,7 +146,7 @@ def _sum_in_place(
     ids: tf.Tensor, values: tf.Tensor, num_rows: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     n = tf.shape(ids)[0]
-    inside = checks.in_range(ids, num_rows)
+    inside = validation.in_range(ids, num_rows)
     first = distinct.index_of_first(ids)
     kept = inside & tf.equal(first, tf.range(n))
     once = tf.where(kept, ids, tf.cast(num_rows, ids.dtype))

@@ -19,8 +19,8 @@ _NO_GLOBAL_SEED = 87654321  # TensorFlow's own, where only an operation has a se
 class Sampler(keras.layers.Layer):
     """What a head asks for classes to compare its labels with.
 
-    A subclass implements `draw`, and `possible` and `learn` where it has something to
-    say to the labels. Variables that it makes in `prepare` and returns from `state` are
+    A subclass implements `draw`, and `supports` and `update` where it has something to
+    say to the labels. Variables that it makes in `build` and returns from `state` are
     saved in `.keras` and weights files and in checkpoints. They are no weights of the
     head: `get_weights` and `count_params` leave them out.
 
@@ -31,7 +31,7 @@ class Sampler(keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
     """
 
-    IMPOSSIBLE = "labels contain a class that the sampler never draws."
+    unsupported_label_message = "labels contain a class that the sampler never draws."
 
     def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -41,7 +41,7 @@ class Sampler(keras.layers.Layer):
         self.position: Any = None
         self._misfit = loading.Misfit()
 
-    def check(self, num_classes: int, num_sampled: int) -> None:
+    def validate(self, num_classes: int, num_sampled: int) -> None:
         """Refuses what cannot be drawn, before anything is.
 
         Raises:
@@ -53,7 +53,7 @@ class Sampler(keras.layers.Layer):
                 "draw from without replacement: draw fewer."
             )
 
-    def prepare(self, num_classes: int) -> None:
+    def build(self, num_classes: int) -> None:
         """Makes the variables; a head calls this when it is built."""
         del num_classes
         if self.position is None:
@@ -81,33 +81,36 @@ class Sampler(keras.layers.Layer):
             `[num_sampled]`, float32 `[batch, num_true]`, float32 `[num_sampled]`.
         """
         labels = tf.cast(tf.convert_to_tensor(labels), tf.int64)
-        self.prepare(num_classes)
+        if not self.built:
+            self.build(num_classes)
         with tf.control_dependencies(self.assertions(labels, counted)):
             labels = tf.identity(labels)  # a refused call draws nothing
         drawn = self.draw(labels, num_classes, num_sampled)
-        self.learn(labels, counted)
+        self.update(labels, counted)
         return drawn
 
     def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
         """What a subclass implements: `sample`, of labels that are int64."""
         raise NotImplementedError
 
-    def possible(self, labels: tf.Tensor) -> tf.Tensor | None:
+    def supports(self, labels: tf.Tensor) -> tf.Tensor | None:
         """Where a label is a class that is drawn now and then; None for everywhere."""
         del labels
         return None
 
     def assertions(self, labels: tf.Tensor, counted: tf.Tensor | None) -> list[Any]:
         """Ops that fail where a label that counts is not possible; XLA drops them."""
-        possible = self.possible(labels)
+        possible = self.supports(labels)
         if possible is None:
             return []
         if counted is not None:
             possible |= tf.logical_not(counted)
-        sound = tf.debugging.Assert(tf.reduce_all(possible), [self.IMPOSSIBLE])
+        sound = tf.debugging.Assert(
+            tf.reduce_all(possible), [self.unsupported_label_message]
+        )
         return [] if sound is None else [sound]
 
-    def learn(self, labels: tf.Tensor, counted: tf.Tensor | None) -> None:
+    def update(self, labels: tf.Tensor, counted: tf.Tensor | None) -> None:
         """Takes what there is to know from labels, once a step has drawn."""
         del labels, counted
 

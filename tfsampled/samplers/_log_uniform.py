@@ -42,9 +42,9 @@ class LogUniform(Sampler):
         self._warned = False
         self._seen: Any = None
 
-    def prepare(self, num_classes: int) -> None:
+    def build(self, num_classes: int) -> None:
         """Makes the variables, among them what is known of the labels' order."""
-        super().prepare(num_classes)
+        super().build(num_classes)
         self._num_classes = num_classes
         if self._seen is None:
             self._seen = variable(np.zeros(2, np.float32), "seen")
@@ -53,7 +53,7 @@ class LogUniform(Sampler):
         """As `Sampler.draw`."""
         return self._draw_by(candidates.log_uniform, labels, num_classes, num_sampled)
 
-    def learn(self, labels: tf.Tensor, counted: tf.Tensor | None) -> None:
+    def update(self, labels: tf.Tensor, counted: tf.Tensor | None) -> None:
         """Adds to the sum of `log(id + 1)` and to the number of labels."""
         logs = tf.math.log1p(tf.cast(tf.maximum(labels, 0), tf.float32))
         ones = tf.ones_like(logs) if counted is None else tf.cast(counted, tf.float32)

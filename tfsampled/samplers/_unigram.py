@@ -39,7 +39,7 @@ class FixedUnigram(Sampler):
         [0, 1, 2, 3]
     """
 
-    IMPOSSIBLE = (
+    unsupported_label_message = (
         "labels contain a class whose count in FixedUnigram is 0, so that it could not "
         "be a label: give every class that can be one a count above 0."
     )
@@ -66,9 +66,9 @@ class FixedUnigram(Sampler):
                 "they must be finite and at least 0."
             )
 
-    def check(self, num_classes: int, num_sampled: int) -> None:
+    def validate(self, num_classes: int, num_sampled: int) -> None:
         """As `Sampler.check`; the counts must be one for each class."""
-        super().check(num_classes, num_sampled)
+        super().validate(num_classes, num_sampled)
         if len(self.counts) != num_classes:
             raise ValueError(
                 f"FixedUnigram has {len(self.counts)} counts, but there are "
@@ -81,9 +81,9 @@ class FixedUnigram(Sampler):
                 "count above 0: ask for fewer, or add 1 to the counts."
             )
 
-    def prepare(self, num_classes: int) -> None:
+    def build(self, num_classes: int) -> None:
         """Makes the variables, and says which classes are ever drawn."""
-        super().prepare(num_classes)
+        super().build(num_classes)
         if self._drawn_ever is None:
             weights = alias.class_weights(self.counts, self.distortion, 0, 1, 0)
             with tf.init_scope():
@@ -102,7 +102,7 @@ class FixedUnigram(Sampler):
             unigrams=self.counts,
         )
 
-    def possible(self, labels: tf.Tensor) -> tf.Tensor:
+    def supports(self, labels: tf.Tensor) -> tf.Tensor:
         """Where a label has a count above 0."""
         return gather(labels, self._drawn_ever)
 
@@ -132,13 +132,13 @@ class LearnedUnigram(Sampler):
         super().__init__(seed, **kwargs)
         self.class_weights: Any = None
 
-    def prepare(self, num_classes: int) -> None:
+    def build(self, num_classes: int) -> None:
         """Makes the variables; one that two heads share needs equal classes.
 
         Raises:
             ValueError: It was prepared for another number of classes.
         """
-        super().prepare(num_classes)
+        super().build(num_classes)
         if self.class_weights is None:
             self.class_weights = variable(np.ones(num_classes, np.int64), "weights")
         elif self.class_weights.shape != [num_classes]:
@@ -157,7 +157,7 @@ class LearnedUnigram(Sampler):
             class_weights=self.class_weights,
         )
 
-    def learn(self, labels: tf.Tensor, counted: tf.Tensor | None) -> None:
+    def update(self, labels: tf.Tensor, counted: tf.Tensor | None) -> None:
         """Takes back what padding has added to the counts in the draw."""
         if counted is None:
             return

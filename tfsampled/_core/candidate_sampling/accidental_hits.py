@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import validation as checks
+from tfsampled._core import validation
 from tfsampled._core.candidate_sampling import static_hits
 from tfsampled._core.convert import as_class_ids
 from tfsampled._core.xla import tracing_for_xla
@@ -58,7 +58,7 @@ def compute_accidental_hits(
       `Candidate Sampling Algorithms
       <https://www.tensorflow.org/extras/candidate_sampling.pdf>`_
     """
-    num_true = checks.integer(num_true, "num_true")
+    num_true = validation.positive_int(num_true, "num_true")
     true_classes = as_class_ids(true_classes, "true_classes")
     sampled = as_class_ids(sampled_candidates, "sampled_candidates")
     if not true_classes.shape.is_compatible_with([None, num_true]):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import validation as checks
+from tfsampled._core import validation
 from tfsampled._core.candidate_sampling import alias_method as alias
 from tfsampled._core.candidate_sampling import distributions as draws
 from tfsampled._core.candidate_sampling import expected_count as counts
@@ -314,9 +314,9 @@ def _request(
     seeds: Seeds,
     position: tf.Variable | None,
 ) -> Request:
-    num_true = checks.integer(num_true, "num_true")
-    num_sampled = checks.integer(num_sampled, "num_sampled")
-    range_max = checks.integer(range_max, "range_max")
+    num_true = validation.positive_int(num_true, "num_true")
+    num_sampled = validation.positive_int(num_sampled, "num_sampled")
+    range_max = validation.positive_int(range_max, "range_max")
     if unique and num_sampled > range_max:
         raise ValueError(
             f"num_sampled is {num_sampled}, but there are {range_max} classes to draw "
@@ -344,7 +344,9 @@ def _draw(
         position = state.traced_position()
     true_classes = ask.true_classes
     if not tracing_for_xla():
-        sound = checks.assert_ids(true_classes, ask.range_max, "true_classes")
+        sound = validation.assert_ids_in_range(
+            true_classes, ask.range_max, "true_classes"
+        )
         with tf.control_dependencies(sound):
             true_classes = tf.identity(true_classes)
     with tf.control_dependencies([true_classes]):

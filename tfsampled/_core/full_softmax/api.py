@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfsampled._core import full_softmax as exact
 from tfsampled._core import loss_arguments as arguments
-from tfsampled._core import validation as checks
+from tfsampled._core import validation
 from tfsampled._core.batches import repeated_for
 
 
@@ -28,8 +28,10 @@ def loss(
             weights, biases, labels, inputs, num_true, partition_strategy, True
         )
         _check_tables(given)
-        sound = checks.assert_batches(given.labels, given.inputs)
-        sound += checks.assert_ids(given.labels, given.weights.num_rows(), "labels")
+        sound = validation.assert_same_batch(given.labels, given.inputs)
+        sound += validation.assert_ids_in_range(
+            given.labels, given.weights.num_rows(), "labels"
+        )
         given = given.after(sound)
         losses = exact.loss(
             repeated_for(given.inputs, given.labels),
@@ -56,7 +58,7 @@ def top_k(
         given = arguments.convert(
             weights, biases, [[0]], inputs, 1, partition_strategy, True
         )
-        k = checks.integer(k, "k")
+        k = validation.positive_int(k, "k")
         num_classes = _check_tables(given)
         if num_classes is not None and k > num_classes:
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import validation as checks
+from tfsampled._core import validation
 from tfsampled._core.batches import repeated_for
 from tfsampled._core.candidate_sampling import hits
 from tfsampled._core.candidate_sampling import samplers as sampler
@@ -53,7 +53,7 @@ def sampled_loss(
         )
         limit: int | tf.Tensor
         if given is None:
-            limit = checks.integer(num_classes, "num_classes")
+            limit = validation.positive_int(num_classes, "num_classes")
             arguments, candidates = _draw(arguments, num_sampled, limit, seed)
         else:
             limit = arguments.rows
@@ -75,15 +75,15 @@ def _draw(
     arguments: Arguments, num_sampled: Any, num_classes: int, seed: int | None
 ) -> tuple[Arguments, sampler.Candidates]:
     """Log-uniform candidates, and the arguments once they are found to be sound."""
-    num_sampled = checks.integer(num_sampled, "num_sampled")
+    num_sampled = validation.positive_int(num_sampled, "num_sampled")
     if num_sampled > num_classes:
         raise ValueError(
             f"num_sampled is {num_sampled}, but there are {num_classes} classes to "
             "draw from without replacement: draw fewer."
         )
     check_classes(arguments, num_classes)
-    sound = checks.assert_batches(arguments.labels, arguments.inputs)
-    sound += checks.assert_ids(arguments.labels, num_classes, "labels")
+    sound = validation.assert_same_batch(arguments.labels, arguments.inputs)
+    sound += validation.assert_ids_in_range(arguments.labels, num_classes, "labels")
     # The draw waits for the checks: a refused call leaves the sampler where it was.
     arguments = arguments.after(sound)
     with tf.control_dependencies(sound):
@@ -106,16 +106,16 @@ def _take(
     TensorFlow reads `num_classes` only to draw. A wrong one is refused where the call
     shows it; labels may be any row of the table.
     """
-    num_classes = checks.known_integer(num_classes, "num_classes")
+    num_classes = validation.static_int(num_classes, "num_classes")
     if num_classes is not None:
         check_classes(arguments, num_classes)
     candidates = sampled_values.convert(
-        given, arguments, checks.known_integer(num_sampled, "num_sampled", least=0)
+        given, arguments, validation.static_int(num_sampled, "num_sampled", minimum=0)
     )
     ids = candidates.sampled_candidates
-    sound = checks.assert_batches(arguments.labels, arguments.inputs)
-    sound += checks.assert_ids(arguments.labels, arguments.rows, "labels")
-    sound += checks.assert_ids(ids, arguments.rows, "sampled_candidates")
+    sound = validation.assert_same_batch(arguments.labels, arguments.inputs)
+    sound += validation.assert_ids_in_range(arguments.labels, arguments.rows, "labels")
+    sound += validation.assert_ids_in_range(ids, arguments.rows, "sampled_candidates")
     with tf.control_dependencies(sound):
         candidates = candidates._replace(sampled_candidates=tf.identity(ids))
     return arguments.after(sound), candidates

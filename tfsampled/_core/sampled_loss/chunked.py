@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import tensorflow as tf
 
 from tfsampled._core.candidate_sampling.hits import Hits
-from tfsampled._core.sampled_loss import matmul as products
+from tfsampled._core.sampled_loss import matmul
 from tfsampled._core.sampled_loss.loss_functions import Loss
 from tfsampled._core.xla import tracing_for_xla
 
@@ -44,7 +44,7 @@ class Sampled(NamedTuple):
 
     def logits(self) -> tf.Tensor:
         """`[N, S]`, in the dtype of `offset`."""
-        logits = products.logits(self.inputs, self.rows, self.offset.dtype)
+        logits = matmul.logits(self.inputs, self.rows, self.offset.dtype)
         width = tf.compat.dimension_value(self.rows.shape[0])
         if width and self.offset.shape.rank == 1:
             # One operation with the product; without columns it ends the process.
@@ -114,7 +114,7 @@ def forward(
         kept, joined = [], []
         for first, size in plan.stretches:
             sums, slopes = loss.summed(sampled.of(first, size).logits())
-            kept.append(products.kept(slopes, sampled.rows))
+            kept.append(matmul.cast_residuals(slopes, sampled.rows))
             joined.append(loss.joined(_rows(true_logits, first, size), sums))
         losses, true_slopes, scales = zip(*joined, strict=True)
         return Outcome(_concat(losses), _concat(true_slopes), scales, tuple(kept))
@@ -126,7 +126,7 @@ def forward(
         sums, _ = _in_order(sampled, one, ())
         losses, true_slopes, scales = loss.joined(true_logits, sums)
         nothing = tf.zeros([0, _size(sampled.rows)], sums.dtype)
-        nothing = products.kept(nothing, sampled.rows)
+        nothing = matmul.cast_residuals(nothing, sampled.rows)
         return Outcome(
             losses,
             true_slopes,
@@ -158,7 +158,7 @@ def backward(
         def one(first: Size, size: Size) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
             block = sampled.of(first, size)
             _, slopes = loss.summed(block.logits())
-            slopes = products.kept(slopes, block.rows)
+            slopes = matmul.cast_residuals(slopes, block.rows)
             inputs, *others = _gradients(block, slopes, _rows(scales, first, size))
             return inputs, tuple(others)
 
@@ -172,8 +172,8 @@ def backward(
 
 def _gradients(sampled: Sampled, slopes: tf.Tensor, scales: tf.Tensor) -> Gradients:
     column = scales[:, tf.newaxis]
-    inputs = column * products.inputs_gradient(slopes, sampled.rows, scales.dtype)
-    return Gradients(inputs, *products.rows_gradient(slopes, sampled.inputs, column))
+    inputs = column * matmul.inputs_gradient(slopes, sampled.rows, scales.dtype)
+    return Gradients(inputs, *matmul.rows_gradient(slopes, sampled.inputs, column))
 
 
 def _are_kept(sampled: Sampled) -> bool | tf.Tensor:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfsampled._core import validation as checks
+from tfsampled._core import validation
 from tfsampled._core.batches import repeated_for
 from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled._core.loss_arguments import Arguments
@@ -88,4 +88,4 @@ def _correction(
     """`-log(count)`, NaN where the id is none of a class."""
     correction = -tf.math.log(tf.cast(count, dtype))
     nan = tf.constant(float("nan"), dtype)
-    return tf.where(checks.in_range(ids, limit), correction, nan)
+    return tf.where(validation.in_range(ids, limit), correction, nan)

@@ -23,13 +23,13 @@ def logits(inputs: tf.Tensor, rows: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return _product(tf.cast(inputs, rows.dtype), rows, dtype, transpose_y=True)
 
 
-def kept(slopes: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+def cast_residuals(slopes: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """Slopes in the dtype in which they are multiplied."""
     return tf.cast(slopes, tf.bfloat16) if rows.dtype == tf.bfloat16 else slopes
 
 
 def inputs_gradient(slopes: tf.Tensor, rows: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """`[n, D]` in `dtype`, of slopes `[n, S]`, from `kept`, and rows `[S, D]`."""
+    """`[n, D]` in `dtype`, of `cast_residuals` slopes `[n, S]` and rows `[S, D]`."""
     return _product(slopes, tf.cast(rows, slopes.dtype), dtype)
 
 
@@ -39,7 +39,7 @@ def rows_gradient(
     """Sums over examples: of `slopes * inputs` `[S, D]`, and of slopes `[S]`.
 
     Args:
-      slopes: `[n, S]`, from `kept`.
+      slopes: `[n, S]`, from `cast_residuals`.
       inputs: `[n, D]`.
       scales: `[n, 1]`, of the examples, in the dtype of `inputs` and of the result.
     """
