@@ -1,29 +1,80 @@
-"""What holds for every test: a quiet TensorFlow, few threads, a known state."""
+"""Configures TensorFlow, hypothesis and pytest-xdist for every test."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
-# Read once, when TensorFlow is loaded: they have to come before its import.
+import hypothesis
+import pytest
+
+# Read when TensorFlow and Keras are imported, so set before.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-
-import keras
-import pytest
-import tensorflow as tf
-
-tf.config.threading.set_inter_op_parallelism_threads(2)
-tf.config.threading.set_intra_op_parallelism_threads(2)
+os.environ["KERAS_BACKEND"] = "tensorflow"
 
 SEED = 20160410
+WORKERS = 2
+# Most of the time of a compiled test is LLVM's. `make test-slow` optimizes fully.
+CHEAP_COMPILATION = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+
+# `too_slow` depends on what else the machine does.
+hypothesis.settings.register_profile(
+    "default",
+    derandomize=True,
+    max_examples=20,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile(
+    "slow",
+    max_examples=200,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Runs the whole suite in two processes, and tests named by path in this one."""
+    named = config.args_source == pytest.Config.ArgsSource.ARGS
+    return 0 if named else WORKERS
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    slow_selected = config.getoption("markexpr") != "not slow"
+    hypothesis.settings.load_profile("slow" if slow_selected else "default")
+    if not slow_selected:
+        flags = os.environ.get("XLA_FLAGS", "")
+        if CHEAP_COMPILATION not in flags:  # the workers inherit the environment
+            os.environ["XLA_FLAGS"] = f"{CHEAP_COMPILATION} {flags}".strip()
+    if config.getoption("numprocesses", None):
+        return  # the workers run the tests
+
+    import tensorflow as tf
+
+    threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    # "CPU:0" and "CPU:1", so that tests of replicas need no process of their own.
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, two)
 
 
 @pytest.fixture(autouse=True)
-def known_state():
-    """Every test starts from the same seeds and leaves Keras as it found it.
+def known_state() -> Iterator[None]:
+    """Starts every test from the same seeds and restores Keras's settings after it.
 
-    Setting the global seed also restarts TensorFlow's sampling kernels, so that no
-    test draws other candidates because of the tests before it.
+    Setting the global seed also restarts TensorFlow's sampling kernels, so the
+    candidates that a test draws do not depend on the tests before it.
     """
+    import keras
+    import tensorflow as tf
+
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(SEED)
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()

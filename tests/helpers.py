@@ -1,0 +1,156 @@
+"""What several test files share: modes, shards, float64 truths, counts of operations.
+
+A helper that one file uses stays in that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+# How a function is called; `MODES[mode](function)` is called like `function`.
+MODES: dict[str, Callable[[Callable], Callable]] = {
+    "eager": lambda function: function,
+    "function": tf.function,
+    "jit": lambda function: tf.function(function, jit_compile=True),
+}
+
+
+def count_operations(function: Any) -> int:
+    """Counts the operations of a concrete function, its function library included.
+
+    Args:
+        function: What `tf.function(...).get_concrete_function(...)` returns.
+    """
+    return sum(operation_counts(function).values())
+
+
+def operation_counts(function: Any) -> dict[str, int]:
+    """How often each type of operation occurs in a concrete function, and inside it."""
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    counts: dict[str, int] = {}
+    for node in nodes:
+        counts[node.op] = counts.get(node.op, 0) + 1
+    return counts
+
+
+def split_shards(table: np.ndarray, num_shards: int, strategy: str) -> list[np.ndarray]:
+    """Cuts a table as `tf.nn.embedding_lookup` expects its shards.
+
+    Args:
+        table: `[num_classes, ...]`.
+        num_shards: How many shards.
+        strategy: "div" or "mod".
+    """
+    if strategy == "mod":
+        return [table[index::num_shards] for index in range(num_shards)]
+    return np.array_split(table, num_shards)
+
+
+def logsumexp64(logits: np.ndarray) -> np.ndarray:
+    """`log(sum(exp(logits)))` over the last axis, in float64."""
+    logits = np.asarray(logits, np.float64)
+    top = logits.max(axis=-1, keepdims=True)
+    return top[..., 0] + np.log(np.exp(logits - top).sum(axis=-1))
+
+
+def softmax64(logits: np.ndarray) -> np.ndarray:
+    """The softmax over the last axis, in float64."""
+    logits = np.asarray(logits, np.float64)
+    return np.exp(logits - logsumexp64(logits)[..., np.newaxis])
+
+
+def label_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """What each class weighs in each example, `[batch, num_classes]`.
+
+    Args:
+        labels: `[batch, num_true]`; each label weighs `1 / num_true`.
+        num_classes: How many classes.
+    """
+    weights = np.zeros((len(labels), num_classes))
+    for row, classes in zip(weights, labels, strict=True):
+        np.add.at(row, classes, 1 / len(classes))
+    return weights
+
+
+def softmax_loss64(
+    inputs: np.ndarray, weights: np.ndarray, biases: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """The full softmax loss `[batch]` in float64, from all the logits.
+
+    Args:
+        inputs: `[batch, dim]`.
+        weights: `[num_classes, dim]`.
+        biases: `[num_classes]`.
+        labels: `[batch, num_true]` or `[batch]`.
+    """
+    inputs, weights, biases = (
+        np.asarray(x, np.float64) for x in (inputs, weights, biases)
+    )
+    logits = inputs @ weights.T + biases
+    labels = np.reshape(labels, (len(logits), -1))
+    label_logits = np.take_along_axis(logits, labels, axis=1)
+    return logsumexp64(logits) - label_logits.mean(axis=1)
+
+
+def softmax_loss_gradients64(
+    inputs: np.ndarray,
+    weights: np.ndarray,
+    biases: np.ndarray,
+    labels: np.ndarray,
+    upstream: np.ndarray,
+) -> list[np.ndarray]:
+    """The gradients of `softmax_loss64` by inputs, weights and biases, in float64.
+
+    Args:
+        inputs: `[batch, dim]`.
+        weights: `[num_classes, dim]`.
+        biases: `[num_classes]`.
+        labels: `[batch, num_true]` or `[batch]`.
+        upstream: The gradient by the loss, `[batch]`.
+    """
+    inputs, weights, biases = (
+        np.asarray(x, np.float64) for x in (inputs, weights, biases)
+    )
+    labels = np.reshape(labels, (len(inputs), -1))
+    d_logits = softmax64(inputs @ weights.T + biases)
+    d_logits = (d_logits - label_weights(labels, len(weights))) * upstream[
+        :, np.newaxis
+    ]
+    return [d_logits @ weights, d_logits.T @ inputs, d_logits.sum(axis=0)]
+
+
+def top_k(logits: np.ndarray, k: int) -> np.ndarray:
+    """The ids of the k largest logits; of equal logits, the lower id first."""
+    return np.argsort(-logits, axis=1, kind="stable")[:, :k]
+
+
+def max_ulps(a: Any, b: Any) -> int:
+    """The largest distance in units in the last place of two float32 arrays >= 0."""
+    a, b = (np.asarray(x, np.float32).view(np.int32).astype(np.int64) for x in (a, b))
+    return int(np.max(np.abs(a - b), initial=0))
+
+
+def assert_error_within(
+    actual: np.ndarray, reference: np.ndarray, truth: np.ndarray, factor: float = 2.0
+) -> None:
+    """Checks that `actual` is about as near to the truth as a reference is.
+
+    The budget is `factor` times the largest error of the reference, plus 4 units in the
+    last place of the largest value, in the reference's dtype.
+
+    Args:
+        actual: What is checked.
+        reference: The same from TensorFlow or Keras, in the same dtype.
+        truth: The same in float64.
+        factor: How much larger than the reference's the error may be.
+    """
+    assert actual.dtype == reference.dtype
+    error = np.abs(actual.astype(np.float64) - truth).max(initial=0)
+    budget = factor * np.abs(reference.astype(np.float64) - truth).max(initial=0)
+    largest = np.abs(reference).max(initial=0)
+    assert error <= budget + 4 * np.spacing(largest).astype(np.float64)
