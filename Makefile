@@ -12,20 +12,22 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format compat clean
+.PHONY: help demo test test-slow lint format compat docs clean
 
 help:
 	@echo "make demo       train a next-token model on the sources of the running Python"
 	@echo "make test       lint, types and the tests"
 	@echo "make test-slow  the tests that take long"
 	@echo "make compat     every case against tf.nn and against a float64 truth"
+	@echo "make docs       the documentation as a site, in site/"
 	@echo "make lint       ruff and mypy alone;  make format  let ruff rewrite the files"
 	@echo "make clean      remove .venv and everything that was built or cached"
 
-$(READY): pyproject.toml setup.cfg
-	@echo "setting up $(VENV) with [$(EXTRAS)] ..."
+# .ready-cpu-test stands for the extras cpu,test.
+$(VENV)/.ready-%: pyproject.toml setup.cfg
+	@echo "setting up $(VENV) with [$(subst -,$(comma),$*)] ..."
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(RUN) -m pip install -qq --disable-pip-version-check -e ".[$(EXTRAS)]"
+	@$(RUN) -m pip install -qq --disable-pip-version-check -e ".[$(subst -,$(comma),$*)]"
 	@touch $@
 
 demo: $(READY)
@@ -49,6 +51,10 @@ test-slow: $(READY)
 compat: $(READY)
 	@$(RUN) -m compat_checks $(ARGS)
 
+docs: $(VENV)/.ready-docs
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	@echo "site/index.html"
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

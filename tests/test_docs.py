@@ -1,4 +1,4 @@
-"""README.md: its Python runs as printed, and the commands it names exist."""
+"""README.md and docs/: the Python runs, and what the pages name exists."""
 
 import re
 from pathlib import Path
@@ -6,45 +6,50 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
+PROSE = [*PAGES, ROOT / "CONTRIBUTING.md"]
 
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
-HEADINGS = [
-    re.findall(r"^#+ (.*)$", README[: README.index(block)], re.M)[-1]
-    for block in BLOCKS
-]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 
 
 @pytest.mark.parametrize(
-    "block", BLOCKS, ids=[f"{i}-{h}" for i, h in enumerate(HEADINGS)]
+    "page",
+    [page for page, text in TEXTS.items() if BLOCK.search(text)],
+    ids=lambda page: page.stem,
 )
-def test_python_block_runs_by_itself(block, tmp_path, monkeypatch):
+def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+    names = {"__name__": "__main__"}  # the blocks of a page share their names
+    for block in BLOCK.finditer(TEXTS[page]):
+        lines_before = "\n" * TEXTS[page][: block.start(1)].count("\n")
+        exec(compile(lines_before + block[1], page, "exec"), names)
 
 
-def test_there_are_blocks_to_run():
-    assert len(BLOCKS) >= 3
+def test_readme_is_short():
+    assert TEXTS[ROOT / "README.md"].count("\n") <= 150
 
 
-def test_make_targets_exist():
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = set(re.findall(r"\bmake ([a-z-]+)", README))
-    assert named
-    assert named <= targets
-
-
-def test_modules_behind_commands_exist():
-    named = set(
-        re.findall(r"python -m ((?:compat_checks|examples|benchmarks)[\w.]*)", README)
-    )
-    assert named
-    for name in named:
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.stem)
+def test_commands_exist(page):
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M)) <= set(targets)
+    for name in re.findall(
+        r"python -m ((?:compat_checks|examples|benchmarks)[\w.]*)", text
+    ):
         path = ROOT / name.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
 
 
-def test_links_into_the_repository_lead_somewhere():
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_files_of_the_layout_exist():
+    text = PROSE[-1].read_text(encoding="utf-8")
+    files = re.findall(r"^\|.*\| `([\w/]+\.py)`", text, re.M)
+    assert files
+    assert [file for file in files if not (ROOT / "tfsampled" / file).exists()] == []
