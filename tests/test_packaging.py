@@ -138,7 +138,7 @@ def test_wheel_metadata_names_licence_extras_and_no_tensorflow(wheel):
     always = {re.split(r"[<>=!~\[; ]", r)[0] for r in required if "extra ==" not in r}
     assert always == {"keras", "numpy"}
     extras = set(re.findall(r"^Provides-Extra: (.*)$", metadata, re.M))
-    assert extras == {"cpu", "gpu", "demo", "report", "test"}
+    assert extras == {"cpu", "gpu", "demo", "docs", "report", "test"}
     assert re.search(r"^License(-Expression)?: Apache-2.0$", metadata, re.M)
 
 
