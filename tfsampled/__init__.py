@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
 if _backend != "tensorflow":
     raise ImportError(
         f"Keras's backend must be 'tensorflow'. Received: backend={_backend!r}. Set "
-        "the environment variable KERAS_BACKEND=tensorflow, or \"backend\" in "
+        'the environment variable KERAS_BACKEND=tensorflow, or "backend" in '
         "~/.keras/keras.json, before Keras is imported."
     )
 
