@@ -1,9 +1,12 @@
 """README.md and docs/: the Python runs, and what the pages name exists."""
 
+import pydoc
 import re
 from pathlib import Path
 
 import pytest
+
+import tfsampled
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -53,3 +56,20 @@ def test_files_of_the_layout_exist():
     files = re.findall(r"^\|.*\| `([\w/]+\.py)`", text, re.M)
     assert files
     assert [file for file in files if not (ROOT / "tfsampled" / file).exists()] == []
+
+
+def test_api_reference_names_every_public_object():
+    pages = (page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    paths = re.findall(r"^::: (.*)$", "\n".join(pages), re.M)
+    documented = {path: pydoc.locate(path) for path in paths}
+    assert [path for path, value in documented.items() if value is None] == []
+    modules = [getattr(tfsampled, name) for name in tfsampled.__all__]
+    modules += [tfsampled.compat.v1.nn, tfsampled.compat.v1.random]
+    missing = [
+        f"{module.__name__}.{name}"
+        for module in modules
+        if module is not tfsampled.compat and hasattr(module, "__all__")
+        for name in module.__all__
+        if not any(getattr(module, name) is value for value in documented.values())
+    ]
+    assert missing == []
