@@ -15,9 +15,9 @@ ARGS ?=
 .PHONY: help demo test test-slow lint format compat docs clean
 
 help:
-	@echo "make demo       train a next-token model on the sources of the running Python"
-	@echo "make test       lint, types and the tests"
-	@echo "make test-slow  the tests that take long"
+	@echo "make demo       full and sampled softmax: perplexity over seconds, as a plot"
+	@echo "make test       lint, types and the tests, in two processes"
+	@echo "make test-slow  the slow tests, with XLA fully optimizing"
 	@echo "make compat     every case against tf.nn and against a float64 truth"
 	@echo "make docs       the documentation as a site, in site/"
 	@echo "make lint       ruff and mypy alone;  make format  let ruff rewrite the files"
@@ -30,7 +30,7 @@ $(VENV)/.ready-%: pyproject.toml setup.cfg
 	@$(RUN) -m pip install -qq --disable-pip-version-check -e ".[$(subst -,$(comma),$*)]"
 	@touch $@
 
-demo: $(READY)
+demo: $(subst test,demo,$(READY))
 	@$(RUN) -m examples.next_token $(ARGS)
 
 lint: $(READY)

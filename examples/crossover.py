@@ -1,8 +1,8 @@
-"""`python -m examples.crossover`: from how many classes on sampling is the faster.
+"""`python -m examples.crossover`: from how many classes on sampling is faster.
 
-A step of training, by Keras's `fit`, of a head that samples and of a Dense layer with
-the full cross entropy, for ever more classes. The steps of the two are taken in turn,
-so that what else the machine does falls on both; the medians are printed.
+Times training steps of a head that samples and of a Dense layer with the full cross
+entropy, for more and more classes. The steps of the two alternate, so that other load
+on the machine falls on both; the medians are printed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ COLUMNS = ("classes", "sampled, ms", "full, ms", "full / sampled")
 
 
 def models(num_classes: int, dim: int, num_sampled: int, optimizer: str):
-    """The two models, without an encoder to speak of."""
+    """A sampled and a full model, each with one Dense layer before the classes."""
     import keras
 
     from tfsampled.layers import SampledSoftmax
@@ -52,7 +52,7 @@ def measure(
     y = np.minimum(rng.zipf(1.2, batch_size) - 1, num_classes - 1)
     pair = models(num_classes, dim, num_sampled, optimizer)
     seconds: tuple[list[float], list[float]] = ([], [])
-    for model in pair:  # traced, and the variables touched
+    for model in pair:  # trace, and make the optimizer's variables
         model.train_on_batch(x, y)
         model.train_on_batch(x, y)
     for _ in range(rounds):
@@ -64,7 +64,7 @@ def measure(
 
 
 def crossing(points: list[tuple[int, float, float]]) -> float | None:
-    """The number of classes at which the two take as long, between measured ones.
+    """The number of classes at which both take as long, by linear interpolation.
 
     >>> crossing([(100, 2.0, 1.0), (1000, 2.0, 4.0)])
     400.0
@@ -81,44 +81,40 @@ def crossing(points: list[tuple[int, float, float]]) -> float | None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m examples.crossover",
-        description="The number of classes from which on sampling makes a step faster.",
+        description="Finds the number of classes from which on sampling is faster.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     sizes = [500, 1000, 2000, 4000, 8000, 16000, 32000]
     parser.add_argument(
-        "--classes", type=int, nargs="+", default=sizes, help="measured"
+        "--classes", type=int, nargs="+", default=sizes, help="numbers of classes"
     )
-    parser.add_argument("--dim", type=int, default=64, help="of the features")
-    parser.add_argument("--batch-size", type=int, default=256, help="examples a step")
-    parser.add_argument("--num-sampled", type=int, default=1024, help="a step")
+    parser.add_argument("--dim", type=int, default=64, help="width of the features")
+    parser.add_argument(
+        "--batch-size", type=int, default=256, help="examples of a step"
+    )
+    parser.add_argument(
+        "--num-sampled", type=int, default=1024, help="classes of a step"
+    )
     parser.add_argument("--optimizer", default="adam", help="its name in Keras")
-    parser.add_argument("--rounds", type=int, default=100, help="steps of each")
+    parser.add_argument("--rounds", type=int, default=100, help="steps of each model")
     options = vars(parser.parse_args(arguments))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="One training step", title_justify="left")
-    for name in COLUMNS:
-        table.add_column(name, justify="right")
+    print("".join(f"{name:>16}" for name in COLUMNS))
     points = []
     for num_classes in sorted(options.pop("classes")):
         sampled, full = measure(num_classes, **options)
         points.append((num_classes, sampled, full))
-        table.add_row(
-            f"{num_classes:,}",
-            f"{sampled * 1e3:.2f}",
-            f"{full * 1e3:.2f}",
-            f"{full / sampled:.2f}",
+        print(
+            f"{num_classes:16,}{sampled * 1e3:16.2f}{full * 1e3:16.2f}"
+            f"{full / sampled:16.2f}",
+            flush=True,
         )
-    console = Console(highlight=False)
-    console.print(table)
     where = crossing(points)
-    console.print(
+    print(
         "No crossing among these numbers of classes."
         if where is None
-        else f"A full softmax is the faster one below about {where:,.0f} classes."
+        else f"A full softmax is faster below about {where:,.0f} classes."
     )
     return 0
 

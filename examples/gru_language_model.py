@@ -1,7 +1,7 @@
-"""A GRU over sentences of unequal length: sequences, Keras masks and padding labels.
+"""A GRU language model: sequences of unequal length, Keras masks and padded labels.
 
-`python -m examples.gru_language_model` trains on made-up sentences in which every word
-has two likely successors, and prints the exact perplexity of held-out ones.
+`python -m examples.gru_language_model` trains on synthetic sentences in which each word
+has two successors, and prints the exact perplexity of held-out sentences.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def sentences(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def language_model() -> SampledSoftmaxModel:
-    """An embedding whose mask the GRU heeds, and a head that ignores class 0."""
+    """An embedding with a mask, a GRU, and a head that ignores padded labels."""
     encoder = keras.Sequential(
         [
             keras.Input((None,), dtype="int64"),

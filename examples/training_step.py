@@ -1,4 +1,4 @@
-"""A training loop of one's own: a `tf.function` step around the layer's losses.
+"""A custom training loop: a `tf.function` step around the layer's losses.
 
 `python -m examples.training_step [--jit]` trains on random bigrams and prints the exact
 loss before and after.
@@ -33,7 +33,7 @@ def main(steps: int = 300, jit: bool = False) -> tuple[float, float]:
         with tf.GradientTape() as tape:
             losses = head.sampled_loss(embedding(words), following)
             loss = tf.reduce_mean(losses)
-        gradients = tape.gradient(loss, variables)  # IndexedSlices: rows touched
+        gradients = tape.gradient(loss, variables)  # IndexedSlices for both tables
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return loss
 
@@ -42,7 +42,7 @@ def main(steps: int = 300, jit: bool = False) -> tuple[float, float]:
         return tf.reduce_mean(head.exact_loss(embedding(words), following))
 
     rng = np.random.default_rng(0)
-    successor = rng.permutation(100)  # the frequent words, each with one that follows
+    successor = rng.permutation(100)  # of each of the words that occur
 
     def batch() -> tuple[np.ndarray, np.ndarray]:
         words = rng.integers(0, 100, BATCH)

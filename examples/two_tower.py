@@ -1,8 +1,8 @@
-"""Two-tower retrieval: users by what they took, items by one table that both use.
+"""Two-tower retrieval with one item table for users' histories and for the head.
 
-The items in a user's history and the items to retrieve are rows of one Embedding, to
-which the head is tied. Ids are in no order, so the sampler takes the items' counts.
-`python -m examples.two_tower` prints how often the next item is among the best ten.
+A user is encoded from the items of its history, rows of an Embedding to which the head
+is tied. Item ids are not ordered by frequency, so the sampler takes the items' counts.
+`python -m examples.two_tower` prints the top-10 accuracy of the next item.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ITEMS, DIM, HISTORY, GROUPS = 2_000, 16, 5, 50
 
 
 def interactions(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Histories `[size, HISTORY]` and next items: users stay in one group of items."""
+    """Histories `[size, HISTORY]` and next items, of one group of items per user."""
     rng = np.random.default_rng(seed)
     group = rng.integers(0, GROUPS, size)[:, np.newaxis]
     within = np.minimum(rng.zipf(1.4, (size, HISTORY + 1)) - 1, ITEMS // GROUPS - 1)
@@ -30,7 +30,7 @@ def interactions(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def two_towers(counts: np.ndarray) -> SampledSoftmaxModel:
-    """A user is the transformed mean of the items so far; an item is its row."""
+    """Encodes a user from the mean of its history's rows; an item is its row."""
     items = keras.layers.Embedding(ITEMS, DIM, name="items")
     history = keras.Input((HISTORY,), dtype="int64")
     user = keras.layers.GlobalAveragePooling1D()(items(history))

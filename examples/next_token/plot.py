@@ -1,4 +1,4 @@
-"""A chart of perplexity against seconds of training."""
+"""A plot of perplexity over seconds of training."""
 
 from __future__ import annotations
 
@@ -9,30 +9,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from examples.next_token.clock import Curve
+from examples.next_token.train import Curve
 
-COLOURS = "#1b6ca8", "#c8553d", "#e0a030"  # told apart by the colour-blind too
+COLORS = "#c8553d", "#e0a030", "#1b6ca8"  # distinct to the color-blind too
 
 
-def save(
-    path: pathlib.Path,
-    curves: Sequence[Curve],
-    title: str,
-    unigram: float | None = None,
-) -> None:
-    """Draws each curve, and unigram perplexity as a level; PNG or SVG by the suffix."""
+def save(path: pathlib.Path, curves: Sequence[Curve], title: str) -> None:
+    """Draws the curves to a PNG or SVG file, by the path's suffix."""
     figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_prop_cycle(color=COLOURS)
+    axes.set_prop_cycle(color=COLORS)
     for curve in curves:
+        label = f"{curve.name}: {curve.ms_per_step:,.0f} ms per step"
         (line,) = axes.plot(
-            curve.seconds,
-            curve.perplexity,
-            marker="o",
-            markersize=4,
-            linewidth=2,
-            label=f"{curve.name}, {curve.steps:,} steps",
+            curve.seconds, curve.perplexity, marker="o", markersize=4, label=label
         )
         axes.annotate(
             f"{curve.perplexity[-1]:,.0f}",
@@ -43,18 +34,8 @@ def save(
             color=line.get_color(),
             fontweight="bold",
         )
-    if unigram is not None:
-        axes.axhline(unigram, color="0.45", linestyle="--", linewidth=1.2)
-        axes.annotate(
-            f"unigram {unigram:,.0f}",
-            (0, unigram),
-            xycoords=("axes fraction", "data"),
-            xytext=(6, 4),
-            textcoords="offset points",
-            color="0.35",
-        )
     axes.set_yscale("log")
-    axes.set_xlim(0, max(curve.seconds[-1] for curve in curves) * 1.12)
+    axes.set_xlim(0, max(curve.seconds[-1] for curve in curves) * 1.1)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -64,5 +45,5 @@ def save(
     axes.grid(which="major", color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.93))
+    axes.legend(frameon=False)
     figure.savefig(path)

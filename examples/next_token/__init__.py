@@ -1,1 +1,0 @@
-"""A next-token model over a hundred thousand classes, trained with Keras `fit`."""
