@@ -52,8 +52,7 @@ compat: $(READY)
 	@$(RUN) -m compat_checks $(ARGS)
 
 docs: $(VENV)/.ready-docs
-	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
-	@echo "site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
