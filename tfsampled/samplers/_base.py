@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfsampled._core import validation
 from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled.samplers import _loading as loading
 
@@ -65,54 +66,71 @@ class Sampler(keras.layers.Layer):
         labels: Any,
         num_classes: int,
         num_sampled: int,
-        counted: tf.Tensor | None = None,
+        label_mask: tf.Tensor | None = None,
     ) -> Candidates:
-        """Draws the classes of one step.
+        """Validates the labels and draws the classes of one step.
 
         Args:
             labels: Integers `[batch, num_true]`, ids in `[0, num_classes)`.
             num_classes: How many classes there are.
             num_sampled: How many different ones to draw.
-            counted: bool, of the labels' shape: False marks padding, from which a
-                sampler must learn nothing. None counts every label.
+            label_mask: bool, of the labels' shape: False marks padding, which may be
+                any class and from which a sampler learns nothing. None: no padding.
 
         Returns:
-            `(ids, true_expected_count, sampled_expected_count)`: int64
+            A tuple `(ids, true_expected_count, sampled_expected_count)`: int64
             `[num_sampled]`, float32 `[batch, num_true]`, float32 `[num_sampled]`.
+
+        Raises:
+            tf.errors.InvalidArgumentError: If a label is out of range or one that the
+                sampler never draws. Nothing has changed then. XLA drops the check;
+                the expected count of a label out of range is NaN there.
         """
         labels = tf.cast(tf.convert_to_tensor(labels), tf.int64)
         if not self.built:
             self.build(num_classes)
-        with tf.control_dependencies(self.assertions(labels, counted)):
-            labels = tf.identity(labels)  # a refused call draws nothing
-        drawn = self.draw(labels, num_classes, num_sampled)
-        self.update(labels, counted)
-        return drawn
+        valid = validation.assert_ids_in_range(labels, num_classes, "labels")
+        with tf.control_dependencies([*valid, *self.assertions(labels, label_mask)]):
+            labels = tf.identity(labels)
+        return self._sample(labels, num_classes, num_sampled, label_mask)
+
+    def _sample(
+        self,
+        labels: tf.Tensor,
+        num_classes: int,
+        num_sampled: int,
+        label_mask: tf.Tensor | None = None,
+    ) -> Candidates:
+        """As `sample`, for int64 labels that the caller has validated."""
+        candidates = self.draw(labels, num_classes, num_sampled)
+        self.update(labels, label_mask)
+        return candidates
 
     def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
-        """What a subclass implements: `sample`, of labels that are int64."""
+        """Draws for int64 labels that are valid; a subclass implements this."""
         raise NotImplementedError
 
     def supports(self, labels: tf.Tensor) -> tf.Tensor | None:
-        """Where a label is a class that is drawn now and then; None for everywhere."""
+        """Returns where a label can be drawn, shaped like `labels`; None: everywhere."""
         del labels
         return None
 
-    def assertions(self, labels: tf.Tensor, counted: tf.Tensor | None) -> list[Any]:
-        """Ops that fail where a label that counts is not possible; XLA drops them."""
-        possible = self.supports(labels)
-        if possible is None:
+    def assertions(
+        self, labels: tf.Tensor, label_mask: tf.Tensor | None
+    ) -> list[tf.Operation]:
+        """Returns ops that fail unless every label can be drawn; XLA drops them."""
+        supported = self.supports(labels)
+        if supported is None:
             return []
-        if counted is not None:
-            possible |= tf.logical_not(counted)
-        sound = tf.debugging.Assert(
-            tf.reduce_all(possible), [self.unsupported_label_message]
+        if label_mask is not None:
+            supported |= ~label_mask
+        return validation.assert_true(
+            tf.reduce_all(supported), self.unsupported_label_message, []
         )
-        return [] if sound is None else [sound]
 
-    def update(self, labels: tf.Tensor, counted: tf.Tensor | None) -> None:
-        """Takes what there is to know from labels, once a step has drawn."""
-        del labels, counted
+    def update(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> None:
+        """Learns from the labels of a step, after its draw."""
+        del labels, label_mask
 
     def state(self) -> dict[str, tf.Variable]:
         """The variables to save, by name."""

@@ -148,7 +148,7 @@ class LearnedUnigram(Sampler):
             )
 
     def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
-        """As `Sampler.draw`; then the labels are counted."""
+        """As `Sampler.draw`; then counts the labels."""
         return self._draw_by(
             candidates.learned_unigram,
             labels,
@@ -157,11 +157,11 @@ class LearnedUnigram(Sampler):
             class_weights=self.class_weights,
         )
 
-    def update(self, labels: tf.Tensor, counted: tf.Tensor | None) -> None:
+    def update(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> None:
         """Takes back what padding has added to the counts in the draw."""
-        if counted is None:
+        if label_mask is None:
             return
-        padding = tf.cast(tf.logical_not(counted), tf.int64)
+        padding = tf.cast(tf.logical_not(label_mask), tf.int64)
         slices = tf.IndexedSlices(tf.reshape(padding, [-1]), tf.reshape(labels, [-1]))
         self.class_weights.scatter_sub(slices)
 
