@@ -111,7 +111,7 @@ class Sampler(keras.layers.Layer):
         raise NotImplementedError
 
     def supports(self, labels: tf.Tensor) -> tf.Tensor | None:
-        """Returns where a label can be drawn, shaped like `labels`; None: everywhere."""
+        """Returns where labels can be drawn, in their shape; None for everywhere."""
         del labels
         return None
 

@@ -56,7 +56,11 @@ class LogUniform(Sampler):
     def update(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> None:
         """Adds to the sum of `log(id + 1)` and to the number of labels."""
         logs = tf.math.log1p(tf.cast(tf.maximum(labels, 0), tf.float32))
-        ones = tf.ones_like(logs) if label_mask is None else tf.cast(label_mask, tf.float32)
+        ones = (
+            tf.ones_like(logs)
+            if label_mask is None
+            else tf.cast(label_mask, tf.float32)
+        )
         more = tf.stack([tf.reduce_sum(logs * ones), tf.reduce_sum(ones)])
         self._seen.assign_add(more)
         if tf.executing_eagerly():
