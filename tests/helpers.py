@@ -9,7 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
+
+from tfsampled._core.full_softmax import chunks as full_softmax_chunks
+from tfsampled._core.full_softmax import top_k as full_softmax_top_k
 
 # How a function is called; `MODES[mode](function)` is called like `function`.
 MODES: dict[str, Callable[[Callable], Callable]] = {
@@ -61,7 +65,9 @@ def logsumexp64(logits: np.ndarray) -> np.ndarray:
 def softmax64(logits: np.ndarray) -> np.ndarray:
     """The softmax over the last axis, in float64."""
     logits = np.asarray(logits, np.float64)
-    return np.exp(logits - logsumexp64(logits)[..., np.newaxis])
+    # Not exp(logits - logsumexp): that would round the logsumexp of large logits.
+    exp_logits = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exp_logits / exp_logits.sum(axis=-1, keepdims=True)
 
 
 def label_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -78,7 +84,7 @@ def label_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def softmax_loss64(
-    inputs: np.ndarray, weights: np.ndarray, biases: np.ndarray, labels: np.ndarray
+    inputs: np.ndarray, weights: np.ndarray, biases: np.ndarray, *, labels: np.ndarray
 ) -> np.ndarray:
     """The full softmax loss `[batch]` in float64, from all the logits.
 
@@ -92,7 +98,7 @@ def softmax_loss64(
         np.asarray(x, np.float64) for x in (inputs, weights, biases)
     )
     logits = inputs @ weights.T + biases
-    labels = np.reshape(labels, (len(logits), -1))
+    labels = labels if np.ndim(labels) == 2 else np.reshape(labels, (-1, 1))
     label_logits = np.take_along_axis(logits, labels, axis=1)
     return logsumexp64(logits) - label_logits.mean(axis=1)
 
@@ -101,6 +107,7 @@ def softmax_loss_gradients64(
     inputs: np.ndarray,
     weights: np.ndarray,
     biases: np.ndarray,
+    *,
     labels: np.ndarray,
     upstream: np.ndarray,
 ) -> list[np.ndarray]:
@@ -116,7 +123,7 @@ def softmax_loss_gradients64(
     inputs, weights, biases = (
         np.asarray(x, np.float64) for x in (inputs, weights, biases)
     )
-    labels = np.reshape(labels, (len(inputs), -1))
+    labels = labels if np.ndim(labels) == 2 else np.reshape(labels, (-1, 1))
     d_logits = softmax64(inputs @ weights.T + biases)
     d_logits = (d_logits - label_weights(labels, len(weights))) * upstream[
         :, np.newaxis
@@ -154,3 +161,10 @@ def assert_error_within(
     budget = factor * np.abs(reference.astype(np.float64) - truth).max(initial=0)
     largest = np.abs(reference).max(initial=0)
     assert error <= budget + 4 * np.spacing(largest).astype(np.float64)
+
+
+def use_small_chunks(patch: pytest.MonkeyPatch, num_classes: int) -> None:
+    """Lets the full softmax work in chunks of `num_classes`, whatever the batch."""
+    patch.setattr(full_softmax_chunks, "CHUNK_BYTES", 1)
+    patch.setattr(full_softmax_top_k, "CHUNK_BYTES", 1)
+    patch.setattr(full_softmax_chunks, "MIN_CHUNK", num_classes)

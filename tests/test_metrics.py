@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import exact_truth as truth
+from tests.helpers import use_small_chunks
 from tfsampled import metrics
 from tfsampled.layers import SampledSoftmax
 
@@ -21,7 +21,7 @@ each_metric = pytest.mark.parametrize(("kind", "options"), METRICS)
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    truth.narrow_blocks(monkeypatch, 8)
+    use_small_chunks(monkeypatch, 8)
 
 
 def values(kind, logits, labels):
@@ -109,5 +109,7 @@ def test_equal_logits_rank_by_id():
 
 
 def test_k_that_cannot_be():
-    with pytest.raises(ValueError, match="k is 0; it must be at least 1"):
+    with pytest.raises(
+        ValueError, match="`k` must be an int of at least 1. Received: k=0"
+    ):
         metrics.TopKAccuracy(0)

@@ -13,8 +13,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled._core import full_softmax as exact
 from tfsampled._core import validation
+from tfsampled._core.full_softmax.ranks import count_ranked_above
 from tfsampled._core.labels import apply_weights, parse_labels
 from tfsampled.layers import SampledSoftmax
 
@@ -134,7 +134,7 @@ class _OfRank(ExactMetric):
         """The value of each example's rank."""
         ids = tf.range(tf.shape(logits)[-1])
         own = tf.gather(logits, labels, batch_dims=1)
-        return self.values_from_rank(exact.above(logits, ids, own, labels)[:, 0])
+        return self.values_from_rank(count_ranked_above(logits, ids, own, labels)[:, 0])
 
     def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
         """The value of ranks from 0."""

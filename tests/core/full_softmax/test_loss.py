@@ -1,65 +1,61 @@
-"""The exact softmax in blocks against float64 NumPy, at the edges of the blocks."""
+"""The full softmax in chunks against float64 NumPy, at the edges of the chunks."""
 
-import functools
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tfsampled
-from tests import exact_truth as truth
+from tests import helpers
+from tfsampled._core.full_softmax import chunks
+from tfsampled._core.full_softmax.ranks import full_softmax_ranks
 
-WIDTH = 8  # classes in a block, as `small_blocks` sets them
-
-# classes: fewer than a block, whole blocks, a remainder below and above half of one
-SIZES = [1, 7, 8, 9, 16, 23, 31, 40]
+CHUNK = 8  # classes
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_blocks():
+def small_chunks():
     with pytest.MonkeyPatch.context() as patch:
-        truth.narrow_blocks(patch, WIDTH)
+        helpers.use_small_chunks(patch, CHUNK)
         yield
 
 
-def eagerly(function):
-    return function
+def of_unknown_batch(jit_compile=None):
+    """Traces a function as Keras traces a training step: without the batch size."""
+
+    def wrap(function):
+        def call(inputs, *others):
+            spec = tf.TensorSpec([None, inputs.shape[1]], inputs.dtype)
+            return tf.function(
+                lambda x: function(x, *others),
+                input_signature=[spec],
+                jit_compile=jit_compile,
+            )(inputs)
+
+        return call
+
+    return wrap
 
 
-def in_function(function):
-    return tf.function(function, autograph=False)
+MODES = helpers.MODES | {
+    "unknown batch": of_unknown_batch(),
+    "jit, unknown batch": of_unknown_batch(jit_compile=True),
+}
+# fewer classes than a chunk, whole chunks, an odd chunk below and above half of one
+CASES = [
+    *[("eager", num_classes) for num_classes in (1, 7, 8, 9, 16, 23, 40)],
+    *[("function", num_classes) for num_classes in (1, 9, 16, 23)],
+    *[("unknown batch", num_classes) for num_classes in (7, 16, 31)],
+    *[("jit", num_classes) for num_classes in (7, 23)],
+    *[("jit, unknown batch", num_classes) for num_classes in (7, 16, 31)],
+]
+all_cases = pytest.mark.parametrize(("mode", "num_classes"), CASES)
 
 
-def compiled(function):
-    return tf.function(function, autograph=False, jit_compile=True)
-
-
-def of_unknown_batch(function):
-    """As Keras traces a training step: the batch comes when the graph runs."""
-
-    def call(inputs, *others):
-        spec = tf.TensorSpec([None, inputs.shape[1]], inputs.dtype)
-        traced = tf.function(
-            lambda x: function(x, *others), autograph=False, input_signature=[spec]
-        )
-        return traced(inputs)
-
-    return call
-
-
-def sizes_and_modes(test):
-    """Every size without XLA, which compiles long, and three with it."""
-    cases = [
-        (size, mode)
-        for mode in (eagerly, in_function, of_unknown_batch, compiled)
-        for size in (SIZES if mode is not compiled else (7, 16, 23))
-    ]
-    return pytest.mark.parametrize(("num_classes", "mode"), cases)(test)
-
-
-def problem(num_classes, batch=5, dim=4, num_true=1, seed=3):
+def problem(num_classes, batch=5, dim=4, num_true=3, seed=3):
     rng = np.random.default_rng(seed)
     return (
         rng.normal(size=(batch, dim)),
@@ -69,69 +65,70 @@ def problem(num_classes, batch=5, dim=4, num_true=1, seed=3):
     )
 
 
-def first_and_second(inputs, weights, biases, labels, upstream, directions):
-    """The loss, its gradients, and theirs along directions; biases may be None."""
-    num_true = labels.shape[1]
-    sources = [x for x in (inputs, weights, biases) if x is not None]
-    with tf.GradientTape() as outer:
-        outer.watch([*sources, upstream])
-        with tf.GradientTape() as inner:
-            inner.watch(sources)
+@all_cases
+def test_loss_and_gradients(mode, num_classes):
+    num_true = 1 if num_classes % 2 else 3
+    *operands, labels = problem(num_classes, num_true=num_true)
+    upstream = np.random.default_rng(4).normal(size=len(labels))
+
+    def loss_and_gradients(*operands):
+        with tf.GradientTape() as tape:
+            tape.watch(operands)
+            inputs, weights, biases = operands
             losses = tfsampled.nn.softmax_loss(
                 weights, biases, labels, inputs, num_true
             )
-        gradients = inner.gradient(losses, sources, upstream)
-        along = tf.add_n(
-            [
-                tf.reduce_sum(gradient * direction)
-                for gradient, direction in zip(gradients, directions, strict=True)
-            ]
-        )
-    return losses, gradients, outer.gradient(along, [*sources, upstream])
+        return losses, tape.gradient(losses, operands, tf.constant(upstream))
 
-
-@sizes_and_modes
-@pytest.mark.parametrize("num_true", [pytest.param(1, marks=pytest.mark.slow), 3])
-def test_loss_and_both_derivatives_are_numpys(num_classes, num_true, mode):
-    inputs, weights, biases, labels = problem(num_classes, num_true=num_true)
-    values = inputs, weights, biases
-    rng = np.random.default_rng(4)
-    upstream = rng.normal(size=len(labels))
-    directions = [rng.normal(size=value.shape) for value in values]
-    losses, gradients, seconds = mode(first_and_second)(
-        *map(tf.constant, values),
-        tf.constant(labels),
-        tf.constant(upstream),
-        [tf.constant(direction) for direction in directions],
+    losses, gradients = MODES[mode](loss_and_gradients)(*map(tf.constant, operands))
+    np.testing.assert_allclose(
+        losses, helpers.softmax_loss64(*operands, labels=labels), rtol=1e-12, atol=1e-13
     )
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13)
-    close(losses, truth.loss(*values, labels))
-    expected = truth.gradients(*values, labels, upstream)
-    for one, other in zip(gradients, expected, strict=True):
-        close(one, other)
-    expected = truth.second(*values, labels, upstream, directions)
-    for one, other in zip(seconds, expected, strict=True):
-        close(one, other)
+    expected = helpers.softmax_loss_gradients64(
+        *operands, labels=labels, upstream=upstream
+    )
+    for actual, truth in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(actual, truth, rtol=1e-12, atol=1e-13)
 
 
-@sizes_and_modes
-def test_top_k_is_tensorflows(num_classes, mode):
+@all_cases
+def test_top_k(mode, num_classes):
     inputs, weights, _, _ = problem(num_classes)
-    weights[-1] = weights[0]  # a tie across the blocks
-    for k in {1, min(3, num_classes), num_classes}:
+    weights[-1] = weights[0]  # a tie across the chunks
+    ks = sorted({1, min(3, num_classes), num_classes})
 
-        def ours(inputs, weights, k=k):
-            return tfsampled.nn.softmax_top_k(weights, None, inputs, k)
+    def find(inputs, weights):
+        return [tfsampled.nn.softmax_top_k(weights, None, inputs, k) for k in ks]
 
-        values, ids = mode(ours)(tf.constant(inputs), tf.constant(weights))
+    results = MODES[mode](find)(tf.constant(inputs), tf.constant(weights))
+    for k, (values, ids) in zip(ks, results, strict=True):
         expected, expected_ids = tf.math.top_k(inputs @ weights.T, k)
         np.testing.assert_array_equal(ids, expected_ids)
-        np.testing.assert_allclose(values, expected, rtol=1e-14)
+        np.testing.assert_allclose(values, expected, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("mode", ["eager", "function", "jit"])
+@pytest.mark.parametrize("k", [2, 20])
+def test_nan_ranks_last(mode, k):
+    num_classes = 20
+    inputs, weights, _, _ = problem(num_classes, batch=3)
+    weights[0], inputs[2] = np.nan, np.nan  # a class, and an example
+    all_labels = np.tile(np.arange(num_classes), [3, 1])
+
+    def find(inputs, weights):
+        _, ids = tfsampled.nn.softmax_top_k(weights, None, inputs, k)
+        return ids, full_softmax_ranks(inputs, weights, None, tf.constant(all_labels))
+
+    ids, ranks = MODES[mode](find)(tf.constant(inputs), tf.constant(weights))
+    expected = helpers.top_k(np.nan_to_num(inputs @ weights.T, nan=-np.inf), 20)
+    np.testing.assert_array_equal(ids, expected[:, :k])
+    np.testing.assert_array_equal(ranks[:2], np.argsort(expected[:2], axis=1))
+    np.testing.assert_array_equal(ranks[2], np.full(num_classes, num_classes - 1))
 
 
 @st.composite
 def tables(draw):
-    """A problem in whole numbers, which have ties and no rounding, and its cut."""
+    """Draws a problem in whole numbers, which has ties and no rounding."""
     num_classes = draw(st.integers(1, 45))
     batch = draw(st.integers(0, 4))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -139,60 +136,139 @@ def tables(draw):
     inputs = rng.integers(-span, span + 1, (batch, 3)).astype(np.float64)
     weights = rng.integers(-2, 3, (num_classes, 3)).astype(np.float64)
     biases = rng.integers(-2, 3, num_classes).astype(np.float64)
-    num_true = draw(st.integers(1, 3))
-    labels = rng.integers(0, num_classes, (batch, num_true))
+    labels = rng.integers(0, num_classes, (batch, draw(st.integers(1, 3))))
     if draw(st.booleans()):
         biases[rng.random(num_classes) < 0.3] = -np.inf
         biases[rng.integers(num_classes)] = 0
     strategy = draw(st.sampled_from(["mod", "div"]))
-    cuts = [draw(st.integers(1, min(5, num_classes))) for _ in range(2)]
-    return inputs, weights, biases, labels, strategy, cuts
+    num_shards = [draw(st.integers(1, min(5, num_classes))) for _ in range(2)]
+    k = draw(st.integers(1, num_classes))
+    return inputs, weights, biases, labels, k, strategy, num_shards
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(tables(), st.data())
-def test_any_table_any_cut(table, data):
-    inputs, weights, biases, labels, strategy, (cut, bias_cut) = table
-    k = data.draw(st.integers(1, len(weights)))
-    shards = truth.cut(weights, cut, strategy)
-    bias_shards = truth.cut(biases, bias_cut, strategy)
+@given(tables())
+def test_any_table_in_any_shards(table):
+    inputs, weights, biases, labels, k, strategy, (cut, bias_cut) = table
+    shards = helpers.split_shards(weights, cut, strategy)
+    bias_shards = helpers.split_shards(biases, bias_cut, strategy)
     logits = inputs @ weights.T + biases
     values, ids = tfsampled.nn.softmax_top_k(
         shards, bias_shards, inputs, k, partition_strategy=strategy
     )
-    order = truth.top_k(logits, k)
+    order = helpers.top_k(logits, k)
     np.testing.assert_array_equal(ids, order)
     np.testing.assert_array_equal(values, np.take_along_axis(logits, order, 1))
 
-    sources = [tf.constant(x) for x in (inputs, *shards, *bias_shards)]
+    operands = [tf.constant(x) for x in (inputs, *shards, *bias_shards)]
     with tf.GradientTape() as tape:
-        tape.watch(sources)
+        tape.watch(operands)
         losses = tfsampled.nn.softmax_loss(
-            sources[1 : 1 + cut],
-            sources[1 + cut :],
+            operands[1 : 1 + cut],
+            operands[1 + cut :],
             labels,
-            sources[0],
+            operands[0],
             labels.shape[1],
             partition_strategy=strategy,
         )
+    scale = 1 + np.abs(inputs).max(initial=0)  # logits are below 7 times that
     with np.errstate(invalid="ignore"):
-        np.testing.assert_allclose(
-            losses, truth.loss(inputs, weights, biases, labels), rtol=1e-13, atol=1e-12
-        )
-    upstream = np.ones(len(inputs))
-    of_inputs, of_weights, of_biases = truth.gradients(
-        inputs, weights, biases, labels, upstream
+        expected_loss = helpers.softmax_loss64(inputs, weights, biases, labels=labels)
+    np.testing.assert_allclose(losses, expected_loss, rtol=1e-13, atol=1e-14 * scale)
+    d_inputs, d_weights, d_biases = helpers.softmax_loss_gradients64(
+        inputs, weights, biases, labels=labels, upstream=np.ones(len(inputs))
     )
     expected = [
-        of_inputs,
-        *truth.cut(of_weights, cut, strategy),
-        *truth.cut(of_biases, bias_cut, strategy),
+        d_inputs,
+        *helpers.split_shards(d_weights, cut, strategy),
+        *helpers.split_shards(d_biases, bias_cut, strategy),
     ]
-    for one, other in zip(tape.gradient(losses, sources), expected, strict=True):
-        np.testing.assert_allclose(
-            tf.convert_to_tensor(one), other, rtol=1e-12, atol=1e-11
-        )
+    for actual, truth in zip(tape.gradient(losses, operands), expected, strict=True):
+        actual = tf.convert_to_tensor(actual)
+        np.testing.assert_allclose(actual, truth, rtol=1e-13, atol=1e-13 * scale)
+
+
+def test_compiled_chunks_fit_a_batch_unknown_while_tracing(monkeypatch):
+    batch, fitting = 2048, 64
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 4 * batch * fitting)
+
+    @tf.function(jit_compile=True, input_signature=[tf.TensorSpec([None, 4])])
+    def loss_and_gradient(inputs):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            labels = tf.zeros([tf.shape(inputs)[0], 1], tf.int64)
+            loss = tfsampled.nn.softmax_loss(tf.ones([1000, 4]), None, labels, inputs)
+        return tape.gradient(loss, inputs)
+
+    ir = loss_and_gradient.experimental_get_compiler_ir(tf.zeros([batch, 4]))
+    columns = re.findall(rf"f32\[{batch},(\d+)\]", ir(stage="hlo"))
+    assert max(map(int, columns)) == fitting
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_updates_in_place_have_gpu_kernels(dtype):
+    """TensorFlow's `InplaceUpdate` has kernels for these dtypes alone on a GPU."""
+
+    @tf.function
+    def gradients(*operands):
+        with tf.GradientTape() as tape:
+            tape.watch(operands)
+            weights, biases = operands
+            loss = tfsampled.nn.softmax_loss(weights, biases, [[1]], [[1.0, 2.0]])
+        return tape.gradient(loss, operands)
+
+    operands = tf.zeros([30, 2], dtype), tf.zeros([30], dtype)
+    found = gradients(*operands)
+    assert [gradient.dtype for gradient in found] == [dtype, dtype]
+    graph = gradients.get_concrete_function(*operands).graph.as_graph_def()
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    dtypes = {node.attr["T"].type for node in nodes if node.op == "InplaceUpdate"}
+    assert dtypes
+    assert dtypes <= {x.as_datatype_enum for x in (tf.float16, tf.float32, tf.float64)}
+
+
+class TestSecondDerivative:
+    OPERANDS = tf.ones([2, 3]), tf.ones([4, 3])
+    MESSAGE = "The full softmax loss can be differentiated once, in reverse mode"
+
+    def loss(self, inputs, weights):
+        return tfsampled.nn.softmax_loss(weights, None, [[0], [1]], inputs)
+
+    @pytest.mark.parametrize("mode", ["eager", "function"])
+    def test_tape_of_a_tape_raises(self, mode):
+        def second(inputs, weights):
+            with tf.GradientTape() as outer:
+                outer.watch(inputs)
+                with tf.GradientTape() as inner:
+                    inner.watch(weights)
+                    loss = self.loss(inputs, weights)
+                gradient = inner.gradient(loss, weights)
+            return outer.gradient(gradient, inputs)
+
+        with pytest.raises(NotImplementedError, match=self.MESSAGE):
+            MODES[mode](second)(*self.OPERANDS)
+
+    def test_gradients_of_gradients_raise(self):
+        with tf.Graph().as_default():
+            inputs, weights = tf.ones([2, 3]), tf.ones([4, 3])
+            gradients = tf.gradients(self.loss(inputs, weights), weights)
+            with pytest.raises(NotImplementedError, match=self.MESSAGE):
+                tf.gradients(gradients, inputs)
+
+    def test_forward_mode_raises(self):
+        inputs, weights = self.OPERANDS
+        with (
+            tf.autodiff.ForwardAccumulator(inputs, tf.ones_like(inputs)),
+            pytest.raises(NotImplementedError, match=self.MESSAGE),
+        ):
+            self.loss(inputs, weights)
+
+    @pytest.mark.parametrize("mode", ["eager", "function"])
+    def test_persistent_and_nested_tapes_may_take_the_first(self, mode):
+        inputs, weights = self.OPERANDS
+        with tf.GradientTape() as outer, tf.GradientTape(persistent=True) as tape:
+            outer.watch(weights)
+            tape.watch(self.OPERANDS)
+            loss = MODES[mode](self.loss)(inputs, weights)
+        for operand in self.OPERANDS:
+            assert tape.gradient(loss, operand).shape == operand.shape
+        assert outer.gradient(loss, weights).shape == weights.shape

@@ -1,4 +1,4 @@
-"""The exact softmax of `tfsampled.nn`: arguments converted, checked and handed down."""
+"""The full softmax functions of `tfsampled.nn`: convert and check, then compute."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import full_softmax as exact
-from tfsampled._core import loss_arguments as arguments
-from tfsampled._core import validation
-from tfsampled._core.batches import repeated_for
+from tfsampled._core import loss_arguments, validation
+from tfsampled._core.embedding.table import Table
+from tfsampled._core.full_softmax.loss import full_softmax_loss
+from tfsampled._core.full_softmax.top_k import full_softmax_top_k
+from tfsampled._core.loss_arguments import broadcast_batch
 
 
 @tf.autograph.experimental.do_not_convert  # a caller's tf.function need not rewrite it
-def loss(
+def softmax_loss(
+    *,
     weights: Any,
     biases: Any,
     labels: Any,
@@ -22,30 +24,35 @@ def loss(
     partition_strategy: str,
     name: str | None,
 ) -> tf.Tensor:
-    """The losses `[batch]`; arguments as in `tfsampled.nn.softmax_loss`."""
+    """Computes the losses `[batch]`; see `tfsampled.nn.softmax_loss`."""
     with tf.compat.v1.name_scope(name, "softmax_loss"):
-        given = arguments.convert(
-            weights, biases, labels, inputs, num_true, partition_strategy, True
+        arguments = loss_arguments.convert(
+            weights=weights,
+            biases=biases,
+            labels=labels,
+            inputs=inputs,
+            num_true=num_true,
+            partition_strategy=partition_strategy,
         )
-        _check_tables(given)
-        sound = validation.assert_same_batch(given.labels, given.inputs)
-        sound += validation.assert_ids_in_range(
-            given.labels, given.weights.num_rows(), "labels"
+        _validate_tables(arguments.weights, arguments.biases)
+        labels, num_rows = arguments.labels, arguments.weights.num_rows()
+        checks = [validation.ids_check(labels, num_rows, "labels")]
+        checks += validation.batch_checks(labels, arguments.inputs)
+        arguments = arguments.after(validation.assert_all(checks))
+        losses = full_softmax_loss(
+            broadcast_batch(arguments.inputs, like=arguments.labels),
+            arguments.weights,
+            arguments.biases,
+            broadcast_batch(arguments.labels, like=arguments.inputs),
         )
-        given = given.after(sound)
-        losses = exact.loss(
-            repeated_for(given.inputs, given.labels),
-            given.weights,
-            given.biases,
-            repeated_for(given.labels, given.inputs),
-        )
-        losses = tf.cast(losses, given.inputs.dtype)
-        losses.set_shape([given.static_batch])
+        losses = tf.cast(losses, arguments.inputs.dtype)
+        losses.set_shape([arguments.static_batch])
         return losses
 
 
 @tf.autograph.experimental.do_not_convert
-def top_k(
+def softmax_top_k(
+    *,
     weights: Any,
     biases: Any,
     inputs: Any,
@@ -53,36 +60,51 @@ def top_k(
     partition_strategy: str,
     name: str | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Logits and ids `[batch, k]`; arguments as in `tfsampled.nn.softmax_top_k`."""
+    """Finds logits and ids `[batch, k]`; see `tfsampled.nn.softmax_top_k`."""
     with tf.compat.v1.name_scope(name, "softmax_top_k"):
-        given = arguments.convert(
-            weights, biases, [[0]], inputs, 1, partition_strategy, True
+        weights, biases = loss_arguments.convert_tables(
+            weights, biases, partition_strategy
         )
-        k = validation.positive_int(k, "k")
-        num_classes = _check_tables(given)
-        if num_classes is not None and k > num_classes:
-            raise ValueError(
-                f"k is {k}, but there are only {num_classes} classes: pass at most "
-                "num_classes."
-            )
-        values, ids = exact.top_k(given.inputs, given.weights, given.biases, k)
-        return tf.cast(values, given.inputs.dtype), ids
+        inputs = loss_arguments.convert_inputs(inputs, weights)
+        k = validate_k(k, _validate_tables(weights, biases))
+        values, ids = full_softmax_top_k(inputs, weights, biases, k)
+        return tf.cast(values, inputs.dtype), ids
 
 
-def _check_tables(given: arguments.Arguments) -> int | None:
-    """The number of classes where it is known.
+def validate_k(k: Any, num_classes: int | None) -> int:
+    """Returns `k` as an int.
+
+    Args:
+        k: How many classes are wanted.
+        num_classes: How many there are, None if unknown.
 
     Raises:
-      ValueError: weights and biases differ in it, or shards are not cut as they should.
+        ValueError: If `k` is not an int in `[1, num_classes]`.
     """
-    classes = given.weights.static_rows
-    if classes is None:
-        return None
-    arguments.check_classes(given, classes)
-    biases = None if given.biases is None else given.biases.static_rows
-    if biases not in (None, classes):
+    k = validation.positive_int(k, "k")
+    if num_classes is not None and k > num_classes:
         raise ValueError(
-            f"weights have {classes} rows, but biases have {biases}: every row is a "
-            "class, and has one bias."
+            f"`k` must be at most `num_classes`. Received: k={k}, "
+            f"num_classes={num_classes}."
         )
-    return classes
+    return k
+
+
+def _validate_tables(weights: Table, biases: Table | None) -> int | None:
+    """Returns the number of classes, None if unknown.
+
+    Raises:
+        ValueError: If weights and biases differ in it, or shards are not cut as
+            `partition_strategy` says.
+    """
+    num_classes = weights.static_rows
+    if num_classes is None:
+        return None
+    loss_arguments.check_classes(weights, biases, num_classes)
+    num_biases = None if biases is None else biases.static_rows
+    if num_biases not in (None, num_classes):
+        raise ValueError(
+            "`biases` must have as many rows as `weights`. Received: "
+            f"{num_biases} biases, {num_classes} rows of weights."
+        )
+    return num_classes

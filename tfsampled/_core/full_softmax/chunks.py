@@ -1,7 +1,7 @@
-"""Blocks of classes: how wide, in which order, their logits, and their gradients' rows.
+"""Chunks of classes: their size, the loop over them, their logits, gradient rows.
 
-The blocks of a part are visited one after another by a loop, so that one block's
-logits are alive at a time; unrolled, TensorFlow would start them all.
+A loop visits the chunks of a shard one after another, so that the logits of a single
+chunk are alive at a time. Unrolled, TensorFlow would start all chunks at once.
 """
 
 from __future__ import annotations
@@ -11,137 +11,162 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.full_softmax.shards import Part
+from tfsampled._core.full_softmax.shards import Shard
+from tfsampled._core.static_ops import compute_dtype, minimum, num_rows
 from tfsampled._core.xla import tracing_for_xla
 
-# What the logits of a block should fit into: a share of a core's outer cache.
-BLOCK_BYTES = 8 << 20
-MIN_WIDTH, MAX_WIDTH = 128, 1 << 16
-MULTIPLE = 64  # of which widths between the two are
+# The logits of a chunk should fit into a core's share of the outer cache.
+CHUNK_BYTES = 8 << 20
+MIN_CHUNK, MAX_CHUNK = 128, 1 << 16
+CHUNK_MULTIPLE = 64
 
-State = tuple[Any, ...]
-
-
-def compute_dtype(dtype: tf.DType) -> tf.DType:
-    """What logits of inputs of `dtype` are carried in: at least float32."""
-    return tf.float64 if dtype == tf.float64 else tf.float32
+Carry = tuple[Any, ...]
 
 
-def width_of(
-    inputs: tf.Tensor, budget: int | None = None, at_least: int = 1
+def chunk_size(
+    inputs: tf.Tensor, num_bytes: int | None = None, min_size: int = 1
 ) -> int | tf.Tensor:
-    """How many classes make a block for inputs `[N, D]`.
+    """Computes how many classes make a chunk.
 
     Args:
-      budget: bytes that the logits of a block may take, `BLOCK_BYTES` by default.
-      at_least: the fewest classes, whatever they take.
+        inputs: `[N, D]`.
+        num_bytes: What the logits of a chunk may take; `CHUNK_BYTES` by default.
+        min_size: The least number of classes, whatever they take.
 
     Returns:
-      An `int`, or an int32 scalar where the graph does not know `N`.
+        An int, or an int32 scalar where the graph does not know `N`. XLA compiles for
+        each `N` anew, so it is a constant there too.
     """
-    most = (budget or BLOCK_BYTES) // compute_dtype(inputs.dtype).size
-    batch = tf.compat.dimension_value(inputs.shape[0])
-    if batch is None and tracing_for_xla():
-        batch = 1024  # XLA needs to know the width of a block while it is traced
-    low, high = max(MIN_WIDTH, at_least), max(MAX_WIDTH, at_least)
-    if batch is None:
-        fitting = most // tf.maximum(tf.shape(inputs)[0], 1)
-        return tf.clip_by_value(fitting // MULTIPLE * MULTIPLE, low, high)
-    return min(max(most // max(batch, 1) // MULTIPLE * MULTIPLE, low), high)
+    max_logits = (num_bytes or CHUNK_BYTES) // compute_dtype(inputs.dtype).size
+    low, high = max(MIN_CHUNK, min_size), max(MAX_CHUNK, min_size)
+    batch = num_rows(inputs)
+    if isinstance(batch, int):
+        size = max_logits // max(batch, 1) // CHUNK_MULTIPLE * CHUNK_MULTIPLE
+        return min(max(size, low), high)
+    size = max_logits // tf.maximum(batch, 1) // CHUNK_MULTIPLE * CHUNK_MULTIPLE
+    return tf.clip_by_value(size, low, high)
 
 
-def sweep(
-    part: Part,
-    width: int | tf.Tensor,
-    visit: Callable[..., State],
-    state: State,
+def first_chunk_size(
+    rows: int | tf.Tensor, size: int | tf.Tensor, min_size: int = 1
+) -> int | tf.Tensor:
+    """Computes the size of a first chunk that leaves a multiple of `size` rows."""
+    # 10 rows, size 4 -> 2, which leaves 4 + 4; with min_size 3 -> 6, which leaves 4
+    return minimum(rows, (rows - min_size) % size + min_size)
+
+
+def scan_chunks(
+    shard: Shard,
+    size: int | tf.Tensor,
+    body: Callable[..., Carry],
+    carry: Carry,
     start: int | tf.Tensor = 0,
-) -> State:
-    """`state = visit(first row, number of rows, *state)` for each block of a part.
+) -> Carry:
+    """Runs `carry = body(first row, number of rows, *carry)` for each chunk of a shard.
 
-    The last block may have fewer rows than `width`. Under XLA, which must know the
-    number of rows, it comes after the loop.
+    Args:
+        shard: The shard.
+        size: Rows of a chunk. One chunk may have fewer: the last, and under XLA the
+            first, before the loop, where sizes have to be constants.
+        body: Called with the chunk and the carry; returns the carry.
+        carry: Tensors.
+        start: The first row; 0, or a `first_chunk_size`.
+
+    Returns:
+        The last carry.
     """
-    rows = part.num_rows
-    if isinstance(rows, int) and isinstance(width, int) and isinstance(start, int):
-        if rows - start <= width:
-            return visit(start, rows - start, *state) if rows > start else state
-        if tracing_for_xla():
-            end = rows - (rows - start) % width
-            state = _loop(lambda at: (at, width), end, width, visit, state, start)
-            return visit(end, rows - end, *state) if end < rows else state
-    return _loop(
-        lambda at: (at, tf.minimum(width, rows - at)), rows, width, visit, state, start
-    )
+    rows = shard.num_rows
+    if all(isinstance(value, int) for value in (rows, size, start)):
+        if rows == start:
+            return carry
+        if rows - start <= size:
+            return body(start, rows - start, *carry)
+    xla = tracing_for_xla()
+    if xla:
+        size = minimum(size, rows)
+        if isinstance(start, int) and start == 0:
+            start = first_chunk_size(rows, size)
+            carry = body(0, start, *carry)
 
+    def loop_body(start: tf.Tensor, *carry: Any) -> Carry:
+        chunk_rows = size if xla else tf.minimum(size, rows - start)
+        return start + size, *body(start, chunk_rows, *carry)
 
-def _loop(
-    block: Callable[[tf.Tensor], tuple[Any, Any]],
-    end: Any,
-    width: Any,
-    visit: Callable[..., State],
-    state: State,
-    start: Any,
-) -> State:
     return tf.while_loop(
-        lambda at, *_: at < end,
-        lambda at, *state: (at + width, *visit(*block(at), *state)),
-        (tf.convert_to_tensor(start, tf.int32), *state),
+        lambda start, *_: start < rows,
+        loop_body,
+        (tf.convert_to_tensor(start, tf.int32), *carry),
         parallel_iterations=1,
     )[1:]
 
 
-def rows_of(table: tf.Tensor, start: Any, size: Any, dtype: tf.DType) -> tf.Tensor:
-    """`size` rows of `table` from `start` on, in `dtype`."""
-    rest = table.shape.rank - 1
-    rows = tf.slice(table, [start] + [0] * rest, [size] + [-1] * rest)
+def chunk_rows(table: tf.Tensor, start: Any, size: Any, dtype: tf.DType) -> tf.Tensor:
+    """Reads `size` rows of `table` from row `start` on, in `dtype`."""
+    other_axes = table.shape.rank - 1
+    rows = tf.slice(table, [start] + [0] * other_axes, [size] + [-1] * other_axes)
     return tf.cast(rows, dtype)
 
 
-def block_logits(
+def chunk_logits(
     inputs: tf.Tensor,
-    part: Part,
+    shard: Shard,
     start: Any,
     size: Any,
-    less: tf.Tensor | None = None,
+    shift: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The logits `[N, size]` of a block, and its rows `[size, D]`.
+    """Computes the logits of a chunk.
 
-    With `less`, `[N, 1]`, the logits less that: biases and `less` are then columns of
-    the product, which costs less than passes over the logits.
+    Args:
+        inputs: `[N, D]`.
+        shard: The shard that holds the chunk.
+        start: The chunk's first row.
+        size: The chunk's number of rows.
+        shift: `[N, 1]`, subtracted from the logits of each example. Biases and shift
+            are then columns of the product, which costs less than passes over the
+            logits: `[x, -shift, 1] [W, 1, b]^T = x W^T - shift + b`.
+
+    Returns:
+        The logits `[N, size]`, and the chunk's weights `[size, D]`.
     """
-    rows = rows_of(part.weights, start, size, inputs.dtype)
-    biases = part.biases
+    weights = chunk_rows(shard.weights, start, size, inputs.dtype)
+    biases = shard.biases
     if biases is not None:
-        biases = rows_of(biases, start, size, inputs.dtype)
-    if less is None:
-        logits = tf.matmul(inputs, rows, transpose_b=True)
-        return logits if biases is None else tf.nn.bias_add(logits, biases), rows
-    ones = tf.ones_like(rows[:, :1])
-    left, right = [inputs, -less], [rows, ones]
+        biases = chunk_rows(biases, start, size, inputs.dtype)
+    if shift is None:
+        logits = tf.matmul(inputs, weights, transpose_b=True)
+        return logits if biases is None else tf.nn.bias_add(logits, biases), weights
+    left, right = [inputs, -shift], [weights, tf.ones_like(weights[:, :1])]
     if biases is not None:
-        left.append(tf.ones_like(less))
+        left.append(tf.ones_like(shift))
         right.append(biases[:, tf.newaxis])
-    product = tf.matmul(tf.concat(left, 1), tf.concat(right, 1), transpose_b=True)
-    return product, rows
+    logits = tf.matmul(tf.concat(left, 1), tf.concat(right, 1), transpose_b=True)
+    return logits, weights
 
 
-def unwritten(table: tf.Tensor) -> tf.Tensor:
-    """A tensor like `table`, for `written` to fill in place, every row of it."""
-    shape = tf.shape(table)
-    if tracing_for_xla():
-        return tf.zeros(shape, table.dtype)
-    return tf.raw_ops.Empty(shape=shape, dtype=table.dtype)
+def empty_like(table: tf.Tensor) -> tf.Tensor:
+    """Makes a tensor for `update_rows_inplace` to fill; bfloat16 rows as float16 bits.
 
-
-def written(table: tf.Tensor, start: Any, size: Any, rows: tf.Tensor) -> tf.Tensor:
-    """`table`, what `unwritten` made, with `rows` from row `start` on.
-
-    Nothing else may read the `table` that comes in: off XLA it is the same memory. A
-    scatter or a TensorArray would need a second table here, and time to copy it.
+    TensorFlow's in-place update has no bfloat16 kernel on a GPU.
     """
-    rows = tf.cast(rows, table.dtype)
-    ids = start + tf.range(size)
+    dtype = tf.float16 if table.dtype == tf.bfloat16 else table.dtype
+    if tracing_for_xla():
+        return tf.zeros(tf.shape(table), dtype)
+    return tf.raw_ops.Empty(shape=tf.shape(table), dtype=dtype)
+
+
+def update_rows_inplace(table: tf.Tensor, start: Any, rows: tf.Tensor) -> tf.Tensor:
+    """Writes `rows` into `table`, which `empty_like` made, from row `start` on.
+
+    Nothing else may read the `table` passed in: off XLA its memory is changed. A
+    scatter or a TensorArray would hold the table twice.
+    """
+    rows = bitcast(rows, table.dtype)
+    ids = start + tf.range(tf.shape(rows)[0])
     if tracing_for_xla():
         return tf.tensor_scatter_nd_update(table, ids[:, tf.newaxis], rows)
     return tf.raw_ops.InplaceUpdate(x=table, i=ids, v=rows)
+
+
+def bitcast(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Reads the bits of `x` as another dtype of the same size."""
+    return x if x.dtype == dtype else tf.bitcast(x, dtype)

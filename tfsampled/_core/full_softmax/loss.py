@@ -1,132 +1,242 @@
-"""The exact softmax loss, differentiable twice, without a tensor of all the logits."""
+"""The full softmax loss and its gradient, without a tensor of all the logits.
+
+With logits `l = x W^T + b` of `N` examples and `V` classes, `p = softmax(l)`, label
+weights `y` (as if `[N, V]`; those of an example add up to 1) and the gradient `dy` of
+the losses,
+
+    loss = log(sum_j exp(l_j)) - sum_j y_j l_j
+    dl   = dy (p - y),      dx = dl W,   dW = dl^T x,   db = sum_n dl
+
+The forward pass saves `max = max_j l_j` and `sum_exp = sum_j exp(l_j - max)`. The
+backward pass computes each chunk of `exp(l - max)` again and does not divide it by
+`sum_exp`: the factor `dy / sum_exp` of an example is put on `x` before the product for
+`dW`, and on `dx` after the last chunk.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfsampled._core.full_softmax import derivatives
-from tfsampled._core.full_softmax.chunks import compute_dtype
-from tfsampled._core.full_softmax.derivatives import Targets
-from tfsampled._core.full_softmax.shards import Part, parts_of
+from tfsampled._core.full_softmax.chunks import (
+    Carry,
+    bitcast,
+    chunk_logits,
+    chunk_size,
+    empty_like,
+    scan_chunks,
+    update_rows_inplace,
+)
+from tfsampled._core.full_softmax.shards import Shard, replace_tables, shards_of
+from tfsampled._core.static_ops import compute_dtype
 
-Tensors = tuple[tf.Tensor, ...]
+
+class Targets(NamedTuple):
+    """Labels int64 `[N, T]`, and how much each weighs in its example, `[N, T]`."""
+
+    labels: tf.Tensor
+    label_weights: tf.Tensor
 
 
-def loss(
+class Normalizer(NamedTuple):
+    """What makes probabilities of logits: `exp(logits - max) / sum_exp`.
+
+    Attributes:
+        max: `[N, 1]`, the greatest logit; NaN where a label id is out of range.
+        sum_exp: `[N, 1]`, at least 1.
+    """
+
+    max: tf.Tensor
+    sum_exp: tf.Tensor
+
+
+def full_softmax_loss(
     inputs: tf.Tensor,
     weights: Any,
     biases: Any,
     labels: tf.Tensor,
-    shares: tf.Tensor | None = None,
+    label_weights: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Cross entropy `[N]` of labels `[N, T]`, of `shares` `[N, T]` or `1 / T` each.
+    """Computes the cross entropy of each example over all classes.
 
-    A label outside `[0, V)` makes its example and its gradient NaN: only the caller
-    knows how it wants to report it.
+    A label outside `[0, V)` makes its example and its gradient NaN: the caller decides
+    how to report it.
 
     Args:
-      inputs: `[N, D]`, floating.
-      weights: `[V, D]`, a tensor or a `Table`.
-      biases: `[V]`, likewise, or `None`.
-      labels: integers `[N, T]`.
-      shares: those of an example add up to 1. They get no gradient.
+        inputs: `[N, D]`, floating.
+        weights: `[V, D]`, a tensor or a `Table`.
+        biases: `[V]`, likewise, or None.
+        labels: Integers `[N, T]`.
+        label_weights: `[N, T]`; those of an example add up to 1. None for `1 / T`. They
+            get no gradient.
 
     Returns:
-      float64 for inputs of float64, else float32.
+        `[N]`; float64 for inputs of float64, else float32.
     """
-    parts = parts_of(weights, biases)
+    shards = shards_of(weights, biases)
     inputs = tf.cast(inputs, compute_dtype(inputs.dtype))
-    if shares is None:
-        shares = tf.ones_like(labels, inputs.dtype) / labels.shape[1]
-    targets = Targets(tf.cast(labels, tf.int64), tf.cast(shares, inputs.dtype))
-    return _loss(parts, Targets(*_constant(*targets)), inputs, *_tables(parts))
+    if label_weights is None:
+        label_weights = tf.ones_like(labels, inputs.dtype) / labels.shape[1]
+    targets = Targets(
+        tf.stop_gradient(tf.cast(labels, tf.int64)),
+        tf.stop_gradient(tf.cast(label_weights, inputs.dtype)),
+    )
 
-
-# Below, each sweep over the blocks reads constants (`stop_gradient`): neither a tape
-# nor a graph then keeps its blocks; derivatives come from the formulas alone.
-
-
-def _loss(parts: list[Part], targets: Targets, *sources: tf.Tensor) -> tf.Tensor:
+    # The scans read constants (`stop_gradient`), so that neither a tape nor a graph
+    # saves their chunks: the derivatives come from the formulas alone.
     @tf.custom_gradient
-    def forward(*sources: tf.Tensor) -> Any:
-        inputs, *tables = _constant(*sources)
-        losses, softmax = derivatives.losses(inputs, _filled(parts, tables), targets)
+    def forward(*operands: tf.Tensor) -> Any:
+        inputs, *tables = map(tf.stop_gradient, operands)
+        losses, normalizer = _forward(inputs, replace_tables(shards, tables), targets)
 
-        def gradient(upstream: tf.Tensor) -> Tensors:
-            return _gradients(parts, targets, softmax, upstream, *sources)
-
-        return losses, gradient
-
-    return forward(*sources)
-
-
-def _gradients(
-    parts: list[Part],
-    targets: Targets,
-    softmax: derivatives.Softmax,
-    *sources: tf.Tensor,
-) -> Tensors:
-    @tf.custom_gradient
-    def backward(*sources: tf.Tensor) -> Any:
-        upstream, inputs, *tables = _constant(*sources)
-        slopes = derivatives.first(
-            inputs, _filled(parts, tables), targets, softmax, upstream
-        )
-
-        def gradient(*directions: tf.Tensor) -> Tensors:
-            return _curvatures(parts, targets, softmax, *sources, *directions)
-
-        return (slopes.inputs, *_tables(slopes.parts)), gradient
-
-    return backward(*sources)
-
-
-def _curvatures(
-    parts: list[Part],
-    targets: Targets,
-    softmax: derivatives.Softmax,
-    *sources: tf.Tensor,
-) -> Tensors:
-    @tf.custom_gradient
-    def backward(*sources: tf.Tensor) -> Any:
-        upstream, *values = _constant(*sources)
-        middle = len(values) // 2
-        of_upstream, slopes = derivatives.second(
-            derivatives.Point(values[0], _filled(parts, values[1:middle])),
-            derivatives.Point(values[middle], _filled(parts, values[middle + 1 :])),
-            targets,
-            softmax,
-            upstream,
-        )
-
-        def gradient(*_: tf.Tensor) -> Tensors:
-            raise NotImplementedError(
-                "the exact softmax loss has a first and a second derivative; a third "
-                "was asked for."
+        @tf.custom_gradient
+        def backward(*operands: tf.Tensor) -> Any:
+            dy, inputs, *tables = map(tf.stop_gradient, operands)
+            gradients = _backward(
+                dy, inputs, replace_tables(shards, tables), targets, normalizer
             )
+            return gradients, _refuse_second_derivative
 
-        return (of_upstream, slopes.inputs, *_tables(slopes.parts)), gradient
+        return losses, lambda dy: backward(dy, *operands)
 
-    return backward(*sources)
-
-
-def _constant(*tensors: tf.Tensor) -> list[tf.Tensor]:
-    return [tf.stop_gradient(tensor) for tensor in tensors]
+    return forward(inputs, *(table for shard in shards for table in shard.tables))
 
 
-def _tables(parts: list[Part]) -> list[tf.Tensor]:
-    """The weights of all parts, then the biases if any."""
-    biases = [part.biases for part in parts if part.biases is not None]
-    return [part.weights for part in parts] + biases
+def _refuse_second_derivative(*_: tf.Tensor) -> Any:
+    raise NotImplementedError(
+        "The full softmax loss can be differentiated once, in reverse mode. Received: "
+        "a request for its second derivative, or for its forward-mode derivative."
+    )
 
 
-def _filled(parts: list[Part], tables: list[tf.Tensor]) -> list[Part]:
-    """The parts with other tables, in the order of `_tables`."""
-    biases = tables[len(parts) :] or [None] * len(parts)
-    return [
-        dataclasses.replace(part, weights=weight, biases=bias)
-        for part, weight, bias in zip(parts, tables, biases, strict=False)
-    ]
+def _forward(
+    inputs: tf.Tensor, shards: list[Shard], targets: Targets
+) -> tuple[tf.Tensor, Normalizer]:
+    """Computes the losses `[N]`, and what the backward pass needs."""
+    # logits [1, 3, 2], label 2, chunks of two classes:
+    # [1, 3] -> max 3, sum_exp exp(-2) + 1;  [2] -> max 3, sum_exp + exp(-1), label 2
+    # loss = log(sum_exp) - (2 - 3)
+    dtype, size = inputs.dtype, chunk_size(inputs)
+    zeros = tf.zeros_like(inputs[:, :1])
+    max_logit, sum_exp = zeros + dtype.min, zeros  # finite, as logits may be -inf
+    label_logits = tf.zeros_like(targets.label_weights)
+    in_range = tf.zeros_like(targets.labels, tf.bool)
+    for shard in shards:
+        rows = shard.row_of(targets.labels)
+        in_range |= rows >= 0
+
+        def body(
+            start: Any,
+            size: Any,
+            max_logit: Any,
+            sum_exp: Any,
+            label_logits: Any,
+            shard=shard,
+            rows=rows,
+        ) -> Carry:
+            logits, _ = chunk_logits(inputs, shard, start, size)
+            label_logits = _gather_label_logits(
+                label_logits, logits, rows - start, size
+            )
+            chunk_max = tf.reduce_max(logits, axis=1, keepdims=True)
+            with tf.control_dependencies([label_logits, chunk_max]):
+                # The softmax may overwrite the logits, which the two above read. Its
+                # greatest value is 1 / sum_j exp(l_j - chunk_max).
+                inverse = tf.reduce_max(tf.nn.softmax(logits), axis=1, keepdims=True)
+            new_max = tf.maximum(max_logit, chunk_max)
+            chunk_sum = tf.exp(chunk_max - new_max) / inverse
+            chunk_sum = tf.where(
+                chunk_max < dtype.min, tf.zeros_like(chunk_sum), chunk_sum
+            )
+            sum_exp = sum_exp * tf.exp(max_logit - new_max) + chunk_sum
+            return new_max, sum_exp, label_logits
+
+        carry = max_logit, sum_exp, label_logits
+        max_logit, sum_exp, label_logits = scan_chunks(shard, size, body, carry)
+    nan = tf.constant(float("nan"), dtype)
+    max_logit = tf.where(tf.reduce_all(in_range, axis=1, keepdims=True), max_logit, nan)
+    # Near a loss of 0 this keeps the digits that `log(sum_exp) + max - ...` would lose.
+    shifted = tf.reduce_sum(targets.label_weights * (label_logits - max_logit), axis=1)
+    return tf.math.log(sum_exp[:, 0]) - shifted, Normalizer(max_logit, sum_exp)
+
+
+def _backward(
+    dy: tf.Tensor,
+    inputs: tf.Tensor,
+    shards: list[Shard],
+    targets: Targets,
+    normalizer: Normalizer,
+) -> list[tf.Tensor]:
+    """Computes the gradients of the inputs and of each shard's tables.
+
+    Args:
+        dy: `[N]`, the gradient of the losses.
+        inputs: `[N, D]`.
+        shards: The tables.
+        targets: The labels.
+        normalizer: From the forward pass.
+    """
+    factor = dy[:, tf.newaxis] / normalizer.sum_exp
+    scaled_inputs = inputs * factor
+    label_exp = targets.label_weights * normalizer.sum_exp
+    d_inputs, d_tables = tf.zeros_like(inputs), []
+    for shard in shards:
+        rows = shard.row_of(targets.labels)
+
+        def body(
+            start: Any, size: Any, d_inputs: Any, *filled: Any, shard=shard, rows=rows
+        ) -> Carry:
+            logits, weights = chunk_logits(inputs, shard, start, size, normalizer.max)
+            # times `factor`, these are the gradients of the logits
+            d_logits = _subtract_at_labels(
+                tf.exp(logits), label_exp, rows - start, size
+            )
+            d_rows = [tf.matmul(d_logits, scaled_inputs, transpose_a=True)]
+            if shard.biases is not None:
+                d_rows.append(tf.matmul(d_logits, factor, transpose_a=True)[:, 0])
+            updated = [
+                update_rows_inplace(d_table, start, tf.cast(d_row, table.dtype))
+                for d_table, d_row, table in zip(
+                    filled, d_rows, shard.tables, strict=True
+                )
+            ]
+            return d_inputs + tf.matmul(d_logits, weights), *updated
+
+        carry = d_inputs, *map(empty_like, shard.tables)
+        d_inputs, *filled = scan_chunks(shard, chunk_size(inputs), body, carry)
+        d_tables += [
+            bitcast(d_table, table.dtype)
+            for d_table, table in zip(filled, shard.tables, strict=True)
+        ]
+    return [d_inputs * factor, *d_tables]
+
+
+def _in_chunk(columns: tf.Tensor, size: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Tells which columns lie in a chunk, and replaces the others by 0."""
+    # columns = [-1, 2, 5], size 4 -> [False, True, False], [0, 2, 0]
+    in_chunk = (columns >= 0) & (columns < size)
+    return in_chunk, tf.where(in_chunk, columns, 0)
+
+
+def _gather_label_logits(
+    label_logits: tf.Tensor, logits: tf.Tensor, columns: tf.Tensor, size: Any
+) -> tf.Tensor:
+    """Takes the logits at `columns` `[N, T]` where they lie in the chunk."""
+    in_chunk, columns = _in_chunk(columns, size)
+    return tf.where(in_chunk, tf.gather(logits, columns, batch_dims=1), label_logits)
+
+
+def _subtract_at_labels(
+    values: tf.Tensor, amounts: tf.Tensor, columns: tf.Tensor, size: Any
+) -> tf.Tensor:
+    """Subtracts `amounts` `[N, T]` from `values` `[N, size]` at `columns` `[N, T]`."""
+    # values = [[5, 6]], amounts = [[1, 1]], columns = [[1, 7]] -> [[5, 5]]
+    in_chunk, columns = _in_chunk(columns, size)
+    examples = tf.range(tf.shape(values)[0])[:, tf.newaxis]
+    examples = tf.broadcast_to(examples, tf.shape(columns))
+    return tf.tensor_scatter_nd_sub(
+        values,
+        tf.stack([examples, columns], axis=-1),
+        tf.where(in_chunk, amounts, tf.zeros_like(amounts)),
+    )

@@ -1,4 +1,4 @@
-"""How many classes stand before a label."""
+"""How many classes rank above a label."""
 
 from __future__ import annotations
 
@@ -8,60 +8,84 @@ import tensorflow as tf
 
 from tfsampled._core.embedding.class_logits import logits_of_classes
 from tfsampled._core.full_softmax.chunks import (
-    State,
-    block_logits,
-    compute_dtype,
-    sweep,
-    width_of,
+    Carry,
+    chunk_logits,
+    chunk_size,
+    scan_chunks,
 )
-from tfsampled._core.full_softmax.shards import parts_of, table_of
+from tfsampled._core.full_softmax.shards import as_table, shards_of
+from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.validation import in_range
 
 
-def ranks(inputs: tf.Tensor, weights: Any, biases: Any, labels: tf.Tensor) -> tf.Tensor:
-    """How many classes stand before each label `[N, T]`, as int32 `[N, T]`.
+def full_softmax_ranks(
+    inputs: tf.Tensor, weights: Any, biases: Any, labels: tf.Tensor
+) -> tf.Tensor:
+    """Counts the classes that rank above each label.
 
-    Those of higher logits, and those of equal logits and lower ids, as in `top_k`.
+    Classes of higher logits rank above, and of equal logits those of lower ids, as in
+    `full_softmax_top_k`. A NaN logit ranks last.
+
+    Args:
+        inputs: `[N, D]`, floating.
+        weights: `[V, D]`, a tensor or a `Table`.
+        biases: `[V]`, likewise, or None.
+        labels: Integers `[N, T]` in `[0, V)`.
+
+    Returns:
+        int32 `[N, T]` in `[0, V)`.
     """
     inputs = tf.stop_gradient(tf.cast(inputs, compute_dtype(inputs.dtype)))
     label_logits = tf.stop_gradient(_label_logits(inputs, weights, biases, labels))
-    width, count = width_of(inputs), tf.zeros_like(labels, tf.int32)
-    for part in parts_of(weights, biases):
+    size, count = chunk_size(inputs), tf.zeros_like(labels, tf.int32)
+    for shard in shards_of(weights, biases):
 
-        def visit(start: Any, size: Any, count: Any, part=part) -> State:
-            logits, _ = block_logits(inputs, part, start, size)
-            ids = part.first + part.stride * (start + tf.range(size))
-            return (count + above(logits, ids, label_logits, labels),)
+        def body(start: Any, size: Any, count: Any, shard=shard) -> Carry:
+            logits, _ = chunk_logits(inputs, shard, start, size)
+            ids = shard.first_class + shard.stride * (start + tf.range(size))
+            return (count + count_ranked_above(logits, ids, label_logits, labels),)
 
-        (count,) = sweep(part, width, visit, (count,))
+        (count,) = scan_chunks(shard, size, body, (count,))
     return count
 
 
-def above(
+def count_ranked_above(
     logits: tf.Tensor, ids: tf.Tensor, label_logits: tf.Tensor, labels: tf.Tensor
 ) -> tf.Tensor:
-    """How many of the classes `ids` `[B]`, logits `[N, B]`, stand before each label."""
+    """Counts which of some classes rank above each label.
+
+    Args:
+        logits: `[N, C]`, of the classes `ids`.
+        ids: Integers `[C]`.
+        label_logits: `[N, T]`.
+        labels: Integers `[N, T]`.
+
+    Returns:
+        int32 `[N, T]`.
+    """
+    # logits = [[3, 1, 3]], ids = [0, 1, 2], labels = [[2]] -> [[1]]: class 0 by its id
     counts = []
     for label_logit, label in zip(
         tf.unstack(label_logits, axis=1), tf.unstack(labels, axis=1), strict=True
     ):
         label_logit, label = label_logit[:, tf.newaxis], label[:, tf.newaxis]
         ids = tf.cast(ids, label.dtype)
-        # Its own logit was rounded elsewhere, and must not stand before itself.
-        before = (logits > label_logit) & tf.not_equal(ids, label)
-        before |= tf.equal(logits, label_logit) & (ids < label)
-        before |= tf.math.is_nan(label_logit)  # a model that has diverged ranks last
-        counts.append(tf.reduce_sum(tf.cast(before, tf.int32), axis=-1))
+        # In a diverged model, whose logits are NaN, the label ranks last.
+        above = (logits > label_logit) | tf.math.is_nan(label_logit)
+        # The label's logit may be rounded otherwise here: it is not above itself.
+        above &= tf.not_equal(ids, label)
+        above |= tf.equal(logits, label_logit) & (ids < label)
+        counts.append(tf.reduce_sum(tf.cast(above, tf.int32), axis=-1))
     return tf.stack(counts, axis=1)
 
 
 def _label_logits(
     inputs: tf.Tensor, weights: Any, biases: Any, labels: tf.Tensor
 ) -> tf.Tensor:
-    """The logits of labels `[N, T]`, NaN for one outside `[0, V)`."""
-    table = table_of(weights)
-    others = None if biases is None else table_of(biases)
+    """Computes the logits of labels `[N, T]`; NaN for one outside `[0, V)`."""
+    table = as_table(weights)
+    biases = None if biases is None else as_table(biases)
     valid = in_range(labels, table.num_rows())
     ids = tf.where(valid, labels, tf.zeros_like(labels))
-    logits = logits_of_classes(inputs, table, others, ids)
+    logits = logits_of_classes(inputs, table, biases, ids)
     return tf.where(valid, logits, tf.constant(float("nan"), logits.dtype))

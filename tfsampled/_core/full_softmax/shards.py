@@ -1,93 +1,113 @@
-"""A table of classes as the exact functions read it: shard by shard, with its biases.
+"""A table of classes as the full softmax reads it: shard by shard, with its biases.
 
-Shapes: `N` examples, `D` features, `V` classes, `T` labels an example, `R` rows of a
+Shapes: `N` examples, `D` features, `V` classes, `T` labels of an example, `R` rows of a
 shard.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 
 from tfsampled._core.embedding.table import Table
+from tfsampled._core.static_ops import num_rows
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """A shard: row `r` is class `first + stride * r`.
+class Shard:
+    """Rows of a table: row `r` is class `first_class + stride * r`.
 
     Attributes:
-      weights: `[R, D]`.
-      biases: `[R]`, or `None` for no bias.
-      first: class of the first row.
-      stride: from the class of a row to that of the next.
+        weights: `[R, D]`.
+        biases: `[R]`, or None for no bias.
+        first_class: Class of row 0.
+        stride: Distance between the classes of neighboring rows.
     """
 
     weights: tf.Tensor
     biases: tf.Tensor | None
-    first: Any
+    first_class: Any
     stride: int
 
     @property
     def num_rows(self) -> int | tf.Tensor:
-        """`R`: an `int` where the graph knows it, else an int32 scalar."""
-        return _rows(self.weights)
+        """`R`: an int where the graph knows it, else an int32 scalar."""
+        return num_rows(self.weights)
+
+    @property
+    def tables(self) -> list[tf.Tensor]:
+        """The weights, and the biases if any."""
+        return [self.weights] if self.biases is None else [self.weights, self.biases]
 
     def row_of(self, classes: tf.Tensor) -> tf.Tensor:
-        """The row of each class (int64), int32; -1 for a class of another part."""
-        offset = classes - tf.cast(self.first, classes.dtype)
+        """Computes the row of each class, int32; -1 for a class of another shard."""
+        # first_class 1, stride 3, 2 rows: classes = [0, 1, 4, 7] -> [-1, 0, 1, -1]
+        offset = classes - tf.cast(self.first_class, classes.dtype)
         row = offset // self.stride
-        mine = (offset >= 0) & (row < tf.cast(self.num_rows, row.dtype))
-        mine &= tf.equal(row * self.stride, offset)
-        return tf.cast(tf.where(mine, row, -1), tf.int32)
+        in_shard = (offset >= 0) & (row < tf.cast(self.num_rows, row.dtype))
+        in_shard &= tf.equal(row * self.stride, offset)
+        return tf.cast(tf.where(in_shard, row, -1), tf.int32)
 
 
-def table_of(weights: Any) -> Table:
-    """`weights` as a table: a `Table`, or a tensor or variable in one piece."""
-    return weights if isinstance(weights, Table) else Table.of([weights], "div")
+def as_table(params: Any) -> Table:
+    """Returns a `Table` as it is, and a tensor or variable as a table of one shard."""
+    return params if isinstance(params, Table) else Table.from_params([params], "div")
 
 
-def parts_of(weights: Any, biases: Any) -> list[Part]:
-    """The shards, each with the biases of its classes.
+def shards_of(weights: Any, biases: Any) -> list[Shard]:
+    """Pairs each shard of the weights with the biases of its classes.
 
     Args:
-      weights: a `Table` or a tensor, `[V, D]`.
-      biases: likewise `[V]`, in any number of shards; or `None`.
+        weights: `[V, D]`, a tensor or a `Table`.
+        biases: `[V]`, likewise, in any number of shards; or None.
     """
-    table = table_of(weights)
-    shards = [tf.convert_to_tensor(shard) for shard in table.shards]
-    step = len(shards) if table.strategy == "mod" else 1
-    firsts: list[Any] = [0]
-    for shard in shards[:-1]:
-        firsts.append(firsts[-1] + (1 if step > 1 else _rows(shard)))
-    pieces = _biases(table, biases, firsts, step)
+    table = as_table(weights)
+    weights = [tf.convert_to_tensor(shard) for shard in table.shards]
+    stride = len(weights) if table.strategy == "mod" else 1
+    # 7 classes in 3 shards: "mod" -> 0, 1, 2 with stride 3; "div" -> 0, 3, 5
+    first_classes: list[Any] = [0]
+    for shard in weights[:-1]:
+        step = 1 if stride > 1 else num_rows(shard)
+        first_classes.append(first_classes[-1] + step)
+    pieces = _shard_biases(biases, table, first_classes, stride)
     return [
-        Part(shard, piece, first, step)
-        for shard, piece, first in zip(shards, pieces, firsts, strict=True)
+        Shard(*shard, stride)
+        for shard in zip(weights, pieces, first_classes, strict=True)
     ]
 
 
-def _rows(shard: tf.Tensor) -> int | tf.Tensor:
-    known = tf.compat.dimension_value(shard.shape[0])
-    return tf.shape(shard)[0] if known is None else known
+def replace_tables(shards: list[Shard], tables: Iterable[tf.Tensor]) -> list[Shard]:
+    """Returns the shards with other tables, in the order of their `tables`."""
+    tables = iter(tables)
+    return [
+        dataclasses.replace(
+            shard,
+            weights=next(tables),
+            biases=None if shard.biases is None else next(tables),
+        )
+        for shard in shards
+    ]
 
 
-def _biases(table: Table, biases: Any, firsts: list[Any], step: int) -> list[Any]:
-    """The biases of each shard of `table`."""
-    count = len(firsts)
+def _shard_biases(
+    biases: Any, table: Table, first_classes: list[Any], stride: int
+) -> list[Any]:
+    """Cuts the biases as `table` is cut."""
+    count = len(first_classes)
     if biases is None:
         return [None] * count
-    biases = table_of(biases)
-    if len(biases.shards) == count and (
-        count == 1 or (biases.strategy, biases.sizes) == (table.strategy, table.sizes)
-    ):
+    biases = as_table(biases)
+    same_cut = (biases.strategy, biases.sizes) == (table.strategy, table.sizes)
+    if len(biases.shards) == count and (count == 1 or same_cut):
         return [tf.convert_to_tensor(shard) for shard in biases.shards]
     if len(biases.shards) == 1:
-        whole = tf.convert_to_tensor(biases.shards[0])
-    else:  # cut in another way than the weights
-        whole = biases.rows(tf.range(tf.cast(biases.num_rows(), tf.int64)))
-    if step > 1:
-        return [whole[first::step] for first in firsts]
-    return [whole[a:b] for a, b in zip(firsts, [*firsts[1:], None], strict=True)]
+        joined = tf.convert_to_tensor(biases.shards[0])
+    else:
+        joined = biases.rows(tf.range(tf.cast(biases.num_rows(), tf.int64)))
+    if stride > 1:
+        return [joined[first::stride] for first in first_classes]
+    ends = [*first_classes[1:], None]
+    return [joined[a:b] for a, b in zip(first_classes, ends, strict=True)]

@@ -1,8 +1,8 @@
-"""The best classes: the greatest logits and their class ids.
+"""The greatest logits and their class ids, without a tensor of all the logits.
 
-Most of the time of `tf.math.top_k` goes into classes that are far from the best. Here
-the neighbours among a block's classes form groups, and only the groups whose maximum
-is among the best so far are looked into.
+`tf.math.top_k` spends most of its time on classes far from the top. Here neighboring
+classes of a chunk form groups, and only the groups whose maximum is among the `k`
+greatest logits so far are searched.
 """
 
 from __future__ import annotations
@@ -15,156 +15,183 @@ import tensorflow as tf
 from tfsampled._core.embedding.class_logits import logits_of_classes
 from tfsampled._core.embedding.table import Table
 from tfsampled._core.full_softmax.chunks import (
-    State,
-    block_logits,
-    compute_dtype,
-    sweep,
-    width_of,
+    Carry,
+    chunk_logits,
+    chunk_size,
+    first_chunk_size,
+    scan_chunks,
 )
-from tfsampled._core.full_softmax.shards import Part, parts_of, table_of
+from tfsampled._core.full_softmax.shards import Shard, as_table, shards_of
+from tfsampled._core.static_ops import compute_dtype, minimum, num_rows
 from tfsampled._core.xla import tracing_for_xla
 
-BLOCK_BYTES = 32 << 20  # wider than the loss's: each block costs two searches
+CHUNK_BYTES = 32 << 20  # more than the loss's: each chunk costs two searches
 MAX_GROUP = 32
 
 
-def top_k(
+def full_softmax_top_k(
     inputs: tf.Tensor, weights: Any, biases: Any, k: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The `k` best logits `[N, k]` in falling order, and their ids, int32.
+    """Finds the `k` greatest logits of each example.
 
-    Of equal logits the lower id comes first. The logits have gradients; a table's is a
-    `tf.IndexedSlices` of the best classes.
+    Of equal logits the lower id comes first. A NaN logit counts as minus infinity. The
+    logits have gradients; that of a table is a `tf.IndexedSlices` of the classes found.
 
     Args:
-      inputs: `[N, D]`, floating.
-      weights: `[V, D]`, a tensor or a `Table`.
-      biases: `[V]`, likewise, or `None`.
-      k: at most `V`.
+        inputs: `[N, D]`, floating.
+        weights: `[V, D]`, a tensor or a `Table`.
+        biases: `[V]`, likewise, or None.
+        k: At most `V`.
 
     Returns:
-      float64 for inputs of float64, else float32; and int32.
+        The logits `[N, k]` in descending order, float64 for inputs of float64 and else
+        float32; and their ids, int32 `[N, k]`.
     """
     inputs = tf.cast(inputs, compute_dtype(inputs.dtype))
-    tables = [_read(weights)] + ([] if biases is None else [_read(biases)])
-    parts = parts_of(tables[0], tables[1] if len(tables) > 1 else None)
-    found = [_of_part(tf.stop_gradient(inputs), part, k) for part in parts]
-    values, ids = found[0] if len(found) == 1 else _merged(found, k)
-    return _differentiable(values, ids, inputs, tables), ids
+    tables = [_read(params) for params in (weights, biases) if params is not None]
+    weights, biases = tables[0], tables[1] if len(tables) > 1 else None
+    candidates = [
+        _shard_top_k(tf.stop_gradient(inputs), shard, k)
+        for shard in shards_of(weights, biases)
+    ]
+    values, ids = candidates[0] if len(candidates) == 1 else _merge(candidates, k)
+    return _with_gradient(values, ids, inputs, tables), ids
 
 
 def _read(params: Any) -> Table:
-    """The table with its variables read."""
-    table = table_of(params)
+    """Returns a table with its variables read."""
+    table = as_table(params)
     shards = tuple(tf.convert_to_tensor(shard) for shard in table.shards)
     return dataclasses.replace(table, shards=shards)
 
 
-def _differentiable(
+def _with_gradient(
     values: tf.Tensor, ids: tf.Tensor, inputs: tf.Tensor, tables: list[Table]
 ) -> tf.Tensor:
-    """`values`, with the gradients of the logits of the classes `ids`."""
-    cuts = [len(table.shards) for table in tables]
+    """Returns `values` with the gradients of the logits of the classes `ids`."""
+    counts = [len(table.shards) for table in tables]
 
     @tf.custom_gradient
-    def with_gradient(inputs: tf.Tensor, *shards: tf.Tensor) -> Any:
-        def gradient(upstream: tf.Tensor) -> list[Any]:
+    def forward(inputs: tf.Tensor, *shards: tf.Tensor) -> Any:
+        def backward(dy: tf.Tensor) -> list[Any]:
             with tf.GradientTape() as tape:
                 tape.watch((inputs, shards))
-                whole = [
-                    dataclasses.replace(tables[0], shards=shards[: cuts[0]]),
-                    dataclasses.replace(tables[-1], shards=shards[cuts[0] :]),
+                pieces = shards[: counts[0]], shards[counts[0] :]
+                operands = [
+                    dataclasses.replace(table, shards=piece)
+                    for table, piece in zip(tables, pieces, strict=False)
                 ]
-                logits = logits_of_classes(
-                    inputs, whole[0], whole[1] if len(cuts) > 1 else None, ids
-                )
-            return tape.gradient(logits, [inputs, *shards], upstream)
+                biases = operands[1] if len(operands) > 1 else None
+                logits = logits_of_classes(inputs, operands[0], biases, ids)
+            return tape.gradient(logits, [inputs, *shards], dy)
 
-        return tf.identity(values), gradient
+        return tf.identity(values), backward
 
-    return with_gradient(inputs, *(shard for table in tables for shard in table.shards))
-
-
-def _of_part(inputs: tf.Tensor, part: Part, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The best rows of a shard, `[N, min(k, R)]`, and their class ids."""
-    rows = part.num_rows
-    width = width_of(inputs, BLOCK_BYTES, at_least=k)
-    both = isinstance(width, int) and isinstance(rows, int)
-    first = min(width, rows) if both else tf.minimum(width, rows)
-    # A shard of fewer than k rows is a single block.
-    columns = min(k, first) if isinstance(first, int) else tf.minimum(k, first)
-    group = _group(width, k)
-
-    def visit(start: Any, size: Any, values: Any, best: Any) -> State:
-        logits, _ = block_logits(inputs, part, start, size)
-        near, where = _candidates(logits, size, values, k, group)
-        values = tf.concat([values, near], axis=1)
-        best = tf.concat([best, start + where], axis=1)
-        return _best(values, best, columns)
-
-    logits, _ = block_logits(inputs, part, 0, first)
-    values, best = tf.math.top_k(logits, columns)
-    values, best = sweep(part, width, visit, (values, best), first)
-    return values, part.first + part.stride * best
+    return forward(inputs, *(shard for table in tables for shard in table.shards))
 
 
-def _group(width: int | tf.Tensor, k: int) -> int:
-    """How many classes form a group: a power of 2, 1 for no groups.
+def _shard_top_k(
+    inputs: tf.Tensor, shard: Shard, k: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Finds the top `min(k, R)` rows of a shard: logits and class ids, `[N, ...]`."""
+    size = chunk_size(inputs, CHUNK_BYTES, min_size=k)
+    first_size = first_chunk_size(shard.num_rows, size, min_size=k)
+    k = minimum(k, shard.num_rows)
+    group = _group_size(size, k)
 
-    Few blocks have `k` groups that are above the best so far, so a group may hold many
-    classes; but all `k` together are to be less than the block.
+    def body(start: Any, size: Any, values: Any, rows: Any) -> Carry:
+        logits = _replace_nan(chunk_logits(inputs, shard, start, size)[0])
+        candidates, columns = _candidates(logits, size, values, k, group)
+        values = tf.concat([values, candidates], axis=1)
+        rows = tf.concat([rows, start + columns], axis=1)
+        return _top_k(values, rows, k)
+
+    logits = _replace_nan(chunk_logits(inputs, shard, 0, first_size)[0])
+    values, rows = scan_chunks(
+        shard, size, body, tuple(tf.math.top_k(logits, k)), first_size
+    )
+    return values, shard.first_class + shard.stride * rows
+
+
+def _replace_nan(logits: tf.Tensor) -> tf.Tensor:
+    """Replaces NaN by minus infinity: searches differ in where they place it."""
+
+    def replaced() -> tf.Tensor:
+        lowest = tf.constant(float("-inf"), logits.dtype)
+        return tf.where(tf.math.is_nan(logits), lowest, logits)
+
+    if tracing_for_xla():
+        return replaced()
+    # A sum takes a tenth of the time, and is NaN where a logit is.
+    return tf.cond(
+        tf.math.is_nan(tf.reduce_sum(logits)), replaced, lambda: tf.identity(logits)
+    )
+
+
+def _group_size(size: int | tf.Tensor, k: int | tf.Tensor) -> int:
+    """Chooses how many classes form a group: a power of 2; 1 for no groups.
+
+    Few chunks have `k` groups with a logit above the `k` greatest so far, so a group
+    may hold many classes. But `k` groups should be less than the chunk.
     """
-    width = width if isinstance(width, int) else 4096
+    size, k = (x if isinstance(x, int) else 4096 for x in (size, k))
     group = 1
-    while group < MAX_GROUP and 4 * group * k <= width:
+    while group < MAX_GROUP and 4 * group * k <= size:
         group *= 2
     return group
 
 
 def _candidates(
-    logits: tf.Tensor, size: Any, values: tf.Tensor, k: int, group: int
+    logits: tf.Tensor, size: Any, values: tf.Tensor, k: Any, group: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """All of a block that can be better than the best of the blocks before it.
+    """Finds the logits of a chunk that may be among the `k` greatest.
 
     Args:
-      logits: `[N, size]`.
-      values: `[N, k]`, the best of lower ids, in falling order.
-      group: how many neighbours share a maximum.
+        logits: `[N, size]`.
+        size: Columns of `logits`.
+        values: `[N, k]`, the greatest logits of lower ids, in descending order.
+        k: How many logits are wanted.
+        group: How many neighbors share a maximum.
 
     Returns:
-      Logits and columns, both `[N, C]`, in rising order of the columns. Among them may
-      be columns of no class, with a logit of minus infinity: as ties go to what stands
-      first, `values` are better.
+        Logits and their columns, both `[N, C]`, in ascending order of the columns. Some
+        may lie past the end of the chunk, with a logit of minus infinity: `values`,
+        which come first, win a tie with them.
     """
+    # group 2, k 1, values = [[4]], logits = [[1, 2, 5, 3, 0]]
+    # -> groups = [[[1, 2], [5, 3], [0, -inf]]], maxima = [[2, 5, 0]], num_groups 1
+    # -> group_ids = [[1]], candidates = [[5, 3]], columns = [[2, 3]]
     if group == 1:
         return logits, tf.broadcast_to(tf.range(size), tf.shape(logits))
-    nothing = tf.constant(float("-inf"), logits.dtype)
-    logits = tf.pad(logits, [[0, 0], [0, -size % group]], constant_values=nothing)
+    lowest = tf.constant(float("-inf"), logits.dtype)
+    logits = tf.pad(logits, [[0, 0], [0, -size % group]], constant_values=lowest)
     count = (size + group - 1) // group
     groups = tf.reshape(logits, [-1, count, group])
     maxima = tf.reduce_max(groups, axis=2)
-    few = min(k, count) if isinstance(count, int) else tf.minimum(k, count)
+    num_groups = minimum(k, count)
     if not tracing_for_xla():  # whose shapes are static
         above = tf.cast(maxima > values[:, -1:], tf.int32)
-        few = tf.minimum(few, tf.reduce_max(tf.reduce_sum(above, axis=1)))
-        few = tf.maximum(few, 0)  # in an empty batch
-    # Of groups that are alike, those of lower ids.
-    places = tf.sort(tf.math.top_k(maxima, few).indices, axis=1)
-    near = tf.gather(groups, places, batch_dims=1)
-    columns = places[:, :, tf.newaxis] * group + tf.range(group)
-    shape = [tf.shape(logits)[0], few * group]  # of which any may be 0
-    return tf.reshape(near, shape), tf.reshape(columns, shape)
+        most_above = tf.reduce_max(tf.reduce_sum(above, axis=1))
+        num_groups = tf.minimum(num_groups, tf.maximum(most_above, 0))  # if N is 0
+    # top_k takes the groups of lower ids where maxima are equal
+    group_ids = tf.sort(tf.math.top_k(maxima, num_groups).indices, axis=1)
+    candidates = tf.gather(groups, group_ids, batch_dims=1)
+    columns = group_ids[:, :, tf.newaxis] * group + tf.range(group)
+    shape = [num_rows(logits), num_groups * group]  # of which any may be 0
+    return tf.reshape(candidates, shape), tf.reshape(columns, shape)
 
 
-def _merged(
-    found: list[tuple[tf.Tensor, tf.Tensor]], k: int
+def _merge(
+    shards: list[tuple[tf.Tensor, tf.Tensor]], k: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    values, ids = (tf.concat(pieces, axis=1) for pieces in zip(*found, strict=True))
-    order = tf.argsort(ids, axis=1)  # so that ties go to the lower id
+    """Merges the top classes of all shards."""
+    values, ids = (tf.concat(pieces, axis=1) for pieces in zip(*shards, strict=True))
+    order = tf.argsort(ids, axis=1)  # so that the lower id wins a tie
     values, ids = (tf.gather(x, order, batch_dims=1) for x in (values, ids))
-    return _best(values, ids, k)
+    return _top_k(values, ids, k)
 
 
-def _best(values: tf.Tensor, ids: tf.Tensor, k: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    values, where = tf.math.top_k(values, k)
-    return values, tf.gather(ids, where, batch_dims=1)
+def _top_k(values: tf.Tensor, ids: tf.Tensor, k: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Finds the `k` greatest values `[N, C]` and their ids; the first wins a tie."""
+    values, columns = tf.math.top_k(values, k)
+    return values, tf.gather(ids, columns, batch_dims=1)
