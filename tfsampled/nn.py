@@ -1,18 +1,18 @@
-"""The functions of `tf.nn`: same names, same signatures, same numbers.
+"""The functions of `tf.nn`: the same names, signatures and numbers.
 
-They also run where TensorFlow's stop: under XLA, in float16, bfloat16 and float64,
-without biases, on tuples of shards and lists of labels. The forms with
+They also run where TensorFlow's do not: under XLA, in float16, bfloat16 and float64,
+without biases, on tuples of shards and on lists of labels. The losses that take a
 `partition_strategy` are in `tfsampled.compat.v1.nn`.
 
-`softmax_loss` and `softmax_top_k` are not TensorFlow's: they are exact over all the
-classes, and compute them in blocks.
+`softmax_loss` and `softmax_top_k` are additions: the full softmax over all classes,
+computed in chunks of classes.
 
-Parameters carry no annotations because their signatures equal TensorFlow's.
+Parameters have no annotations because their signatures equal TensorFlow's.
 """
 
 from tfsampled._core.candidate_sampling.accidental_hits import compute_accidental_hits
-from tfsampled._core.full_softmax import api as exact_softmax
-from tfsampled._core.sampled_loss import loss_functions as losses
+from tfsampled._core.full_softmax import api as full_softmax
+from tfsampled._core.sampled_loss import loss_functions
 from tfsampled._core.sampled_loss.api import sampled_loss
 from tfsampled.random import (
     all_candidate_sampler,
@@ -45,85 +45,89 @@ def sampled_softmax_loss(
     seed=None,
     name="sampled_softmax_loss",
 ):
-    """Softmax cross entropy over the labels and a sample of the other classes.
+    """Computes the softmax cross entropy over the labels and a sample of the classes.
 
-    With corrected logits `s_c = <inputs, weights_c> + biases_c - log Q_c`, where
-    `Q_c` is how often class `c` is expected among the candidates,
+    With corrected logits `s_c = <inputs, weights_c> + biases_c - log Q_c`, where `Q_c`
+    is the expected count of class `c` among the candidates,
 
         loss = log(sum_{t in labels} exp(s_t) + sum_{c in sampled} exp(s_c))
                - mean_{t in labels} s_t
 
-    A training loss: it is an estimate of the exact softmax loss, as a rule from
-    below. By default the candidates are log-uniform, so class ids should be ordered
-    by decreasing frequency. A table in shards is taken to be cut contiguously ("div").
+    For training only: it estimates, and usually underestimates, the full softmax loss.
+    By default the candidates are log-uniform, so class ids should be ordered by
+    decreasing frequency. Shards of a table are contiguous ("div").
 
-    Of a class that stands in `sampled_values` more than once only the last copy is
-    removed as an accidental hit, as in TensorFlow.
+    If `sampled_values` repeats a class, only its last copy is removed as an accidental
+    hit, as in TensorFlow.
 
     Args:
-      weights: The class embeddings `[num_classes, dim]`, floating: a tensor, a
-        `tf.Variable` or Keras variable, a list or tuple of shards, a
-        `PartitionedVariable` or a `ShardedVariable`. More rows than `num_classes` may
-        stand there.
-      biases: The class biases `[num_classes]`, likewise, or `None` for no bias.
-      labels: The target classes, integers `[batch, num_true]` in `[0, num_classes)`.
-        A batch of 1, here or in `inputs`, serves every row of the other.
-      inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
-      num_sampled: An `int`, how many classes to draw per call.
-      num_classes: An `int`, how many classes there are.
-      num_true: An `int`, how many labels an example has; each weighs `1 / num_true`.
-      sampled_values: What a candidate sampler returned: `(sampled_candidates
-        [num_sampled], true_expected_count [batch, num_true], sampled_expected_count
-        [num_sampled])`; `None` draws `num_sampled` distinct log-uniform candidates.
-      remove_accidental_hits: A `bool`, whether a candidate that is one of the
-        example's own labels is left out of its sum.
-      seed: An `int`, the operation seed of the draw. With it, or with
-        `tf.random.set_seed`, the candidates are TensorFlow's, call by call.
-      name: A name scope for the operations.
+        weights: The class embeddings `[num_classes, dim]`, floating: a tensor, a
+            `tf.Variable` or Keras variable, a list or tuple of shards, a
+            `PartitionedVariable` or a `ShardedVariable`. It may have more rows than
+            `num_classes`.
+        biases: The class biases `[num_classes]`, in one of the same forms, or `None`
+            for no bias.
+        labels: The target classes, integers `[batch, num_true]` in `[0, num_classes)`.
+            A batch of 1, here or in `inputs`, is broadcast against the other.
+        inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
+        num_sampled: An `int`, the number of classes to draw per call.
+        num_classes: An `int`, the number of classes.
+        num_true: An `int`, the number of labels of an example; each weighs
+            `1 / num_true`.
+        sampled_values: The result of a candidate sampler: `(sampled_candidates
+            [num_sampled], true_expected_count [batch, num_true],
+            sampled_expected_count [num_sampled])`. `None` draws `num_sampled` distinct
+            log-uniform candidates.
+        remove_accidental_hits: A `bool`, whether a candidate that is a label of an
+            example is left out of the example's sum.
+        seed: An `int`, the operation seed of the draw. With it, or with
+            `tf.random.set_seed`, the candidates are TensorFlow's, call by call.
+        name: A name scope for the operations.
 
     Returns:
-      The loss of each example, `[batch]`, in the dtype of `inputs`. Softmax, sums and
-      loss are computed in float32, or in float64 for float64 inputs; bfloat16 weights
-      and inputs are multiplied as they are, as are float16 ones under XLA.
-      The gradient of `weights` and `biases` is a `tf.IndexedSlices`.
+        The loss of each example, `[batch]`, in the dtype of `inputs`. Softmax, sums and
+        loss are computed in float32, or in float64 for float64 inputs. Weights and
+        inputs in bfloat16 are multiplied as they are, as are float16 ones under XLA.
+        The gradient of `weights` and `biases` is a `tf.IndexedSlices`.
 
     Raises:
-      ValueError: Arguments that do not fit each other, known while calling.
-      tf.errors.InvalidArgumentError: A label or candidate that is no class, or
-        batches that differ, known while running. Under XLA, which cannot raise, the
-        loss of the example is NaN.
+        ValueError: If arguments do not fit each other, as far as known before running.
+        tf.errors.InvalidArgumentError: If a label or candidate id is out of range, or
+            the batch sizes differ. Under XLA, which cannot raise, the loss of the
+            example is NaN.
 
     Example:
-    >>> import tensorflow as tf
-    >>> import tfsampled
-    >>> weights = tf.random.stateless_normal([1000, 8], seed=[1, 2])
-    >>> biases = tf.zeros([1000])
-    >>> inputs = tf.random.stateless_normal([2, 8], seed=[3, 4])
-    >>> loss = tfsampled.nn.sampled_softmax_loss(
-    ...     weights, biases, [[3], [17]], inputs, num_sampled=32, num_classes=1000
-    ... )
-    >>> loss.shape
-    TensorShape([2])
+        >>> import tensorflow as tf
+        >>> import tfsampled
+        >>> weights = tf.random.stateless_normal([1000, 8], seed=[1, 2])
+        >>> biases = tf.zeros([1000])
+        >>> inputs = tf.random.stateless_normal([2, 8], seed=[3, 4])
+        >>> loss = tfsampled.nn.sampled_softmax_loss(
+        ...     weights, biases, [[3], [17]], inputs, num_sampled=32, num_classes=1000
+        ... )
+        >>> loss.shape
+        TensorShape([2])
 
     Reference:
-      Jean et al., On Using Very Large Target Vocabulary for Neural Machine
-      Translation, 2015, https://arxiv.org/abs/1412.2007, section 3; Candidate Sampling
-      Algorithms Reference, https://www.tensorflow.org/extras/candidate_sampling.pdf.
+        Jean et al., On Using Very Large Target Vocabulary for Neural Machine
+        Translation, 2015, https://arxiv.org/abs/1412.2007, section 3; Candidate
+        Sampling Algorithms Reference,
+        https://www.tensorflow.org/extras/candidate_sampling.pdf
     """
     return sampled_loss(
-        losses.SOFTMAX,
-        weights,
-        biases,
-        labels,
-        inputs,
-        num_sampled,
-        num_classes,
-        num_true,
-        sampled_values,
-        remove_accidental_hits,
-        "div",
-        name,
-        seed,
+        loss_functions.SOFTMAX,
+        weights=weights,
+        biases=biases,
+        labels=labels,
+        inputs=inputs,
+        num_sampled=num_sampled,
+        num_classes=num_classes,
+        num_true=num_true,
+        sampled_values=sampled_values,
+        remove_accidental_hits=remove_accidental_hits,
+        partition_strategy="div",
+        seed=seed,
+        name=name,
     )
 
 
@@ -139,74 +143,75 @@ def nce_loss(
     remove_accidental_hits=False,
     name="nce_loss",
 ):
-    """Noise-contrastive estimation: labels against a sample of noise classes.
+    """Computes the noise-contrastive estimation loss: labels against noise classes.
 
-    With corrected logits `s_c = <inputs, weights_c> + biases_c - log Q_c`, where
-    `Q_c` is how often class `c` is expected among the candidates, and `z_c` the
-    target, `1 / num_true` for a label and 0 for a candidate,
+    With corrected logits `s_c = <inputs, weights_c> + biases_c - log Q_c`, where `Q_c`
+    is the expected count of class `c` among the candidates, and targets `z_c`,
+    `1 / num_true` for a label and 0 for a candidate,
 
         loss = sum_{c in labels and sampled} softplus(s_c) - z_c s_c
 
     With `remove_accidental_hits=True` this is the sampled logistic loss.
 
     Args:
-      weights: The class embeddings `[num_classes, dim]`, floating, in any of the forms
-        that `sampled_softmax_loss` takes.
-      biases: The class biases `[num_classes]`, likewise, or `None` for no bias.
-      labels: The target classes, integers `[batch, num_true]` in `[0, num_classes)`.
-        A batch of 1, here or in `inputs`, serves every row of the other.
-      inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
-      num_sampled: An `int`, how many noise classes to draw per call.
-      num_classes: An `int`, how many classes there are.
-      num_true: An `int`, how many labels an example has.
-      sampled_values: What a candidate sampler returned, as in
-        `sampled_softmax_loss`; `None` draws distinct log-uniform candidates, with
-        `tf.random.set_seed` TensorFlow's.
-      remove_accidental_hits: A `bool`, whether a candidate that is one of the
-        example's own labels is left out of its sum.
-      name: A name scope for the operations.
+        weights: The class embeddings `[num_classes, dim]`, floating, in any of the
+            forms that `sampled_softmax_loss` takes.
+        biases: The class biases `[num_classes]`, in one of the same forms, or `None`
+            for no bias.
+        labels: The target classes, integers `[batch, num_true]` in `[0, num_classes)`.
+            A batch of 1, here or in `inputs`, is broadcast against the other.
+        inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
+        num_sampled: An `int`, the number of noise classes to draw per call.
+        num_classes: An `int`, the number of classes.
+        num_true: An `int`, the number of labels of an example.
+        sampled_values: The result of a candidate sampler, as in `sampled_softmax_loss`.
+            `None` draws distinct log-uniform candidates; with `tf.random.set_seed` they
+            are TensorFlow's.
+        remove_accidental_hits: A `bool`, whether a candidate that is a label of an
+            example is left out of the example's sum.
+        name: A name scope for the operations.
 
     Returns:
-      The loss of each example, `[batch]`, in the dtype of `inputs`.
-      The gradient of `weights` and `biases` is a `tf.IndexedSlices`.
+        The loss of each example, `[batch]`, in the dtype of `inputs`. The gradient of
+        `weights` and `biases` is a `tf.IndexedSlices`.
 
     Raises:
-      ValueError: Arguments that do not fit each other, known while calling.
-      tf.errors.InvalidArgumentError: A label or candidate that is no class, or
-        batches that differ, known while running. Under XLA, which cannot raise, the
-        loss of the example is NaN.
+        ValueError: If arguments do not fit each other, as far as known before running.
+        tf.errors.InvalidArgumentError: If a label or candidate id is out of range, or
+            the batch sizes differ. Under XLA, which cannot raise, the loss of the
+            example is NaN.
 
     Example:
-    >>> import tensorflow as tf
-    >>> import tfsampled
-    >>> weights = tf.Variable(tf.random.stateless_normal([1000, 8], seed=[1, 2]))
-    >>> inputs = tf.random.stateless_normal([2, 8], seed=[3, 4])
-    >>> with tf.GradientTape() as tape:
-    ...     loss = tfsampled.nn.nce_loss(
-    ...         weights, None, [[3, 4], [17, 9]], inputs, 32, 1000, num_true=2
-    ...     )
-    >>> tape.gradient(loss, weights).values.shape  # 2 x 2 labels and 32 candidates
-    TensorShape([36, 8])
+        >>> import tensorflow as tf
+        >>> import tfsampled
+        >>> weights = tf.Variable(tf.random.stateless_normal([1000, 8], seed=[1, 2]))
+        >>> inputs = tf.random.stateless_normal([2, 8], seed=[3, 4])
+        >>> with tf.GradientTape() as tape:
+        ...     loss = tfsampled.nn.nce_loss(
+        ...         weights, None, [[3, 4], [17, 9]], inputs, 32, 1000, num_true=2
+        ...     )
+        >>> tape.gradient(loss, weights).values.shape  # 2 x 2 labels, 32 candidates
+        TensorShape([36, 8])
 
     Reference:
-      Gutmann and Hyvärinen, Noise-contrastive estimation, 2010,
-      https://proceedings.mlr.press/v9/gutmann10a.html; Candidate Sampling Algorithms
-      Reference, https://www.tensorflow.org/extras/candidate_sampling.pdf.
+        Gutmann and Hyvärinen, Noise-contrastive estimation, 2010,
+        https://proceedings.mlr.press/v9/gutmann10a.html; Candidate Sampling Algorithms
+        Reference, https://www.tensorflow.org/extras/candidate_sampling.pdf
     """
     return sampled_loss(
-        losses.LOGISTIC,
-        weights,
-        biases,
-        labels,
-        inputs,
-        num_sampled,
-        num_classes,
-        num_true,
-        sampled_values,
-        remove_accidental_hits,
-        "div",
-        name,
-        None,
+        loss_functions.LOGISTIC,
+        weights=weights,
+        biases=biases,
+        labels=labels,
+        inputs=inputs,
+        num_sampled=num_sampled,
+        num_classes=num_classes,
+        num_true=num_true,
+        sampled_values=sampled_values,
+        remove_accidental_hits=remove_accidental_hits,
+        partition_strategy="div",
+        seed=None,
+        name=name,
     )
 
 
@@ -219,58 +224,63 @@ def softmax_loss(
     partition_strategy="div",
     name="softmax_loss",
 ):
-    """Softmax cross entropy over all the classes, in blocks of them.
+    """Computes the softmax cross entropy over all classes, in chunks of classes.
 
     With logits `s_c = <inputs, weights_c> + biases_c` of the classes `c`,
 
         loss = log(sum_c exp(s_c)) - mean_{t in labels} s_t
 
-    What `tf.nn.sparse_softmax_cross_entropy_with_logits` computes from all the logits
-    `[batch, num_classes]`, here without them: a block of a few thousand classes is
-    computed at a time, and once more for the gradient. The loss can be differentiated
-    twice.
+    This equals `tf.nn.sparse_softmax_cross_entropy_with_logits` without the logits
+    `[batch, num_classes]`: a chunk of a few thousand classes is computed at a time, and
+    once more for the gradient. The loss can be differentiated once.
 
     Args:
-      weights: The class embeddings `[num_classes, dim]`, floating, in any of the forms
-        that `sampled_softmax_loss` takes. Every row is a class.
-      biases: The class biases `[num_classes]`, likewise, or `None` for no bias. They
-        need not be cut into as many shards as `weights`.
-      labels: The target classes, integers `[batch, num_true]` in `[0, num_classes)`.
-        A batch of 1, here or in `inputs`, serves every row of the other.
-      inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
-      num_true: An `int`, how many labels an example has; each weighs `1 / num_true`.
-      partition_strategy: How a table in shards is laid out. "div": contiguous runs of
-        `rows // n` rows, the first `rows % n` shards one longer. "mod": class `c` of
-        `n` shards is row `c // n` of shard `c % n`.
-      name: A name scope for the operations.
+        weights: The class embeddings `[num_classes, dim]`, floating, in any of the
+            forms that `sampled_softmax_loss` takes. Every row is a class.
+        biases: The class biases `[num_classes]`, in one of the same forms, or `None`
+            for no bias. They need not be cut into as many shards as `weights`.
+        labels: The target classes, integers `[batch, num_true]` in `[0, num_classes)`.
+            A batch of 1, here or in `inputs`, is broadcast against the other.
+        inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
+        num_true: An `int`, the number of labels of an example; each weighs
+            `1 / num_true`.
+        partition_strategy: The layout of a table in shards. "div": contiguous runs of
+            `rows // n` rows, the first `rows % n` shards one row larger. "mod": class
+            `c` of `n` shards is row `c // n` of shard `c % n`.
+        name: A name scope for the operations.
 
     Returns:
-      The loss of each example, `[batch]`, in the dtype of `inputs`. Products, softmax
-      and loss are computed in float32, or in float64 for float64 inputs.
-      The gradients of `weights` and `biases` are dense tensors.
+        The loss of each example, `[batch]`, in the dtype of `inputs`. Products, softmax
+        and loss are computed in float32, or in float64 for float64 inputs. The
+        gradients of `weights` and `biases` are dense tensors.
 
     Raises:
-      ValueError: Arguments that do not fit each other, known while calling.
-      tf.errors.InvalidArgumentError: A label that is no class, or batches that
-        differ, known while running. Under XLA, which cannot raise, the loss of the
-        example is NaN.
+        ValueError: If arguments do not fit each other, as far as known before running.
+        tf.errors.InvalidArgumentError: If a label is out of range, or the batch sizes
+            differ. Under XLA, which cannot raise, the loss of the example is NaN.
 
     Example:
-    >>> import tensorflow as tf
-    >>> import tfsampled
-    >>> weights = tf.constant([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    >>> inputs = tf.constant([[0.0, 0.0], [2.0, 1.0]])
-    >>> loss = tfsampled.nn.softmax_loss(weights, None, [[0], [2]], inputs)
-    >>> [round(float(x), 4) for x in loss]  # log(3), log(1 + exp(-1) + exp(-2))
-    [1.0986, 0.4076]
+        >>> import tensorflow as tf
+        >>> import tfsampled
+        >>> weights = tf.constant([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> inputs = tf.constant([[0.0, 0.0], [2.0, 1.0]])
+        >>> loss = tfsampled.nn.softmax_loss(weights, None, [[0], [2]], inputs)
+        >>> [round(float(x), 4) for x in loss]  # log(3), log(1 + exp(-1) + exp(-2))
+        [1.0986, 0.4076]
 
     Reference:
-      Milakov and Gimelshein, Online normalizer calculation for softmax, 2018,
-      https://arxiv.org/abs/1805.02867; Wijmans et al., Cut Your Losses in
-      Large-Vocabulary Language Models, 2024, https://arxiv.org/abs/2411.09009.
+        Milakov and Gimelshein, Online normalizer calculation for softmax, 2018,
+        https://arxiv.org/abs/1805.02867; Wijmans et al., Cut Your Losses in
+        Large-Vocabulary Language Models, 2024, https://arxiv.org/abs/2411.09009
     """
-    return exact_softmax.loss(
-        weights, biases, labels, inputs, num_true, partition_strategy, name
+    return full_softmax.softmax_loss(
+        weights=weights,
+        biases=biases,
+        labels=labels,
+        inputs=inputs,
+        num_true=num_true,
+        partition_strategy=partition_strategy,
+        name=name,
     )
 
 
@@ -282,38 +292,45 @@ def softmax_top_k(
     partition_strategy="div",
     name="softmax_top_k",
 ):
-    """The classes of the `k` greatest logits, in blocks of classes.
+    """Finds the classes of the `k` largest logits, in chunks of classes.
 
-    With logits `s_c = <inputs, weights_c> + biases_c`, what `tf.math.top_k` finds among
-    all the logits `[batch, num_classes]`, here without them. Of equal logits the lower
-    class id comes first.
+    With logits `s_c = <inputs, weights_c> + biases_c`, it finds what `tf.math.top_k`
+    finds among all logits `[batch, num_classes]`, without making them. Among equal
+    logits the lower class id comes first; NaN comes last.
 
     Args:
-      weights: The class embeddings `[num_classes, dim]`, floating, in any of the forms
-        that `sampled_softmax_loss` takes. Every row is a class.
-      biases: The class biases `[num_classes]`, likewise, or `None` for no bias. They
-        need not be cut into as many shards as `weights`.
-      inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
-      k: An `int` in `[1, num_classes]`.
-      partition_strategy: "div" or "mod", as in `softmax_loss`.
-      name: A name scope for the operations.
+        weights: The class embeddings `[num_classes, dim]`, floating, in any of the
+            forms that `sampled_softmax_loss` takes. Every row is a class.
+        biases: The class biases `[num_classes]`, in one of the same forms, or `None`
+            for no bias. They need not be cut into as many shards as `weights`.
+        inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
+        k: An `int` in `[1, num_classes]`.
+        partition_strategy: "div" or "mod", as in `softmax_loss`.
+        name: A name scope for the operations.
 
     Returns:
-      The logits in falling order, `[batch, k]`, in the dtype of `inputs`; and their
-      class ids, int32, `[batch, k]`. Products are computed in float32, or in float64
-      for float64 inputs. The logits have gradients; those of `weights` and `biases` are
-      `tf.IndexedSlices` of the classes found.
+        The logits in descending order, `[batch, k]`, in the dtype of `inputs`; and
+        their class ids, int32, `[batch, k]`. Products are computed in float32, or in
+        float64 for float64 inputs. The logits have gradients; those of `weights` and
+        `biases` are `tf.IndexedSlices` of the classes found.
 
     Raises:
-      ValueError: Arguments that do not fit each other, or `k` outside
-        `[1, num_classes]`.
+        ValueError: If arguments do not fit each other, or `k` is not in
+            `[1, num_classes]`.
 
     Example:
-    >>> import tensorflow as tf
-    >>> import tfsampled
-    >>> weights = tf.constant([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    >>> logits, classes = tfsampled.nn.softmax_top_k(weights, None, [[2.0, 1.0]], k=2)
-    >>> logits.numpy().tolist(), classes.numpy().tolist()
-    ([[3.0, 2.0]], [[2, 0]])
+        >>> import tensorflow as tf
+        >>> import tfsampled
+        >>> weights = tf.constant([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> logits, ids = tfsampled.nn.softmax_top_k(weights, None, [[2.0, 1.0]], k=2)
+        >>> logits.numpy().tolist(), ids.numpy().tolist()
+        ([[3.0, 2.0]], [[2, 0]])
     """
-    return exact_softmax.top_k(weights, biases, inputs, k, partition_strategy, name)
+    return full_softmax.softmax_top_k(
+        weights=weights,
+        biases=biases,
+        inputs=inputs,
+        k=k,
+        partition_strategy=partition_strategy,
+        name=name,
+    )

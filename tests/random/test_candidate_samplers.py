@@ -161,8 +161,13 @@ def test_fixed_unigram_keeps_its_table_out_of_the_graph():
     [
         ([[1, 2]], 1, 4, r"true_classes has shape \(1, 2\); it must be \[batch, num_t"),
         ([1], 1, 4, r"true_classes has shape \(1,\)"),
-        ([[1]], 0, 4, "num_true is 0; it must be at least 1"),
-        ([[1]], 1, 0, "num_sampled is 0; it must be at least 1"),
+        ([[1]], 0, 4, "`num_true` must be an int of at least 1. Received: num_true=0"),
+        (
+            [[1]],
+            1,
+            0,
+            "`num_sampled` must be an int of at least 1. Received: num_sampled=0",
+        ),
         ([[1]], 1, 11, "num_sampled is 11, but there are 10 classes to draw from"),
     ],
 )

@@ -144,7 +144,7 @@ def test_weights_stop_growing_where_their_sum_would_not_fit():
 
 def test_an_owned_position_makes_bad_labels_an_error_off_xla():
     position = tf.Variable(0, dtype=tf.int64)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="true_classes must be"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`true_classes` must be"):
         candidates.uniform([[8]], 1, 4, True, 8, SEEDS, position=position)
     assert int(position) == 0
 

@@ -1,33 +1,33 @@
-"""The arguments of a sampled loss, converted and held against each other.
+"""Arguments of the losses: converted, and checked against each other.
 
-Everything that can be known before anything runs is checked here, so that a call that
-is refused has drawn no candidates and touched no variable.
+What can be known before running is checked here, so that a refused call has drawn no
+candidates and changed no variable.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.convert import as_tensor
 from tfsampled._core.embedding import partition
 from tfsampled._core.embedding.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
-    """What both sampled losses are computed from.
+class LossArguments:
+    """Converted arguments of a loss.
 
     Attributes:
-      weights: rows `[dim]`.
-      biases: rows `[]`, or `None` for no bias.
-      labels: `int64` `[batch, num_true]`.
-      inputs: `[batch, dim]`, floating. A batch of 1, here or there, serves every row
-        of the other.
-      num_true: columns of `labels`.
+        weights: Rows `[dim]`.
+        biases: Rows `[]`, or None for no bias.
+        labels: int64 `[batch, num_true]`.
+        inputs: `[batch, dim]`, floating. A batch of 1, here or in `labels`, is
+            broadcast against the other.
+        num_true: The number of columns of `labels`.
     """
 
     weights: Table
@@ -36,13 +36,8 @@ class Arguments:
     inputs: tf.Tensor
     num_true: int
 
-    @property
-    def compute_dtype(self) -> tf.DType:
-        """What logits and losses are carried in: at least float32."""
-        return tf.float64 if self.inputs.dtype == tf.float64 else tf.float32
-
-    def after(self, assertions: list[Any]) -> Arguments:
-        """The same, but nothing reads labels or inputs before the assertions hold."""
+    def after(self, assertions: Sequence[Any]) -> LossArguments:
+        """Returns arguments that are not read before the assertions hold."""
         if not assertions:
             return self
         with tf.control_dependencies(assertions):
@@ -51,139 +46,168 @@ class Arguments:
 
     @property
     def static_batch(self) -> int | None:
-        """The batch, as far as labels and inputs tell it before the graph runs."""
+        """The batch size, as far as the shapes of labels and inputs tell it."""
         shapes = (self.labels.shape, self.inputs.shape)
         known = [tf.compat.dimension_value(shape[0]) for shape in shapes]
-        # A batch of 1 may serve a larger one that is not known yet.
+        # A batch of 1 may be broadcast to one whose size is not known yet.
         larger = [batch for batch in known if batch not in (None, 1)]
         return larger[0] if larger else None if None in known else 1
 
     @property
-    def rows(self) -> int | tf.Tensor:
-        """How many classes have a row and a bias: the bound of any class id."""
-        rows = self.weights.num_rows()
+    def num_rows(self) -> int | tf.Tensor:
+        """The number of classes that have a row and a bias: an int, or int64 `[]`."""
+        num_rows = self.weights.num_rows()
         if self.biases is None:
-            return rows
-        others = self.biases.num_rows()
-        if isinstance(rows, int) and isinstance(others, int):
-            return min(rows, others)
-        return tf.minimum(tf.cast(rows, tf.int64), tf.cast(others, tf.int64))
+            return num_rows
+        num_biases = self.biases.num_rows()
+        if isinstance(num_rows, int) and isinstance(num_biases, int):
+            return min(num_rows, num_biases)
+        return tf.minimum(tf.cast(num_rows, tf.int64), tf.cast(num_biases, tf.int64))
 
 
 def convert(
+    *,
     weights: Any,
     biases: Any,
     labels: Any,
     inputs: Any,
     num_true: Any,
     partition_strategy: str,
-    columns_matter: bool,
-) -> Arguments:
-    """The arguments as tensors and tables.
+    flat_labels: bool = False,
+) -> LossArguments:
+    """Converts the arguments to tensors and tables.
 
     Args:
-      columns_matter: whether labels have to be `[batch, num_true]`. TensorFlow reads
-        them flat where it neither samples nor looks for accidental hits.
+        weights: As in `tfsampled.nn.sampled_softmax_loss`, like the next ones.
+        biases: See there.
+        labels: See there.
+        inputs: See there.
+        num_true: See there.
+        partition_strategy: "mod" or "div".
+        flat_labels: Whether labels of any shape are read as `[batch, num_true]`, as
+            TensorFlow does where it neither samples nor removes accidental hits.
 
     Raises:
-      ValueError: shapes or dtypes that do not fit each other.
+        ValueError: If shapes or dtypes do not fit each other.
     """
     num_true = validation.positive_int(num_true, "num_true")
-    weights = _table(weights, partition_strategy, "weights", "[num_classes, dim]", 2)
+    weights, biases = convert_tables(weights, biases, partition_strategy)
+    inputs = convert_inputs(inputs, weights)
+    labels = _convert_labels(labels, num_true, flat_labels)
+    return LossArguments(weights, biases, labels, inputs, num_true)
+
+
+def convert_tables(
+    weights: Any, biases: Any, partition_strategy: str
+) -> tuple[Table, Table | None]:
+    """Converts class embeddings `[num_classes, dim]` and biases `[num_classes]`."""
+    partition.validate_strategy(partition_strategy)
+    weights = _convert_table(weights, partition_strategy, "weights", 2)
     if biases is not None:
-        biases = _table(biases, partition_strategy, "biases", "[num_classes]", 1)
-    inputs = _inputs(inputs, weights)
-    labels = _labels(labels, num_true, columns_matter)
-    return Arguments(weights, biases, labels, inputs, num_true)
+        biases = _convert_table(biases, partition_strategy, "biases", 1)
+    return weights, biases
 
 
-def check_classes(arguments: Arguments, num_classes: int) -> None:
-    """Raises `ValueError` unless every class has its row, and its bias if any."""
-    for name, table in (("weights", arguments.weights), ("biases", arguments.biases)):
-        if table is None or table.static_rows is None:
-            continue
-        if table.static_rows < num_classes:
-            raise ValueError(
-                f"num_classes is {num_classes}, but {name} have {table.static_rows} "
-                "rows: every class needs one."
-            )
-        sizes = [size for size in table.sizes if size is not None]
-        needed = partition.rows_needed(num_classes, sizes, table.strategy)
-        if len(sizes) > 1 and any(map(int.__lt__, sizes, needed)):
-            raise ValueError(
-                f"{name} come in shards of {sizes} rows, but with partition_strategy="
-                f'"{table.strategy}" {num_classes} classes need {needed}: cut the '
-                "table that way, or choose the strategy it was cut by."
-            )
-
-
-def _table(params: Any, strategy: str, name: str, shape: str, rank: int) -> Table:
-    if strategy not in partition.STRATEGIES:
-        raise ValueError(
-            f'partition_strategy is {strategy!r}; it must be "mod" or "div".'
-        )
-    if params is None or (isinstance(params, (list, tuple)) and not params):
-        raise ValueError(f"{name} are missing: pass a table {shape} or its shards.")
-    table = Table.of(params, strategy)
-    for shard in table.shards:
-        if shard.shape.rank not in (rank, None):
-            raise ValueError(
-                f"{name} must be {shape}, in one piece or in shards of that rank; "
-                f"got shape {shard.shape}."
-            )
-        if not shard.shape[1:].is_compatible_with(table.shards[0].shape[1:]):
-            raise ValueError(
-                f"shards of {name} must agree in dim; got shapes "
-                f"{[tuple(piece.shape) for piece in table.shards]}."
-            )
-    dtypes = [tf.as_dtype(shard.dtype).base_dtype for shard in table.shards]
-    number = table.dtype.is_floating or table.dtype.is_integer or table.dtype.is_bool
-    if len(set(dtypes)) > 1 or not number:
-        raise ValueError(
-            f"{name} must be real numbers of one dtype; got "
-            f"{', '.join(sorted({dtype.name for dtype in dtypes}))}."
-        )
-    return table
-
-
-def _inputs(inputs: Any, weights: Table) -> tf.Tensor:
-    inputs = as_tensor(
-        inputs, weights.dtype if weights.dtype.is_floating else tf.float32
-    )
+def convert_inputs(inputs: Any, weights: Table) -> tf.Tensor:
+    """Converts inputs `[batch, dim]`, whose dim must be that of the table."""
+    default = weights.dtype if weights.dtype.is_floating else tf.float32
+    inputs = validation.as_tensor(inputs, default)
     if not inputs.dtype.is_floating:
         raise ValueError(
-            f"inputs must be of a floating dtype, not {inputs.dtype.name}: cast them."
-        )
-    if inputs.shape.rank not in (2, None):
-        raise ValueError(
-            f"inputs must be [batch, dim]; got shape {inputs.shape}: reshape them, "
-            "and labels alike, so that each position is an example."
+            f"`inputs` must be floating. Received: dtype={inputs.dtype.name}."
         )
     dim = weights.shards[0].shape[1:]
-    if not inputs.shape[1:].is_compatible_with(dim):
+    if not inputs.shape.is_compatible_with(tf.TensorShape([None]).concatenate(dim)):
         raise ValueError(
-            f"inputs have dim {inputs.shape[1]}, weights dim {dim[0]}: they must agree."
+            "`inputs` must have the shape [batch, dim] with the dim of `weights`; of "
+            "more axes make one, in labels too. Received: "
+            f"inputs.shape={inputs.shape}, dim of weights={dim}."
         )
     return inputs
 
 
-def _labels(labels: Any, num_true: int, columns_matter: bool) -> tf.Tensor:
-    labels = as_tensor(labels, tf.int64)
-    # TensorFlow rounds floats towards zero.
-    if not (
-        labels.dtype.is_integer or labels.dtype.is_floating or labels.dtype.is_bool
-    ):
-        raise ValueError(f"labels must be class ids, not {labels.dtype.name}.")
-    labels = tf.cast(labels, tf.int64)
-    if columns_matter and (
-        labels.shape.rank not in (2, None)
-        or not labels.shape[1:].is_compatible_with([num_true])
-    ):
-        one_each = num_true == 1 and labels.shape.rank == 1
-        todo = "labels[:, tf.newaxis]" if one_each else f"{num_true} for each example"
+def check_classes(weights: Table, biases: Table | None, num_classes: int) -> None:
+    """Raises `ValueError` unless every class has a row, and a bias if there are any."""
+    for name, table in (("weights", weights), ("biases", biases)):
+        if table is None or table.static_rows is None:
+            continue
+        if table.static_rows < num_classes:
+            raise ValueError(
+                f"`{name}` must have a row for each class. Received: "
+                f"{table.static_rows} rows of {name}, num_classes={num_classes}."
+            )
+        sizes = [size for size in table.sizes if size is not None]
+        needed = partition.rows_needed(num_classes, sizes, table.strategy)
+        if any(map(int.__lt__, sizes, needed)):
+            raise ValueError(
+                f"The shards of `{name}` must be cut as `partition_strategy` says: "
+                f'"{table.strategy}" needs {needed} rows for {num_classes} classes. '
+                f"Received: shards of {sizes} rows."
+            )
+
+
+def broadcast_batch(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Repeats the single row of `x` for each row of `like`.
+
+    Returns `x` itself if it has another number of rows than 1.
+
+    >>> broadcast_batch(tf.constant([[1, 2]]), like=tf.zeros([3, 5])).shape
+    TensorShape([3, 2])
+    >>> broadcast_batch(tf.constant([[1], [2]]), like=tf.zeros([1, 5])).shape
+    TensorShape([2, 1])
+    """
+    batch, target = (tf.compat.dimension_value(t.shape[0]) for t in (x, like))
+    if target == 1 or batch not in (None, 1):
+        return x
+    rows = tf.broadcast_dynamic_shape(tf.shape(x)[:1], tf.shape(like)[:1])
+    result = tf.broadcast_to(x, tf.concat([rows, tf.shape(x)[1:]], axis=0))
+    result.set_shape(tf.TensorShape([target]).concatenate(x.shape[1:]))
+    return result
+
+
+def _convert_table(params: Any, strategy: str, name: str, rank: int) -> Table:
+    shape = "[num_classes, dim]" if rank == 2 else "[num_classes]"
+    if params is None or (isinstance(params, (list, tuple)) and not params):
         raise ValueError(
-            f"labels must be [batch, num_true] = [batch, {num_true}]; got shape "
-            f"{labels.shape}: pass {todo}."
+            f"`{name}` must be a table {shape}, or its shards. "
+            f"Received: {name}={params!r}."
+        )
+    table = Table.from_params(params, strategy)
+    shapes = [shard.shape for shard in table.shards]
+    if any(
+        shape.rank not in (rank, None)
+        or not shape[1:].is_compatible_with(shapes[0][1:])
+        for shape in shapes
+    ):
+        raise ValueError(
+            f"`{name}` must be a table {shape}, or shards of it with one dim. Received "
+            f"shapes: {', '.join(map(str, shapes))}."
+        )
+    dtypes = sorted(
+        {tf.as_dtype(shard.dtype).base_dtype.name for shard in table.shards}
+    )
+    is_real = table.dtype.is_floating or table.dtype.is_integer or table.dtype.is_bool
+    if len(dtypes) > 1 or not is_real:
+        raise ValueError(
+            f"`{name}` must be real numbers of one dtype. "
+            f"Received: {', '.join(sorted(dtypes))}."
+        )
+    return table
+
+
+def _convert_labels(labels: Any, num_true: int, flat_labels: bool) -> tf.Tensor:
+    labels = validation.as_tensor(labels, tf.int64)
+    dtype = labels.dtype
+    if not (dtype.is_integer or dtype.is_floating or dtype.is_bool):
+        raise ValueError(f"`labels` must be class ids. Received: dtype={dtype.name}.")
+    labels = tf.cast(labels, tf.int64)  # rounds floats towards zero, as TensorFlow
+    if not flat_labels and not labels.shape.is_compatible_with([None, num_true]):
+        hint = ""
+        if num_true == 1 and labels.shape.rank == 1:
+            hint = " Pass labels[:, tf.newaxis]."
+        raise ValueError(
+            "`labels` must have the shape [batch, num_true]. Received: "
+            f"labels.shape={labels.shape}, num_true={num_true}.{hint}"
         )
     if labels.shape.rank == 2 and labels.shape[1] == num_true:
         return labels

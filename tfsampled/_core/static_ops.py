@@ -1,4 +1,6 @@
-"""First occurrences in a list of ids, with static shapes and without a sort."""
+"""What the graph knows before it runs; first occurrences of ids, with static shapes."""
+
+from __future__ import annotations
 
 import tensorflow as tf
 
@@ -10,6 +12,29 @@ _SLOTS_PER_ID = 8
 # round's multiplier another odd number.
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _MULTIPLIER_STEP = 0xD1B54A32D192ED02
+
+
+def compute_dtype(dtype: tf.DType) -> tf.DType:
+    """Returns the dtype in which logits of inputs of `dtype` are computed."""
+    return tf.float64 if dtype == tf.float64 else tf.float32
+
+
+def num_rows(x: tf.Tensor) -> int | tf.Tensor:
+    """Returns the first dimension: an int where the graph knows it, else int32 `[]`."""
+    static = tf.compat.dimension_value(x.shape[0])
+    return tf.shape(x)[0] if static is None else static
+
+
+def minimum(a: int | tf.Tensor, b: int | tf.Tensor) -> int | tf.Tensor:
+    """Returns the lesser of two numbers: an int if both are ints."""
+    both_ints = isinstance(a, int) and isinstance(b, int)
+    return min(a, b) if both_ints else tf.minimum(a, b)
+
+
+def maximum(a: int | tf.Tensor, b: int | tf.Tensor) -> int | tf.Tensor:
+    """Returns the greater of two numbers: an int if both are ints."""
+    both_ints = isinstance(a, int) and isinstance(b, int)
+    return max(a, b) if both_ints else tf.maximum(a, b)
 
 
 def first_occurrences(ids, valid, id_range):
@@ -99,3 +124,28 @@ def places_of(marks, count):
     # No two marks have one rank: the minimum is that of one number.
     places = tf.math.unsorted_segment_min(tf.range(n), rank, count)
     return places, tf.minimum(running[-1], count)
+
+
+def searchsorted_right(ascending: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """Finds the first position whose element exceeds each number, by binary search.
+
+    `tf.searchsorted` compiles to a comparison of every number with every element.
+
+    Args:
+        ascending: `[n]`, in ascending order.
+        numbers: Any shape, of the same dtype.
+
+    Returns:
+        int32 positions shaped like `numbers`; `n` where no element exceeds it.
+    """
+    n = num_rows(ascending)
+    num_bits = n.bit_length() if isinstance(n, int) else 31
+    low = tf.zeros(tf.shape(numbers), tf.int32)
+    # ascending = [1, 5, 7, 7], number = 5: n = 4, so bits 2, 1, 0 are tried.
+    # bit 2: element 3 is 7 > 5, low = 0; bit 1: element 1 is 5 <= 5, low = 2;
+    # bit 0: element 2 is 7 > 5, low = 2.
+    for bit in reversed(range(num_bits)):
+        middle = low + ((1 << bit) - 1)
+        element = tf.gather(ascending, tf.minimum(middle, n - 1))
+        low = tf.where((middle < n) & (element <= numbers), middle + 1, low)
+    return low

@@ -1,15 +1,15 @@
-"""One voice for errors: what came in, what is allowed, what to do.
+"""Argument checks and their error messages.
 
-What is wrong whatever the data are is a `ValueError` and is raised while the call is
-made. What depends on data is a `tf.errors.InvalidArgumentError`: at once in eager
-execution, when the graph runs otherwise. XLA drops assertions; there the caller marks
-the examples concerned as NaN (`in_range`).
+What can be known before running is a `ValueError`. What depends on data is a
+`tf.errors.InvalidArgumentError`: raised at once in eager execution, when the graph runs
+otherwise. XLA drops assertions; there the callers make the loss of the example NaN.
 """
 
 from __future__ import annotations
 
 import operator
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -17,22 +17,23 @@ from tfsampled._core.xla import tracing_for_xla
 
 
 def positive_int(value: Any, name: str) -> int:
-    """`value` as an `int` of at least 1.
+    """Returns `value` as an `int` of at least 1.
 
     Raises:
-      ValueError: not a whole number, below 1, or not known before the graph runs.
+        ValueError: If it is not an integer, is below 1, or is a tensor whose value is
+            known only when the graph runs.
     """
     number = static_int(value, name)
     if number is None:
         raise ValueError(
-            f"{name} must be an int that is known when the call is made, not "
-            f"{value!r}: pass a Python int."
+            f"`{name}` must be an int that is known before running. "
+            f"Received: {name}={value!r}."
         )
     return number
 
 
 def static_int(value: Any, name: str, minimum: int = 1) -> int | None:
-    """As `positive_int`, but `None` where `value` is `None` or a tensor of a graph."""
+    """Returns `value` as an `int`; None for None and for a tensor of a graph."""
     if tf.is_tensor(value):
         value = tf.get_static_value(value)
     if value is None:
@@ -40,79 +41,153 @@ def static_int(value: Any, name: str, minimum: int = 1) -> int | None:
     try:
         number = operator.index(value)
     except TypeError:
-        raise ValueError(f"{name} must be an int, not {value!r}.") from None
-    if number < minimum:
-        raise ValueError(f"{name} is {number}; it must be at least {minimum}.")
+        number = None
+    if number is None or isinstance(value, bool) or number < minimum:
+        raise ValueError(
+            f"`{name}` must be an int of at least {minimum}. "
+            f"Received: {name}={value!r}."
+        )
     return number
 
 
+def as_tensor(value: Any, default: tf.DType) -> tf.Tensor:
+    """Converts `value` to a tensor; Python lists and numbers get the default dtype.
+
+    >>> as_tensor([1, 2], tf.int64).dtype
+    tf.int64
+    >>> as_tensor(tf.constant([1, 2], tf.int8), tf.int64).dtype
+    tf.int8
+    """
+    hint = None if hasattr(value, "dtype") else default
+    return tf.convert_to_tensor(value, dtype_hint=hint)
+
+
+def as_class_ids(value: Any, name: str) -> tf.Tensor:
+    """Converts integers of any dtype to int64 class ids.
+
+    Raises:
+        ValueError: If `value` does not hold integers.
+    """
+    try:
+        ids = as_tensor(value, tf.int64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be integer class ids. {error}") from None
+    if not (ids.dtype.is_integer or ids.dtype.is_bool):
+        raise ValueError(
+            f"`{name}` must be integer class ids. Received: dtype={ids.dtype.name}."
+        )
+    return tf.cast(ids, tf.int64)
+
+
 def in_range(ids: tf.Tensor, limit: int | tf.Tensor) -> tf.Tensor:
-    """True where `0 <= id < limit`; `bool`, shaped like `ids`."""
+    """Returns True where `0 <= id < limit`; bool, shaped like `ids`."""
     return (ids >= 0) & (ids < tf.cast(limit, ids.dtype))
 
 
-def assert_ids_in_range(ids: tf.Tensor, limit: int | tf.Tensor, name: str) -> list[Any]:
-    """Ops that fail unless every id lies in `[0, limit)`; none in eager execution."""
-    return assert_in_range(ids, limit, out_of_range_message(name, "{}", "{}", "{}"))
-
-
 def out_of_range_message(name: str, limit: Any, low: Any, high: Any) -> str:
-    """The sentence of `assert_ids_in_range`."""
+    """Returns the message for class ids that are out of range."""
     return (
-        f"{name} must be class ids in [0, {limit}), but lie between {low} and {high}: "
-        "map or remove the ids outside (class ids start at 0)."
+        f"`{name}` must be class ids in [0, {limit}). "
+        f"Received: ids from {low} to {high}."
     )
 
 
-def assert_in_range(ids: tf.Tensor, limit: int | tf.Tensor, message: str) -> list[Any]:
-    """As `assert_ids_in_range`; the message takes limit, least and largest id."""
-    limit = tf.cast(limit, ids.dtype)
-    # Of no ids at all these are the ends of the dtype, which pass.
-    low, high = tf.reduce_min(ids), tf.reduce_max(ids)
-    return assert_true((low >= 0) & (high < limit), message, [limit, low, high])
+class Check(NamedTuple):
+    """A condition on data, and what to say if it does not hold.
+
+    Attributes:
+        condition: Scalar bool tensor.
+        message: The error message, with a `{}` for each value.
+        values: Returns the scalar integer tensors of the message. They are computed
+            only if the condition does not hold.
+    """
+
+    condition: tf.Tensor
+    message: str
+    values: Callable[[], Sequence[tf.Tensor]]
 
 
-def assert_same_batch(labels: tf.Tensor, inputs: tf.Tensor) -> list[Any]:
-    """Ops that fail unless the two have equal batches, or one of them a batch of 1.
+def ids_check(
+    ids: tf.Tensor, limit: int | tf.Tensor, name: str, message: str | None = None
+) -> Check:
+    """Checks that every id lies in `[0, limit)`.
+
+    Args:
+        ids: Integers of any shape.
+        limit: The number of classes or rows.
+        name: The argument's name.
+        message: Replaces the message; takes the limit, the smallest and largest id.
+    """
+    return Check(
+        tf.reduce_all(in_range(ids, limit)),
+        message or out_of_range_message(name, "{}", "{}", "{}"),
+        lambda: (tf.cast(limit, ids.dtype), tf.reduce_min(ids), tf.reduce_max(ids)),
+    )
+
+
+def batch_checks(labels: tf.Tensor, inputs: tf.Tensor) -> list[Check]:
+    """Checks that the batch sizes are equal, or one of them is 1.
+
+    Returns:
+        An empty list if the shapes show that they fit.
 
     Raises:
-      ValueError: the batches are known, and differ.
+        ValueError: If the batch sizes are known and do not fit.
     """
     message = (
-        "labels have a batch of {}, inputs a batch of {}: pass one row of labels for "
-        "each row of inputs, or a single row of either for all."
+        "`labels` and `inputs` must have the same batch size, or one of them a batch "
+        "size of 1. Received: labels with batch size {}, inputs with batch size {}."
     )
     known = [tf.compat.dimension_value(x.shape[0]) for x in (labels, inputs)]
     if 1 in known or (None not in known and known[0] == known[1]):
         return []
     if None not in known:
         raise ValueError(message.format(*known))
-    ours, theirs = tf.shape(labels)[0], tf.shape(inputs)[0]
-    fits = tf.equal(ours, theirs) | tf.equal(ours, 1) | tf.equal(theirs, 1)
-    return assert_true(fits, message, [ours, theirs])
+    sizes = tf.shape(labels)[0], tf.shape(inputs)[0]
+    fits = tf.equal(*sizes) | tf.equal(sizes[0], 1) | tf.equal(sizes[1], 1)
+    return [Check(fits, message, lambda: sizes)]
 
 
-def assert_true(
-    condition: tf.Tensor, message: str, values: list[tf.Tensor]
-) -> list[Any]:
-    """Ops that fail unless the condition holds; none in eager execution.
+def assert_all(checks: Sequence[Check]) -> list[tf.Tensor | tf.Operation]:
+    """Returns operations that fail unless every check holds.
 
-    Args:
-      condition: `[]` bool.
-      message: the sentence to fail with, a `{}` in it for each of the values.
-      values: integers, `[]` each.
+    The message is that of the first check that fails. It is made only then: a step
+    whose data are good computes the conditions and nothing else.
+
+    Returns:
+        An empty list in eager execution, which has raised, or if there are no checks.
+
+    Raises:
+        tf.errors.InvalidArgumentError: In eager execution, if a check fails.
     """
-    if tf.executing_eagerly():
-        if not condition:
-            sentence = message.format(*(int(value) for value in values))
-            raise tf.errors.InvalidArgumentError(None, None, sentence)
+    if not checks:
         return []
-    # Strings stay on the host and need no conditional around the assertion. XLA knows
-    # none, and drops the assertion.
-    if tracing_for_xla():
-        return [tf.debugging.Assert(condition, [message])]
-    first, *others = message.split("{}")
-    parts: list[Any] = [first]
-    for value, piece in zip(values, others, strict=True):
-        parts += [tf.strings.as_string(value), piece]
-    return [tf.debugging.Assert(condition, [tf.strings.join(parts)])]
+    if tf.executing_eagerly():
+        for check in checks:
+            if not check.condition:
+                message = check.message.format(*map(int, check.values()))
+                raise tf.errors.InvalidArgumentError(None, None, message)
+        return []
+    condition = checks[0].condition
+    for check in checks[1:]:
+        condition &= check.condition
+    if tracing_for_xla():  # no strings there; XLA drops the assertion
+        return [tf.debugging.Assert(condition, [checks[0].message])]
+
+    def fail() -> tf.Tensor:
+        message = tf.constant("")
+        for check in reversed(checks):
+            text = tf.strings.format(check.message, tuple(check.values()))
+            message = tf.where(check.condition, message, text)
+        assertion = tf.raw_ops.Assert(condition=condition, data=[message])
+        with tf.control_dependencies([assertion]):
+            return tf.identity(condition)
+
+    return [tf.cond(condition, lambda: tf.identity(condition), fail)]
+
+
+def assert_ids_in_range(
+    ids: tf.Tensor, limit: int | tf.Tensor, name: str
+) -> list[tf.Tensor | tf.Operation]:
+    """Returns operations that fail unless every id lies in `[0, limit)`."""
+    return assert_all([ids_check(ids, limit, name)])

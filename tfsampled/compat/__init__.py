@@ -1,4 +1,4 @@
-"""TensorFlow's v1 and v2 views of the same functions."""
+"""The v1 and v2 forms of the same functions, as in `tf.compat`."""
 
 from tfsampled.compat import v1, v2
 

@@ -162,7 +162,9 @@ class ClassTable(keras.layers.Layer):
         }
 
     def _table(self) -> Table:
-        return Table.of([k.value for k in self.kernels], self.partition_strategy)
+        return Table.from_params(
+            [k.value for k in self.kernels], self.partition_strategy
+        )
 
     def _add_kernel(self, name: str, shape: Any, initializer: Any) -> Any:
         return self.add_weight(

@@ -7,9 +7,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled._core import full_softmax as exact
 from tfsampled._core import validation
+from tfsampled._core.full_softmax.api import validate_k
+from tfsampled._core.full_softmax.loss import full_softmax_loss
+from tfsampled._core.full_softmax.ranks import full_softmax_ranks
+from tfsampled._core.full_softmax.top_k import full_softmax_top_k
 from tfsampled._core.labels import Labels, apply_weights, flatten_inputs, parse_labels
+from tfsampled._core.static_ops import compute_dtype
 from tfsampled.layers._class_embedding import ClassTable
 
 
@@ -67,13 +71,12 @@ class ExactSoftmax(ClassTable):
         there are.
         """
         rows, targets, shape = self._examples(inputs, labels, mask)
-        rows = _at_least_float32(rows)
-        losses = exact.loss(
+        losses = full_softmax_loss(
             rows,
             self._table(),
             self._bias(),
             targets.ids,
-            targets.label_weights(rows.dtype),
+            targets.label_weights(compute_dtype(rows.dtype)),
         )
         losses = tf.cast(losses, self.variable_dtype)
         return apply_weights(
@@ -95,9 +98,7 @@ class ExactSoftmax(ClassTable):
             Examples that are padding have some number.
         """
         rows, targets, shape = self._examples(inputs, labels, mask)
-        ranks = exact.ranks(
-            _at_least_float32(rows), self._table(), self._bias(), targets.ids
-        )
+        ranks = full_softmax_ranks(rows, self._table(), self._bias(), targets.ids)
         return tf.reshape(tf.reduce_min(ranks, axis=1), shape)
 
     def example_mask(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
@@ -123,15 +124,10 @@ class ExactSoftmax(ClassTable):
         Raises:
             ValueError: `k` is below 1 or above `num_classes`.
         """
-        k = validation.positive_int(k, "k")
-        if k > self.num_classes:
-            raise ValueError(
-                f"k is {k}, but there are only {self.num_classes} classes: pass at "
-                "most num_classes."
-            )
+        k = validate_k(k, self.num_classes)
         rows, shape = self._rows(inputs)
-        values, classes = exact.top_k(
-            _at_least_float32(rows),
+        values, classes = full_softmax_top_k(
+            rows,
             self._table(),
             self._bias(),
             k,
@@ -182,7 +178,3 @@ class ExactSoftmax(ClassTable):
         )
         with tf.control_dependencies(assertions):
             return rows, targets._replace(ids=tf.identity(targets.ids)), shape
-
-
-def _at_least_float32(rows: tf.Tensor) -> tf.Tensor:
-    return tf.cast(rows, tf.float32) if rows.dtype.size < 4 else rows

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import search
+from tfsampled._core.static_ops import searchsorted_right
 from tfsampled.layers import SampledSoftmax
 
 
@@ -51,7 +51,7 @@ class ClassWeight:
             the mean over the labels of an example, padding left out, `[...]`.
         """
         labels = tf.cast(tf.convert_to_tensor(labels), tf.int64)
-        places = search.first_above(tf.constant(self._ids, tf.int64), labels) - 1
+        places = searchsorted_right(tf.constant(self._ids, tf.int64), labels) - 1
         places = tf.maximum(places, 0)
         named = tf.equal(tf.gather(tf.constant(self._ids, tf.int64), places), labels)
         weights = tf.where(named, tf.gather(tf.constant(self._values), places), 1.0)

@@ -10,8 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import static_ops as distinct
-from tfsampled._core import validation, xla
+from tfsampled._core import static_ops, validation, xla
 
 
 def name_of(table: Any) -> str:
@@ -103,11 +102,12 @@ def sum_duplicates(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
 def assert_inside(ids: tf.Tensor, table: Any) -> list[Any]:
     """Ops that fail unless every id is a row of the table; none in eager execution."""
     name = name_of(table)
-    return validation.assert_in_range(
-        ids,
-        table.shape[0],
-        f"The gradient of {name}, which has {{}} rows, has rows from {{}} to {{}}, "
-        "counted from 0: look for ids outside the table in what was gathered from it.",
+    message = (
+        f"The gradient of {name} must have row ids in [0, {{}}). "
+        "Received: ids from {} to {}."
+    )
+    return validation.assert_all(
+        [validation.ids_check(ids, table.shape[0], "indices", message)]
     )
 
 
@@ -147,7 +147,7 @@ def _sum_in_place(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     n = tf.shape(ids)[0]
     inside = validation.in_range(ids, num_rows)
-    first = distinct.index_of_first(ids)
+    first = static_ops.index_of_first(ids)
     kept = inside & tf.equal(first, tf.range(n))
     once = tf.where(kept, ids, tf.cast(num_rows, ids.dtype))
     # What is of segment -1 is of none.

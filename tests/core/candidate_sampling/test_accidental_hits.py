@@ -1,58 +1,54 @@
-"""Accidental hits in static shapes."""
-
-import inspect
+"""Accidental hits: TensorFlow's off XLA, of static shapes under it."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfsampled._core.candidate_sampling import static_hits
-from tfsampled._core.candidate_sampling.accidental_hits import compute_accidental_hits
-
-MODES = {
-    "eager": lambda f: f,
-    "function": tf.function,
-    "jit": lambda f: tf.function(f, jit_compile=True),
-}
-
-
-def _last_copies(labels, sampled):
-    place = {class_id: i for i, class_id in enumerate(sampled.tolist())}
-    return [[place.get(label, -1) for label in row] for row in labels.tolist()]
+from tests.helpers import MODES
+from tfsampled._core.candidate_sampling.accidental_hits import (
+    compute_accidental_hits,
+    find_accidental_hits,
+)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    ("batch", "num_true", "num_sampled", "classes"),
+    ("batch", "num_true", "num_sampled", "num_classes"),
     [(1, 1, 1, 1), (5, 3, 7, 6), (40, 2, 64, 50), (7, 1, 33, 10**12)],
 )
-def test_positions_are_those_of_the_last_copies(
-    mode, batch, num_true, num_sampled, classes
-):
+def test_last_copies_are_masked(mode, batch, num_true, num_sampled, num_classes):
     rng = np.random.default_rng(batch)
-    sampled = rng.integers(0, classes, num_sampled)
-    labels = rng.integers(0, classes, (batch, num_true))
+    sampled = rng.integers(0, num_classes, num_sampled)
+    labels = rng.integers(0, num_classes, (batch, num_true))
     labels[0, 0] = sampled[-1]
-    place = MODES[mode](static_hits.positions)(
-        tf.constant(labels), tf.constant(sampled)
-    )
-    assert place.dtype == tf.int32
-    np.testing.assert_array_equal(place.numpy(), _last_copies(labels, sampled))
+    last_copy = {class_id: i for i, class_id in enumerate(sampled.tolist())}
+    expected = np.zeros((batch, num_sampled), "float32")
+    for row, classes in enumerate(labels.tolist()):
+        for class_id in classes:
+            if class_id in last_copy:
+                expected[row, last_copy[class_id]] = -np.inf
+
+    def mask(labels, sampled):
+        hits = find_accidental_hits(labels, sampled)
+        return hits.mask(tf.zeros([batch, num_sampled]))
+
+    actual = MODES[mode](mask)(tf.constant(labels), tf.constant(sampled))
+    np.testing.assert_array_equal(actual, expected)
 
 
-def test_labels_outside_every_sampled_id_are_nowhere():
+def test_labels_outside_the_sampled_range_are_no_hits():
     labels = tf.constant([[-1], [0], [9], [2**62]], tf.int64)
-    place = static_hits.positions(labels, tf.constant([3, 5, 8], tf.int64))
-    np.testing.assert_array_equal(place.numpy(), [[-1]] * 4)
+    sampled = tf.constant([3, 5, 8], tf.int64)
 
+    @tf.function(jit_compile=True)
+    def mask():
+        return find_accidental_hits(labels, sampled).mask(tf.zeros([4, 3]))
 
-def test_signature_is_tensorflows():
-    ours = inspect.signature(compute_accidental_hits)
-    assert ours == inspect.signature(tf.nn.compute_accidental_hits)
+    np.testing.assert_array_equal(mask(), np.zeros([4, 3]))
 
 
 @pytest.mark.parametrize("mode", ["eager", "function"])
-def test_off_xla_the_triples_are_tensorflows(mode):
+def test_hits_are_tensorflows(mode):
     labels, sampled = [[1, 2], [3, 1], [2, 2]], [2, 9, 1, 2]
     ours = MODES[mode](lambda: compute_accidental_hits(labels, sampled, 2))()
     for mine, theirs in zip(
@@ -63,7 +59,7 @@ def test_off_xla_the_triples_are_tensorflows(mode):
 
 
 @pytest.mark.parametrize("write", ["sparse_to_dense", "scatter"])
-def test_under_xla_the_padding_changes_no_logit(write):
+def test_entries_without_effect_change_no_logit(write):
     # Class 2 stands in the first and in the last place: padding must hit neither.
     labels = tf.constant([[1, 7], [3, 4], [2, 5]], tf.int64)
     sampled = tf.constant([2, 9, 1, 2], tf.int64)
@@ -94,12 +90,22 @@ def test_under_xla_the_padding_changes_no_logit(write):
 @pytest.mark.parametrize(
     ("labels", "sampled", "num_true", "message"),
     [
-        ([[1, 2]], [1], 1, r"true_classes has shape \(1, 2\); it must be \[batch, num"),
-        ([1, 2], [1], 1, r"true_classes has shape \(2,\)"),
-        ([[1]], [[1]], 1, r"sampled_candidates has shape \(1, 1\); it must be \[num_s"),
-        ([[1]], [1], 0, "num_true is 0; it must be at least 1"),
+        (
+            [[1, 2]],
+            [1],
+            1,
+            r"`true_classes` must have the shape \[batch, num_true\]. Received: ",
+        ),
+        ([1, 2], [1], 1, r"true_classes.shape=\(2,\), num_true=1"),
+        ([[1]], [[1]], 1, r"sampled_candidates.shape=\(1, 1\)"),
+        (
+            [[1]],
+            [1],
+            0,
+            "`num_true` must be an int of at least 1. Received: num_true=0",
+        ),
     ],
 )
-def test_bad_input(labels, sampled, num_true, message):
+def test_invalid_arguments_raise(labels, sampled, num_true, message):
     with pytest.raises(ValueError, match=message):
         compute_accidental_hits(labels, sampled, num_true)

@@ -63,7 +63,7 @@ def test_rows_and_their_gradient(count, strategy, jit_compile):
     @tf.function(jit_compile=jit_compile)
     def rows_and_gradients():
         with tf.GradientTape() as tape:
-            rows = Table.of(variables, strategy).rows(ids)
+            rows = Table.from_params(variables, strategy).rows(ids)
             loss = tf.reduce_sum(rows * [[1.0], [2.0], [4.0], [8.0]])
         return rows, tape.gradient(loss, variables)
 
@@ -80,9 +80,9 @@ def test_rows_and_their_gradient(count, strategy, jit_compile):
 
 def test_a_keras_variable_is_read_sparsely():
     variable = keras.Variable(np.ones([5, 2], np.float32))
-    assert Table.of(variable, "div").shards == (variable.value,)
+    assert Table.from_params(variable, "div").shards == (variable.value,)
     with tf.GradientTape() as tape:
-        rows = Table.of(variable, "div").rows(tf.constant([1, 1], tf.int64))
+        rows = Table.from_params(variable, "div").rows(tf.constant([1, 1], tf.int64))
     assert isinstance(tape.gradient(rows, variable.value), tf.IndexedSlices)
 
 
@@ -91,7 +91,7 @@ def test_a_sharded_variable_is_its_shards():
         [tf.Variable(tf.ones([3, 2])), tf.Variable(tf.zeros([2, 2]))]
     )
     for params in (sharded, [sharded]):
-        table = Table.of(params, "div")
+        table = Table.from_params(params, "div")
         assert table.sizes == [3, 2]
         rows = table.rows(tf.constant([2, 3], tf.int64))
         np.testing.assert_array_equal(rows, [[1, 1], [0, 0]])
@@ -108,7 +108,7 @@ def test_a_partitioned_variable_is_its_parts():
             dtype=tf.int32,
             partitioner=tf.compat.v1.fixed_size_partitioner(3),
         )
-        table = Table.of(partitioned, "div")
+        table = Table.from_params(partitioned, "div")
         assert table.sizes == [3, 2, 2]
         rows = table.rows(tf.constant([6, 0, 3], tf.int64))
         session.run(tf.compat.v1.global_variables_initializer())
@@ -118,7 +118,7 @@ def test_a_partitioned_variable_is_its_parts():
 def test_rows_unknown_to_the_graph_are_counted_when_it_runs():
     @tf.function(input_signature=[tf.TensorSpec([None, 2])] * 2)
     def rows(first, second):
-        table = Table.of([first, second], "div")
+        table = Table.from_params([first, second], "div")
         assert table.static_rows is None
         return table.num_rows(), table.rows(tf.constant([2, 3, 0], tf.int64))
 

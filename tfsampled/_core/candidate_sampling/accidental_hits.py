@@ -1,99 +1,190 @@
-"""`compute_accidental_hits`: TensorFlow's op off XLA, static shapes under it."""
+"""Accidental hits: sampled classes that are a label of the example they are scored for.
+
+Off XLA TensorFlow's own operation finds them. XLA has none, and no shapes that depend
+on data: there every label has an entry, which is without effect if its class was not
+sampled.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.candidate_sampling import static_hits
-from tfsampled._core.convert import as_class_ids
+from tfsampled._core.static_ops import searchsorted_right
 from tfsampled._core.xla import tracing_for_xla
+
+
+class AccidentalHits(NamedTuple):
+    """Logits to mask, in the order of their rows.
+
+    Attributes:
+        indices: int64 `[num_hits, 2]`: an example, ascending, and a position among the
+            sampled classes.
+        is_hit: bool `[num_hits]`, False for an entry without effect; None off XLA,
+            where all are hits.
+        hits_per_row: The number of entries of each example; None off XLA, where it
+            depends on data.
+    """
+
+    indices: tf.Tensor
+    is_hit: tf.Tensor | None
+    hits_per_row: Any
+
+    def slice(self, start: int | tf.Tensor, size: int | tf.Tensor) -> AccidentalHits:
+        """Returns the hits of `size` examples; example `start` becomes row 0."""
+        first_row = tf.stack([tf.cast(start, tf.int64), tf.constant(0, tf.int64)])
+        if self.is_hit is None:
+            low, high = self._num_before(start), self._num_before(start + size)
+            return AccidentalHits(self.indices[low:high] - first_row, None, None)
+        low, count = start * self.hits_per_row, size * self.hits_per_row
+        indices = tf.slice(self.indices, [low, 0], [count, 2]) - first_row
+        is_hit = tf.slice(self.is_hit, [low], [count])
+        return AccidentalHits(indices, is_hit, self.hits_per_row)
+
+    def mask(self, logits: tf.Tensor) -> tf.Tensor:
+        """Adds minus infinity to the hits among logits `[batch, num_sampled]`."""
+        minus_infinity = tf.constant(-float("inf"), logits.dtype)
+        if self.is_hit is None:
+            updates = tf.fill(tf.shape(self.indices)[:1], minus_infinity)
+        else:
+            updates = tf.where(self.is_hit, minus_infinity, 0)
+        if tracing_for_xla():
+            return tf.tensor_scatter_nd_add(logits, self.indices, updates)
+        # Adds in place if nothing else reads the logits.
+        return tf.raw_ops.ScatterNdNonAliasingAdd(
+            input=logits, indices=self.indices, updates=updates
+        )
+
+    def _num_before(self, row: int | tf.Tensor) -> int | tf.Tensor:
+        """Counts the hits of the examples before `row`."""
+        if isinstance(row, int) and row == 0:
+            return 0
+        is_before = self.indices[:, 0] < tf.cast(row, tf.int64)
+        return tf.reduce_sum(tf.cast(is_before, tf.int32))
+
+
+def find_accidental_hits(labels: tf.Tensor, sampled: tf.Tensor) -> AccidentalHits:
+    """Finds the hits of labels `[batch, num_true]` among sampled classes.
+
+    Args:
+        labels: int64 `[batch, num_true]`.
+        sampled: int64 `[num_sampled]`. If it repeats a class, the last copy is the hit,
+            as in TensorFlow.
+    """
+    num_true = labels.shape[1]
+    if tracing_for_xla():
+        rows, columns, is_hit = _static_hits(labels, sampled)
+        return AccidentalHits(tf.stack([rows, columns], axis=1), is_hit, num_true)
+    seed, seed2 = tf.compat.v1.random.get_seed(None)  # as TensorFlow's call takes one
+    rows, columns, _ = tf.raw_ops.ComputeAccidentalHits(
+        true_classes=labels,
+        sampled_candidates=sampled,
+        num_true=num_true,
+        seed=seed or 0,
+        seed2=seed2 or 0,
+    )
+    indices = tf.stack([tf.cast(rows, tf.int64), columns], axis=1)
+    return AccidentalHits(indices, None, None)
 
 
 @tf.autograph.experimental.do_not_convert
 def compute_accidental_hits(
     true_classes, sampled_candidates, num_true, seed=None, name=None
 ):
-    """Finds the sampled classes that are a label of the example they stand beside.
+    """Finds the sampled classes that are a label of the example they are scored for.
 
-    As triples: row `indices[h]` has a label that stands at place `ids[h]` of the
-    sampled classes, and `weights[h]`, added to that logit, removes it. Of a class that
-    was sampled more than once the last copy is reported.
+    Hit `h` is at row `indices[h]` and column `ids[h]` of the sampled logits; adding
+    `weights[h]` to that logit removes it. If `sampled_candidates` repeats a class, the
+    last copy is reported.
 
-    Under XLA the number of hits cannot depend on data. There each of the `batch *
-    num_true` labels has a triple; that of a label that was not sampled has weight 0
-    and the id `num_sampled`, one past the end. XLA leaves out writes past the end, so
-    what is done with the triples - `sparse_to_dense` or a scatter, then an addition
-    to the logits - has the same result. A function traced for XLA keeps them when it
-    runs without.
+    Under XLA the number of hits cannot depend on data. There each of the
+    `batch * num_true` labels has an entry. If the label was not sampled, its weight is
+    0 and its id is `num_sampled`, one past the end, where XLA drops what is written: a
+    scatter followed by an addition to the logits gives the same result.
 
     Args:
-      true_classes: int64 `[batch, num_true]`.
-      sampled_candidates: int64 `[num_sampled]`.
-      num_true: int, the labels of an example.
-      seed: int, without effect: nothing is drawn. As in TensorFlow, a call without it
-        moves on the seeds of the operations that follow in a graph.
-      name: A name for the operation.
+        true_classes: int64 `[batch, num_true]`.
+        sampled_candidates: int64 `[num_sampled]`.
+        num_true: An `int`, the number of labels of an example.
+        seed: An `int` without effect, since nothing is drawn. As in TensorFlow, a call
+            without it advances the seeds of the operations that follow in a graph.
+        name: A name for the operation.
 
     Returns:
-      indices: int32 `[num_hits]`, rows of `true_classes`.
-      ids: int64 `[num_hits]`, positions in `sampled_candidates`.
-      weights: float32 `[num_hits]`, the lowest float32.
+        indices: int32 `[num_hits]`, rows of `true_classes`.
+        ids: int64 `[num_hits]`, positions in `sampled_candidates`.
+        weights: float32 `[num_hits]`, the lowest float32.
 
     Raises:
-      ValueError: `true_classes` does not have `num_true` columns, or
-        `sampled_candidates` is not a vector.
+        ValueError: If `true_classes` does not have `num_true` columns, or
+            `sampled_candidates` is not a vector.
 
     Example:
-      >>> import tensorflow as tf
-      >>> import tfsampled
-      >>> hits = tfsampled.nn.compute_accidental_hits(
-      ...     true_classes=[[7], [2], [5]], sampled_candidates=[5, 1, 7], num_true=1)
-      >>> hits[0].numpy().tolist(), hits[1].numpy().tolist()
-      ([0, 2], [2, 0])
+        >>> import tensorflow as tf
+        >>> import tfsampled
+        >>> hits = tfsampled.nn.compute_accidental_hits(
+        ...     true_classes=[[7], [2], [5]], sampled_candidates=[5, 1, 7], num_true=1)
+        >>> hits[0].numpy().tolist(), hits[1].numpy().tolist()
+        ([0, 2], [2, 0])
 
     Reference:
-      `Candidate Sampling Algorithms
-      <https://www.tensorflow.org/extras/candidate_sampling.pdf>`_
+        Candidate Sampling Algorithms Reference,
+        https://www.tensorflow.org/extras/candidate_sampling.pdf
     """
     num_true = validation.positive_int(num_true, "num_true")
-    true_classes = as_class_ids(true_classes, "true_classes")
-    sampled = as_class_ids(sampled_candidates, "sampled_candidates")
+    true_classes = validation.as_class_ids(true_classes, "true_classes")
+    sampled = validation.as_class_ids(sampled_candidates, "sampled_candidates")
     if not true_classes.shape.is_compatible_with([None, num_true]):
         raise ValueError(
-            f"true_classes has shape {true_classes.shape}; it must be "
-            f"[batch, num_true] with num_true = {num_true}."
+            "`true_classes` must have the shape [batch, num_true]. Received: "
+            f"true_classes.shape={true_classes.shape}, num_true={num_true}."
         )
     if not sampled.shape.is_compatible_with([None]):
         raise ValueError(
-            f"sampled_candidates has shape {sampled.shape}; it must be "
-            "[num_sampled], as a candidate sampler returns it."
+            "`sampled_candidates` must have the shape [num_sampled]. Received: "
+            f"sampled_candidates.shape={sampled.shape}."
         )
-    seeds = tf.compat.v1.random.get_seed(seed)
+    seed, seed2 = tf.compat.v1.random.get_seed(seed)
     if tracing_for_xla():
         with tf.name_scope(name or "ComputeAccidentalHits"):
-            return _static(true_classes, sampled)
-    seed1, seed2 = (0 if part is None else part for part in seeds)
+            rows, columns, is_hit = _static_hits(true_classes, sampled)
+            past_the_end = tf.size(sampled, tf.int64)
+            return (
+                tf.cast(rows, tf.int32),
+                tf.where(is_hit, columns, past_the_end),
+                tf.where(is_hit, tf.float32.min, 0.0),
+            )
     return tf.raw_ops.ComputeAccidentalHits(
         true_classes=true_classes,
         sampled_candidates=sampled,
         num_true=num_true,
-        seed=seed1,
-        seed2=seed2,
+        seed=seed or 0,
+        seed2=seed2 or 0,
         name=name,
     )
 
 
-def _static(true_classes: tf.Tensor, sampled: tf.Tensor) -> tuple[Any, Any, Any]:
-    place = static_hits.positions(true_classes, sampled)
-    rows = tf.broadcast_to(tf.range(tf.shape(place)[0])[:, tf.newaxis], tf.shape(place))
-    hit = place >= 0
-    return (
-        tf.reshape(rows, [-1]),
-        tf.reshape(
-            tf.where(hit, tf.cast(place, tf.int64), tf.size(sampled, tf.int64)), [-1]
-        ),
-        tf.reshape(tf.where(hit, tf.float32.min, 0.0), [-1]),
-    )
+def _static_hits(
+    labels: tf.Tensor, sampled: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns `(rows, columns, is_hit)`, `[batch * num_true]` each.
+
+    Sorts the sampled classes once and finds every label by binary search, so that no
+    tensor of `batch * num_true * num_sampled` elements is made.
+    """
+    # labels = [[7], [2]], sampled = [5, 7, 1, 7]
+    # order = [2, 0, 1, 3], ascending = [1, 5, 7, 7]
+    # position = [3, 0]: the last element <= label; -1 if there is none
+    # is_hit = [True, False], columns = [3, 2]
+    flat = tf.reshape(labels, [-1])
+    batch, num_true = tf.shape(labels)[0], labels.shape[1]
+    rows = tf.repeat(tf.range(tf.cast(batch, tf.int64)), num_true)
+    order = tf.argsort(sampled, stable=True)
+    ascending = tf.gather(sampled, order)
+    position = searchsorted_right(ascending, flat) - 1
+    nearest = tf.maximum(position, 0)
+    is_hit = (position >= 0) & tf.equal(tf.gather(ascending, nearest), flat)
+    columns = tf.cast(tf.gather(order, nearest), tf.int64)
+    return rows, columns, is_hit

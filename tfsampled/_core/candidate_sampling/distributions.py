@@ -15,8 +15,7 @@ import tensorflow as tf
 
 from tfsampled._core.candidate_sampling import philox
 from tfsampled._core.candidate_sampling.floor_exp import whole_exp
-from tfsampled._core.search import first_above
-from tfsampled._core.static_ops import places_of
+from tfsampled._core.static_ops import places_of, searchsorted_right
 
 
 class Tries(NamedTuple):
@@ -84,7 +83,7 @@ def learned_unigram(weights):
         rejected = _rejected_below(wide_total)
         position = tf.cast(number % wide_total, tf.int32)
         # The block first, then the class in it.
-        block = tf.minimum(first_above(running, position), running.shape[0] - 1)
+        block = tf.minimum(searchsorted_right(running, position), running.shape[0] - 1)
         before = tf.where(block > 0, tf.gather(running, tf.maximum(block - 1, 0)), 0)
         member = block[:, tf.newaxis] * _WEIGHTS_PER_BLOCK + tf.range(
             _WEIGHTS_PER_BLOCK

@@ -24,7 +24,6 @@ from tfsampled._core.candidate_sampling import distributions as draws
 from tfsampled._core.candidate_sampling import expected_count as counts
 from tfsampled._core.candidate_sampling import philox, state
 from tfsampled._core.candidate_sampling.unique import select
-from tfsampled._core.convert import as_class_ids
 from tfsampled._core.xla import tracing_for_xla
 
 Seeds = tuple[Any, Any] | Callable[[], tuple[Any, Any]]
@@ -324,7 +323,7 @@ def _request(
         )
     if range_max > _INT64_MAX:
         raise ValueError(f"range_max is {range_max}; it can be at most 2**63 - 1.")
-    true_classes = as_class_ids(true_classes, "true_classes")
+    true_classes = validation.as_class_ids(true_classes, "true_classes")
     if not true_classes.shape.is_compatible_with([None, num_true]):
         raise ValueError(
             f"true_classes has shape {true_classes.shape}; it must be "

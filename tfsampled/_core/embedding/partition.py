@@ -1,8 +1,12 @@
-"""Where a row of a sharded table lives: the "mod" and "div" layouts, as arithmetic.
+"""Layouts of a table that is cut into shards: the arithmetic of "mod" and "div".
 
-"mod" deals the ids out like cards: id `i` of `n` shards is row `i // n` of shard
-`i % n`. "div" cuts the ids into contiguous runs of `total // n` rows, the first
-`total % n` shards holding one row more.
+"mod" deals rows out in turn: row `i` of `n` shards is row `i // n` of shard `i % n`.
+"div" cuts contiguous runs of `total // n` rows; the first `total % n` shards hold one
+row more.
+
+    # 7 rows in 3 shards
+    # "mod": [0, 3, 6], [1, 4], [2, 5]
+    # "div": [0, 1, 2], [3, 4], [5, 6]
 """
 
 from __future__ import annotations
@@ -14,33 +18,56 @@ import tensorflow as tf
 STRATEGIES = ("mod", "div")
 
 
+def validate_strategy(strategy: str) -> None:
+    """Raises `ValueError` if `strategy` is neither "mod" nor "div"."""
+    if strategy not in STRATEGIES:
+        raise ValueError(
+            '`partition_strategy` must be "mod" or "div". '
+            f"Received: partition_strategy={strategy!r}."
+        )
+
+
 def locate(
     ids: tf.Tensor, num_shards: int, total_rows: int | tf.Tensor, strategy: str
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The shard and the row within it of every id.
+    """Finds the shard of every id, and the row within it.
 
     Args:
-      ids: `int64`, any shape, values in `[0, total_rows)`.
-      num_shards: number of shards.
-      total_rows: rows of all shards together; "mod" does not read it.
-      strategy: "mod" or "div".
+        ids: int64, any shape, values in `[0, total_rows)`.
+        num_shards: Number of shards.
+        total_rows: Rows of all shards together; "mod" does not read it.
+        strategy: "mod" or "div".
 
     Returns:
-      `(shard, row)`, both `int64` and shaped like `ids`.
+        `(shard, row)`, both int64 and shaped like `ids`.
     """
     if strategy == "mod":
         return ids % num_shards, ids // num_shards
     total = tf.cast(total_rows, ids.dtype)
-    short, longer = total // num_shards, total % num_shards
-    # A shard without rows owns no id; 1 only keeps the division defined.
-    divisor = tf.maximum(short, 1)
-    shard = tf.maximum(ids // (short + 1), (ids - longer) // divisor)
-    row = tf.where(shard < longer, ids % (short + 1), (ids - longer) % divisor)
+    size, num_larger = total // num_shards, total % num_shards
+    divisor = tf.maximum(size, 1)  # shards without rows hold no id
+    # 7 rows in 3 shards: size = 2, num_larger = 1
+    # ids           = [0, 1, 2, 3, 4, 5, 6]
+    # ids // 3      = [0, 0, 0, 1, 1, 1, 2]  right in the larger shards
+    # (ids - 1) // 2 = [-1, 0, 0, 1, 1, 2, 2]  right in the others
+    # shard         = [0, 0, 0, 1, 1, 2, 2]
+    shard = tf.maximum(ids // (size + 1), (ids - num_larger) // divisor)
+    row = tf.where(shard < num_larger, ids % (size + 1), (ids - num_larger) % divisor)
     return shard, row
 
 
+def shard_sizes(num_rows: int, num_shards: int) -> list[int]:
+    """Returns how many rows each shard has, in both layouts.
+
+    >>> shard_sizes(20, 3)
+    [7, 7, 6]
+    """
+    size, num_larger = divmod(num_rows, num_shards)
+    return [size + (shard < num_larger) for shard in range(num_shards)]
+
+
 def rows_needed(num_classes: int, sizes: Sequence[int], strategy: str) -> list[int]:
-    """How many rows each shard must have so that every class finds its own.
+    """Returns how many rows each shard needs to hold the first `num_classes` classes.
 
     >>> rows_needed(20, [7, 7, 6], "div")
     [7, 7, 6]
@@ -51,11 +78,27 @@ def rows_needed(num_classes: int, sizes: Sequence[int], strategy: str) -> list[i
     """
     count = len(sizes)
     if strategy == "mod":
-        return [max(0, -((shard - num_classes) // count)) for shard in range(count)]
-    short, longer = divmod(sum(sizes), count)
-    needed, left = [], num_classes
-    for shard in range(count):
-        held = min(left, short + (shard < longer))
-        needed.append(held)
-        left -= held
+        return shard_sizes(num_classes, count)
+    needed, missing = [], num_classes
+    for size in shard_sizes(sum(sizes), count):
+        needed.append(min(missing, size))
+        missing -= needed[-1]
     return needed
+
+
+def split(table: tf.Tensor, num_shards: int, strategy: str) -> list[tf.Tensor]:
+    """Cuts a table `[num_rows, ...]` into shards."""
+    if strategy == "mod":
+        return [table[shard::num_shards] for shard in range(num_shards)]
+    return tf.split(table, shard_sizes(table.shape[0], num_shards))
+
+
+def join(shards: Sequence[tf.Tensor], strategy: str) -> tf.Tensor:
+    """Puts the rows of all shards in the order of their ids."""
+    if len(shards) == 1:
+        return tf.convert_to_tensor(shards[0])
+    if strategy == "div":
+        return tf.concat(shards, axis=0)
+    total = sum(shard.shape[0] for shard in shards)
+    positions = split(tf.range(total), len(shards), strategy)
+    return tf.dynamic_stitch(positions, shards)

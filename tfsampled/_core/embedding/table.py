@@ -1,4 +1,4 @@
-"""Rows of a table that is one tensor or variable, or is cut into shards."""
+"""Tables of class embeddings, looked up by row, in one piece or in shards."""
 
 from __future__ import annotations
 
@@ -15,90 +15,90 @@ from tfsampled._core.xla import tracing_for_xla
 class Table:
     """`[num_rows, ...]` in one piece or in shards, read by row.
 
-    A row read from a variable is read sparsely: its gradient is an `IndexedSlices`
-    that holds only the rows asked for, and the variable is never copied.
+    A row read from a variable is read sparsely: its gradient is an `IndexedSlices` that
+    holds only the rows asked for, and the variable is never copied.
 
     Attributes:
-      shards: tensors or variables that differ in their first dimension only.
-      strategy: "mod" or "div", see `partition`.
+        shards: Tensors or variables that differ in their first dimension only.
+        strategy: "mod" or "div", see `partition`.
     """
 
     shards: tuple[Any, ...]
     strategy: str
 
     @classmethod
-    def of(cls, params: Any, strategy: str) -> Table:
-        """A table from whatever TensorFlow's lookups take as `params`."""
+    def from_params(cls, params: Any, strategy: str) -> Table:
+        """Makes a table from whatever TensorFlow's lookups take as `params`."""
         if tf.executing_eagerly() and _is_sharded(params):
-            # There TensorFlow reads a ShardedVariable as it was cut, whatever is asked.
-            strategy = "div"
-        return cls(tuple(_as_tensor(shard) for shard in _pieces(params)), strategy)
+            strategy = "div"  # TensorFlow ignores the argument there
+        return cls(tuple(_as_tensor(shard) for shard in _shards_of(params)), strategy)
 
     @property
     def dtype(self) -> tf.DType:
+        """The dtype of the rows."""
         return tf.as_dtype(self.shards[0].dtype).base_dtype
 
     @property
     def sizes(self) -> list[int | None]:
-        """Rows of each shard, `None` where the graph does not know it."""
+        """The number of rows of each shard, None where the graph does not know it."""
         return [tf.compat.dimension_value(shard.shape[0]) for shard in self.shards]
 
     @property
     def static_rows(self) -> int | None:
-        """Rows of all shards together, where the graph knows them."""
+        """The number of rows of all shards, None where the graph does not know it."""
         known = [size for size in self.sizes if size is not None]
         return sum(known) if len(known) == len(self.shards) else None
 
     def num_rows(self) -> int | tf.Tensor:
-        """Rows of all shards together: an `int`, or an `int64` scalar."""
+        """Returns the number of rows of all shards: an int, or int64 `[]`."""
         if self.static_rows is not None:
             return self.static_rows
         return tf.add_n([tf.shape(shard, tf.int64)[0] for shard in self.shards])
 
     def rows(self, ids: tf.Tensor) -> tf.Tensor:
-        """The rows of `ids` (`int64`, `[n]`), as `[n, ...]` in the order of `ids`."""
+        """Looks up rows: `[n, ...]` for int64 ids `[n]`."""
         count = len(self.shards)
         if count == 1:
             return tf.gather(self.shards[0], ids)
         shard, row = partition.locate(ids, count, self.num_rows(), self.strategy)
-        gathered = _select if tracing_for_xla() else _stitch
-        rows = gathered(self.shards, tf.cast(shard, tf.int32), row)
+        lookup = _lookup_static if tracing_for_xla() else _lookup
+        rows = lookup(self.shards, tf.cast(shard, tf.int32), row)
         rows.set_shape(ids.shape.concatenate(self.shards[0].shape[1:]))
         return rows
 
 
-def _stitch(shards: tuple[Any, ...], shard: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-    """Asks each shard for its own rows only, and puts the answers in order."""
-    wanted = tf.dynamic_partition(row, shard, len(shards))
-    places = tf.dynamic_partition(tf.range(tf.size(shard)), shard, len(shards))
-    found = [tf.gather(piece, rows) for piece, rows in zip(shards, wanted, strict=True)]
-    return tf.dynamic_stitch(places, found)
+def _lookup(shards: tuple[Any, ...], shard: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+    """Reads from each shard the rows that it holds, and puts them in order."""
+    # shard = [1, 0, 1], row = [4, 2, 0]
+    # rows = [[2], [4, 0]], positions = [[1], [0, 2]]
+    rows = tf.dynamic_partition(row, shard, len(shards))
+    positions = tf.dynamic_partition(tf.range(tf.size(shard)), shard, len(shards))
+    values = [tf.gather(*pair) for pair in zip(shards, rows, strict=True)]
+    return tf.dynamic_stitch(positions, values)
 
 
-def _select(shards: tuple[Any, ...], shard: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-    """Asks each shard for as many rows as there are ids, and keeps those it owns.
+def _lookup_static(
+    shards: tuple[Any, ...], shard: tf.Tensor, row: tf.Tensor
+) -> tf.Tensor:
+    """Reads from each shard as many rows as there are ids, and selects.
 
     For XLA, whose shapes are static. A shard's gradient holds a zero for row 0 in the
-    place of every id that is not its own.
+    place of every id that it does not hold.
     """
-    rows = None
-    for index, piece in enumerate(shards):
-        own = tf.equal(shard, index)
-        found = tf.gather(piece, tf.where(own, row, 0))
-        own = tf.reshape(own, tf.concat([[-1], tf.ones_like(tf.shape(found)[1:])], 0))
-        rows = found if rows is None else tf.where(own, found, rows)
-    return rows
+    result = None
+    for index, params in enumerate(shards):
+        in_shard = tf.equal(shard, index)
+        rows = tf.gather(params, tf.where(in_shard, row, 0))
+        shape = tf.concat([[-1], tf.ones_like(tf.shape(rows)[1:])], 0)
+        in_shard = tf.reshape(in_shard, shape)
+        result = rows if result is None else tf.where(in_shard, rows, result)
+    return result
 
 
-def _pieces(params: Any) -> list[Any]:
-    """The shards that `params` holds, in order."""
+def _shards_of(params: Any) -> list[Any]:
+    """Lists the shards of `params`, in order."""
     if isinstance(params, (list, tuple)):
-        return [piece for shard in params for piece in _container(shard)]
-    return _container(params)
-
-
-def _container(params: Any) -> list[Any]:
-    """The variables of a sharded or partitioned variable; else `params` alone."""
+        return [shard for param in params for shard in _shards_of(param)]
     if _is_sharded(params):
         return list(params.variables)
     if not tf.is_tensor(params) and hasattr(params, "as_tensor"):
@@ -107,18 +107,18 @@ def _container(params: Any) -> list[Any]:
 
 
 def _is_sharded(params: Any) -> bool:
-    """Whether `params` is a ShardedVariable, a class that has no public name."""
+    """Tells whether `params` is a ShardedVariable, a class without a public name."""
     return not tf.is_tensor(params) and all(
         hasattr(params, name) for name in ("variables", "sparse_read")
     )
 
 
 def _as_tensor(shard: Any) -> Any:
-    """`shard` as a tensor, or as the variable that it is or holds.
+    """Returns a tensor, or the `tf.Variable` that `shard` is or holds.
 
-    A Keras variable holds a `tf.Variable` as its `value`. Reading rows from that
-    variable instead of from the tensor that it converts to keeps the read sparse.
+    A Keras variable holds a `tf.Variable` as its `value`. Rows read from it are read
+    sparsely; the tensor that it converts to is a copy.
     """
-    held = getattr(shard, "value", None)
-    shard = held if tf.is_tensor(held) else shard
+    value = getattr(shard, "value", None)
+    shard = value if tf.is_tensor(value) else shard
     return shard if tf.is_tensor(shard) else tf.convert_to_tensor(shard)

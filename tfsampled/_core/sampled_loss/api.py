@@ -1,25 +1,26 @@
-"""The way through: labels, candidates, rows of the table, logits, loss."""
+"""Sampled losses: draw candidates, look up rows, compute logits and loss."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import validation
-from tfsampled._core.batches import repeated_for
-from tfsampled._core.candidate_sampling import hits
-from tfsampled._core.candidate_sampling import samplers as sampler
-from tfsampled._core.loss_arguments import Arguments, check_classes, convert
-from tfsampled._core.sampled_loss import logits, sampled_values
-from tfsampled._core.sampled_loss.custom_gradient import fused
-from tfsampled._core.sampled_loss.loss_functions import Loss
+from tfsampled._core import loss_arguments, validation
+from tfsampled._core.candidate_sampling import samplers
+from tfsampled._core.candidate_sampling.accidental_hits import find_accidental_hits
+from tfsampled._core.candidate_sampling.samplers import Candidates
+from tfsampled._core.embedding.table import Table
+from tfsampled._core.loss_arguments import LossArguments, broadcast_batch
+from tfsampled._core.sampled_loss.custom_gradient import sampled_loss_with_gradient
+from tfsampled._core.sampled_loss.logits import lookup
+from tfsampled._core.sampled_loss.loss_functions import LossFunction
 
 
 @tf.autograph.experimental.do_not_convert  # a caller's tf.function need not rewrite it
 def sampled_loss(
-    loss: Loss,
+    loss_function: LossFunction,
+    *,
     weights: Any,
     biases: Any,
     labels: Any,
@@ -27,95 +28,221 @@ def sampled_loss(
     num_sampled: Any,
     num_classes: Any,
     num_true: Any,
-    given: Any,
+    sampled_values: Any,
     remove_accidental_hits: bool,
     partition_strategy: str,
-    name: str | None,
     seed: int | None,
+    name: str | None,
 ) -> tf.Tensor:
-    """`loss` of the corrected logits, `[batch]`, in the dtype of `inputs`.
+    """Validates the arguments, draws candidates unless they are given, computes a loss.
 
     Args:
-      loss: one of `losses`.
-      given: the caller's `sampled_values`; `None` draws log-uniform candidates.
-      others: as in `tfsampled.nn.sampled_softmax_loss`.
+        loss_function: One of `loss_functions`.
+        weights: This and the others as in `tfsampled.nn.sampled_softmax_loss`.
+        biases: See there.
+        labels: See there.
+        inputs: See there.
+        num_sampled: See there.
+        num_classes: See there.
+        num_true: See there.
+        sampled_values: See there.
+        remove_accidental_hits: See there.
+        partition_strategy: "mod" or "div".
+        seed: See there.
+        name: See there.
+
+    Returns:
+        The loss `[batch]`, in the dtype of `inputs`.
     """
     values = tf.nest.flatten([weights, biases, inputs, labels])
     with tf.compat.v1.name_scope(name, "compute_sampled_logits", values):
-        arguments = convert(
-            weights,
-            biases,
-            labels,
-            inputs,
-            num_true,
-            partition_strategy,
-            columns_matter=given is None or remove_accidental_hits,
+        arguments = loss_arguments.convert(
+            weights=weights,
+            biases=biases,
+            labels=labels,
+            inputs=inputs,
+            num_true=num_true,
+            partition_strategy=partition_strategy,
+            flat_labels=sampled_values is not None and not remove_accidental_hits,
         )
-        limit: int | tf.Tensor
-        if given is None:
-            limit = validation.positive_int(num_classes, "num_classes")
-            arguments, candidates = _draw(arguments, num_sampled, limit, seed)
+        if sampled_values is None:
+            arguments, candidates = _draw(arguments, num_sampled, num_classes, seed)
         else:
-            limit = arguments.rows
-            length = num_sampled if remove_accidental_hits else None
-            arguments, candidates = _take(arguments, given, length, num_classes)
+            if not remove_accidental_hits:
+                num_sampled = None  # TensorFlow reads it to find hits only
+            arguments, candidates = _validate_sampled_values(
+                arguments, sampled_values, num_sampled, num_classes
+            )
+            num_classes = arguments.num_rows
+        loss = loss_from_candidates(
+            loss_function,
+            weights=arguments.weights,
+            biases=arguments.biases,
+            labels=arguments.labels,
+            inputs=arguments.inputs,
+            candidates=candidates,
+            num_classes=num_classes,
+            remove_accidental_hits=remove_accidental_hits,
+        )
+        loss = tf.cast(loss, arguments.inputs.dtype)
+        loss.set_shape([arguments.static_batch])
+        return loss
 
-        factors = logits.factors(arguments, candidates, limit)
-        left_out = None
-        if remove_accidental_hits:
-            labels = repeated_for(arguments.labels, factors.inputs)
-            left_out = hits.find(labels, candidates.sampled_candidates)
-        losses = fused(loss, *factors, left_out)
-        losses = tf.cast(losses, arguments.inputs.dtype)
-        losses.set_shape([arguments.static_batch])
-        return losses
+
+def loss_from_candidates(
+    loss_function: LossFunction,
+    *,
+    weights: Table,
+    biases: Table | None,
+    labels: tf.Tensor,
+    inputs: tf.Tensor,
+    candidates: Candidates,
+    num_classes: int | tf.Tensor,
+    remove_accidental_hits: bool,
+    label_weights: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Computes a loss from candidates. Validates nothing.
+
+    Args:
+        loss_function: One of `loss_functions`.
+        weights: Rows `[dim]`.
+        biases: Rows `[]`, or None.
+        labels: int64 `[batch, num_true]`.
+        inputs: `[batch, dim]`, floating.
+        candidates: Ids `[num_sampled]` and expected counts.
+        num_classes: The bound of class ids; beyond it the loss is NaN.
+        remove_accidental_hits: Whether a candidate that is a label of an example is
+            left out of the example's loss.
+        label_weights: `[batch, num_true]`, what each label weighs in its example. A
+            label of weight 0 is padding and has no part in the loss. None for
+            `1 / num_true`.
+
+    Returns:
+        `[batch]`, in float32, or in float64 for float64 inputs.
+    """
+    logit_inputs = lookup(
+        weights=weights,
+        biases=biases,
+        labels=labels,
+        inputs=inputs,
+        candidates=candidates,
+        num_classes=num_classes,
+    )
+    hits = None
+    if remove_accidental_hits:
+        labels = broadcast_batch(labels, like=logit_inputs.inputs)
+        hits = find_accidental_hits(labels, candidates.sampled_candidates)
+    if label_weights is not None:
+        label_weights = tf.cast(label_weights, logit_inputs.true_logits.dtype)
+    return sampled_loss_with_gradient(
+        loss_function, *logit_inputs, hits=hits, label_weights=label_weights
+    )
 
 
 def _draw(
-    arguments: Arguments, num_sampled: Any, num_classes: int, seed: int | None
-) -> tuple[Arguments, sampler.Candidates]:
-    """Log-uniform candidates, and the arguments once they are found to be sound."""
+    arguments: LossArguments, num_sampled: Any, num_classes: Any, seed: int | None
+) -> tuple[LossArguments, Candidates]:
+    """Validates the arguments, then draws log-uniform candidates."""
+    num_classes = validation.positive_int(num_classes, "num_classes")
     num_sampled = validation.positive_int(num_sampled, "num_sampled")
     if num_sampled > num_classes:
         raise ValueError(
-            f"num_sampled is {num_sampled}, but there are {num_classes} classes to "
-            "draw from without replacement: draw fewer."
+            "`num_sampled` must be at most `num_classes`. Received: "
+            f"num_sampled={num_sampled}, num_classes={num_classes}."
         )
-    check_classes(arguments, num_classes)
-    sound = validation.assert_same_batch(arguments.labels, arguments.inputs)
-    sound += validation.assert_ids_in_range(arguments.labels, num_classes, "labels")
+    loss_arguments.check_classes(arguments.weights, arguments.biases, num_classes)
+    checks = [validation.ids_check(arguments.labels, num_classes, "labels")]
+    checks += validation.batch_checks(arguments.labels, arguments.inputs)
     # The draw waits for the checks: a refused call leaves the sampler where it was.
-    arguments = arguments.after(sound)
-    with tf.control_dependencies(sound):
-        candidates = sampler.log_uniform(
+    assertions = validation.assert_all(checks)
+    arguments = arguments.after(assertions)
+    with tf.control_dependencies(assertions):
+        candidates = samplers.log_uniform(
             arguments.labels,
             arguments.num_true,
             num_sampled,
             True,
             num_classes,
-            functools.partial(tf.compat.v1.random.get_seed, seed),
+            lambda: tf.compat.v1.random.get_seed(seed),
         )
     return arguments, candidates
 
 
-def _take(
-    arguments: Arguments, given: Any, num_sampled: Any, num_classes: Any
-) -> tuple[Arguments, sampler.Candidates]:
-    """The caller's candidates, and the arguments once they are found to be sound.
+def _validate_sampled_values(
+    arguments: LossArguments, sampled_values: Any, num_sampled: Any, num_classes: Any
+) -> tuple[LossArguments, Candidates]:
+    """Validates the arguments and the caller's candidates.
 
     TensorFlow reads `num_classes` only to draw. A wrong one is refused where the call
     shows it; labels may be any row of the table.
     """
     num_classes = validation.static_int(num_classes, "num_classes")
     if num_classes is not None:
-        check_classes(arguments, num_classes)
-    candidates = sampled_values.convert(
-        given, arguments, validation.static_int(num_sampled, "num_sampled", minimum=0)
+        loss_arguments.check_classes(arguments.weights, arguments.biases, num_classes)
+    num_sampled = validation.static_int(num_sampled, "num_sampled", minimum=0)
+    candidates = _convert_sampled_values(sampled_values, arguments, num_sampled)
+    ids, num_rows = candidates.sampled_candidates, arguments.num_rows
+    assertions = validation.assert_all(
+        [
+            validation.ids_check(arguments.labels, num_rows, "labels"),
+            validation.ids_check(ids, num_rows, "sampled_candidates"),
+            *validation.batch_checks(arguments.labels, arguments.inputs),
+        ]
     )
-    ids = candidates.sampled_candidates
-    sound = validation.assert_same_batch(arguments.labels, arguments.inputs)
-    sound += validation.assert_ids_in_range(arguments.labels, arguments.rows, "labels")
-    sound += validation.assert_ids_in_range(ids, arguments.rows, "sampled_candidates")
-    with tf.control_dependencies(sound):
-        candidates = candidates._replace(sampled_candidates=tf.identity(ids))
-    return arguments.after(sound), candidates
+    if assertions:
+        with tf.control_dependencies(assertions):
+            candidates = candidates._replace(sampled_candidates=tf.identity(ids))
+    return arguments.after(assertions), candidates
+
+
+def _convert_sampled_values(
+    sampled_values: Any, arguments: LossArguments, num_sampled: int | None
+) -> Candidates:
+    """Converts the three tensors of a candidate sampler.
+
+    Args:
+        sampled_values: `(sampled_candidates, true_expected_count,
+            sampled_expected_count)`, counts of any shape that broadcasts to
+            `[batch, num_true]` and `[batch, num_sampled]`.
+        arguments: The other arguments.
+        num_sampled: How many candidates there must be, None for any number.
+
+    Raises:
+        ValueError: If they are not three tensors, or their shapes do not fit.
+    """
+    try:
+        ids, true_count, sampled_count = sampled_values
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`sampled_values` must be (sampled_candidates, true_expected_count, "
+            "sampled_expected_count), as a candidate sampler returns them. "
+            f"Received: sampled_values={sampled_values!r}."
+        ) from None
+    ids = tf.cast(validation.as_tensor(ids, tf.int64), tf.int64)
+    if not ids.shape.is_compatible_with([num_sampled]):
+        raise ValueError(
+            "`sampled_candidates` must have the shape [num_sampled]. Received: "
+            f"sampled_candidates.shape={ids.shape}, num_sampled={num_sampled}."
+        )
+    ids = tf.stop_gradient(tf.ensure_shape(ids, [None]))
+    batch = arguments.static_batch
+    return Candidates(
+        ids,
+        _convert_count(true_count, "true_expected_count", [batch, arguments.num_true]),
+        _convert_count(sampled_count, "sampled_expected_count", [batch, ids.shape[0]]),
+    )
+
+
+def _convert_count(count: Any, name: str, shape: list[int | None]) -> tf.Tensor:
+    count = tf.stop_gradient(validation.as_tensor(count, tf.float32))
+    target = tf.TensorShape(shape)
+    try:
+        fits = tf.broadcast_static_shape(count.shape, target).is_compatible_with(target)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`{name}` must broadcast to {target}, a count for each example and class. "
+            f"Received: {name}.shape={count.shape}."
+        )
+    return count

@@ -1,254 +1,262 @@
-"""A loss of sampled logits and its gradient, a block of examples at a time.
+"""A loss of sampled logits and its gradient, a chunk of examples at a time.
 
-Shapes: `N` examples, `D` features, `S` sampled classes. `[N, S]` is the size that
-costs: each pass over it, and each tensor of it. Three matrix products are needed, for
-the logits, for the gradient of the inputs and for that of the rows; between them stand
-the passes of `losses.Loss`, and nothing else.
+Shapes: `N` examples, `D` features, `S` sampled classes. Tensors of `[N, S]` are what
+costs. Three matrix products are needed: for the logits, for the gradient of the inputs
+and for that of the rows. Between them stand the passes of `LossFunction` alone.
 
-While slopes of that size are no burden they are kept for the backward pass. Larger ones
-are made anew there, block after block.
+The derivatives by the logits of the first examples are saved for the backward pass, as
+many as fit into `MAX_LOGITS`. Those of the others are computed again there, chunk by
+chunk: memory is bounded by two chunks, whatever the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-from tfsampled._core.candidate_sampling.hits import Hits
+from tfsampled._core.candidate_sampling.accidental_hits import AccidentalHits
 from tfsampled._core.sampled_loss import matmul
-from tfsampled._core.sampled_loss.loss_functions import Loss
+from tfsampled._core.sampled_loss.loss_functions import LossFunction
+from tfsampled._core.static_ops import maximum, minimum, num_rows
 from tfsampled._core.xla import tracing_for_xla
 
 Size: TypeAlias = int | tf.Tensor
+Chunk: TypeAlias = tuple[Size, Size]  # (start, size), of examples
 
-# As many logits are held at a time (64 MiB in float32), and slopes kept.
-BLOCK = 1 << 24
+# So many logits (64 MiB in float32) are saved, and so many computed at a time.
+MAX_LOGITS = 1 << 24
+# Fewer logits than this are computed in one chunk.
+MIN_OVERLAP = 1 << 17
 
 
-class Sampled(NamedTuple):
+class SampledLogits(NamedTuple):
     """Sampled logits before they are multiplied.
 
     Attributes:
-      inputs: `[N, D]`, in the dtype of `offset`.
-      rows: `[S, D]`, of the sampled classes, as they stand in the table.
-      offset: `[S]`, or `[N, S]`, or `[1, S]`: biases less log expected counts.
-      hits: what to leave out, or None for nothing.
+        inputs: `[N, D]`, in the dtype of `offset`.
+        rows: `[S, D]`, of the sampled classes, in the table's dtype or that of
+            `offset`.
+        offset: `[S]`, `[1, S]` or `[N, S]`: biases minus log expected counts.
+        hits: What to mask, None for nothing.
     """
 
     inputs: tf.Tensor
     rows: tf.Tensor
     offset: tf.Tensor
-    hits: Hits | None
+    hits: AccidentalHits | None
 
-    def logits(self) -> tf.Tensor:
-        """`[N, S]`, in the dtype of `offset`."""
+    def compute(self) -> tf.Tensor:
+        """Computes the logits `[N, S]`, in the dtype of `offset`."""
         logits = matmul.logits(self.inputs, self.rows, self.offset.dtype)
-        width = tf.compat.dimension_value(self.rows.shape[0])
-        if width and self.offset.shape.rank == 1:
-            # One operation with the product; without columns it ends the process.
+        num_sampled = tf.compat.dimension_value(self.rows.shape[0])
+        if num_sampled and self.offset.shape.rank == 1:
+            # Fused with the product; the fused kernel crashes without columns.
             logits = tf.nn.bias_add(logits, self.offset)
-        elif width != 0:
+        elif num_sampled != 0:
             logits += self.offset
         return logits if self.hits is None else self.hits.mask(logits)
 
-    def of(self, first: Size, size: Size) -> Sampled:
-        """The same of `size` examples from `first` on."""
-        inputs = _rows(self.inputs, first, size)
+    def slice(self, start: Size, size: Size) -> SampledLogits:
+        """Returns the logits of `size` examples from `start` on."""
+        inputs = _slice(self.inputs, start, size)
         if inputs is self.inputs:
             return self
-        hits = None if self.hits is None else self.hits.of(first, size)
-        shared = self.offset.shape.rank == 1 or self.offset.shape.as_list()[0] == 1
-        offset = self.offset if shared else _rows(self.offset, first, size)
-        return Sampled(inputs, self.rows, offset, hits)
+        hits = None if self.hits is None else self.hits.slice(start, size)
+        is_shared = self.offset.shape.rank == 1 or self.offset.shape[0] == 1
+        offset = self.offset if is_shared else _slice(self.offset, start, size)
+        return SampledLogits(inputs, self.rows, offset, hits)
 
 
-class Plan(NamedTuple):
-    """How examples are gone through, forward and backward alike.
-
-    Attributes:
-      kept: whether slopes are kept.
-      stretches: of examples, `(first, size)`, whose slopes are kept.
-    """
-
-    kept: bool | tf.Tensor
-    stretches: tuple[tuple[Size, Size], ...]
-
-
-class Outcome(NamedTuple):
-    """A loss, and what its gradient is computed from.
+class ChunkPlan(NamedTuple):
+    """How the examples are cut into chunks, in the forward and the backward pass.
 
     Attributes:
-      loss: `[N]`.
-      true_slopes: `[N, T]`, derivatives by the logits of the labels.
-      scales: of each stretch of examples `[n]`, see `losses.Loss`.
-      slopes: of each stretch `[n, S]`, or `[0, S]` where they are not kept.
+        sampled: The logits of all examples.
+        saved: Those of the chunks whose derivatives are saved.
+        chunks: The examples of these chunks.
+        recomputed: The examples after them, whose derivatives are computed again; None
+            if there are none.
     """
 
-    loss: tf.Tensor
-    true_slopes: tf.Tensor
-    scales: tuple[tf.Tensor, ...]
-    slopes: tuple[tf.Tensor, ...]
+    sampled: SampledLogits
+    saved: tuple[SampledLogits, ...]
+    chunks: tuple[Chunk, ...]
+    recomputed: Chunk | None
+
+
+class Residuals(NamedTuple):
+    """What the backward pass reads.
+
+    Attributes:
+        d_true_logits: `[N, T]`, the derivatives of the loss by the labels' logits.
+        d_partial: `[N]`, by the sum over sampled logits, see `LossFunction`.
+        d_logits: `[n, S]` of each saved chunk, by the sampled logits.
+    """
+
+    d_true_logits: tf.Tensor
+    d_partial: tf.Tensor
+    d_logits: tuple[tf.Tensor, ...]
 
 
 class Gradients(NamedTuple):
-    """Derivatives by the parts of `Sampled`; `offset` `[S]`, a sum over examples."""
+    """Gradients by the fields of `SampledLogits`; `offset` is summed to `[S]`."""
 
     inputs: tf.Tensor
     rows: tf.Tensor
     offset: tf.Tensor
 
 
-def plan(sampled: Sampled) -> Plan:
-    """The plan for a loss that is computed here and now."""
-    return Plan(_are_kept(sampled), _stretches(sampled))
+def plan_chunks(sampled: SampledLogits) -> ChunkPlan:
+    """Decides what is saved, for a loss that is computed now."""
+    batch, num_saved = num_rows(sampled.inputs), _chunk_size(sampled)
+    chunks: tuple[Chunk, ...] = ((0, num_saved),)
+    if _overlaps(sampled):
+        half = num_saved // 2
+        chunks = ((0, half), (half, num_saved - half))
+    saved = tuple(sampled.slice(*chunk) for chunk in chunks)
+    all_saved = isinstance(num_saved, int) and num_saved == batch
+    recomputed = None if all_saved else (num_saved, batch - num_saved)
+    return ChunkPlan(sampled, saved, chunks, recomputed)
+
+
+def _overlaps(sampled: SampledLogits) -> bool:
+    """Tells whether to compute two chunks at once, off XLA on a CPU.
+
+    One computes while the other waits for memory. Small ones are not worth it.
+    """
+    if tf.executing_eagerly() or tracing_for_xla():
+        return False
+    if tf.config.list_physical_devices("GPU"):
+        return False
+    batch, num_sampled = num_rows(sampled.inputs), num_rows(sampled.rows)
+    if isinstance(batch, int) and isinstance(num_sampled, int):
+        return batch * num_sampled >= MIN_OVERLAP
+    return True
 
 
 def forward(
-    loss: Loss, true_logits: tf.Tensor, sampled: Sampled, plan: Plan
-) -> Outcome:
-    """The loss of logits of the labels `[N, T]` and of sampled logits."""
+    loss_function: LossFunction,
+    true_logits: tf.Tensor,
+    label_weights: tf.Tensor | None,
+    plan: ChunkPlan,
+) -> tuple[tf.Tensor, Residuals]:
+    """Computes the loss `[N]` from the labels' logits `[N, T]` and sampled logits."""
+    partials, d_logits = [], []
+    for chunk in plan.saved:
+        partial, d_chunk = loss_function.reduce_sampled(chunk.compute())
+        partials.append(partial)
+        d_logits.append(matmul.cast_residuals(d_chunk, chunk.rows))
+    if plan.recomputed is not None:
 
-    def keeping() -> Outcome:
-        kept, joined = [], []
-        for first, size in plan.stretches:
-            sums, slopes = loss.summed(sampled.of(first, size).logits())
-            kept.append(matmul.cast_residuals(slopes, sampled.rows))
-            joined.append(loss.joined(_rows(true_logits, first, size), sums))
-        losses, true_slopes, scales = zip(*joined, strict=True)
-        return Outcome(_concat(losses), _concat(true_slopes), scales, tuple(kept))
+        def chunk_fn(start: Size, size: Size) -> tuple[tf.Tensor, tuple[()]]:
+            logits = plan.sampled.slice(start, size).compute()
+            return loss_function.reduce_sampled(logits)[0], ()
 
-    def passing() -> Outcome:
-        def one(first: Size, size: Size) -> tuple[tf.Tensor, tuple[()]]:
-            return loss.summed(sampled.of(first, size).logits())[0], ()
-
-        sums, _ = _in_order(sampled, one, ())
-        losses, true_slopes, scales = loss.joined(true_logits, sums)
-        nothing = tf.zeros([0, _size(sampled.rows)], sums.dtype)
-        nothing = matmul.cast_residuals(nothing, sampled.rows)
-        return Outcome(
-            losses,
-            true_slopes,
-            tuple(_rows(scales, *stretch) for stretch in plan.stretches),
-            tuple(nothing for _ in plan.stretches),
-        )
-
-    return _either(plan.kept, keeping, passing)
+        partial = tf.zeros([plan.recomputed[1]], true_logits.dtype)
+        size = _chunk_size(plan.sampled)
+        partial, _ = _scan_chunks(plan.recomputed, size, chunk_fn, partial, ())
+        partials.append(partial)
+    loss, d_true_logits, d_partial = loss_function.combine(
+        true_logits, _concat(partials), label_weights
+    )
+    return loss, Residuals(d_true_logits, d_partial, tuple(d_logits))
 
 
 def backward(
-    loss: Loss, sampled: Sampled, plan: Plan, outcome: Outcome, upstream: tf.Tensor
+    loss_function: LossFunction,
+    plan: ChunkPlan,
+    residuals: Residuals,
+    dy: tf.Tensor,
 ) -> Gradients:
-    """The gradients for derivatives `upstream` `[N]` by the loss."""
-
-    def keeping() -> Gradients:
-        parts = [
-            _gradients(sampled.of(*stretch), slopes, scales * _rows(upstream, *stretch))
-            for stretch, scales, slopes in zip(
-                plan.stretches, outcome.scales, outcome.slopes, strict=True
-            )
-        ]
-        inputs, rows, offset = zip(*parts, strict=True)
+    """Computes the gradients for the cotangent `dy` `[N]` of the loss."""
+    dy *= residuals.d_partial
+    parts = [
+        _chunk_gradients(sampled, d_logits, _slice(dy, *chunk))
+        for sampled, d_logits, chunk in zip(
+            plan.saved, residuals.d_logits, plan.chunks, strict=True
+        )
+    ]
+    inputs, rows, offset = map(list, zip(*parts, strict=True))
+    if plan.recomputed is None:
         return Gradients(_concat(inputs), tf.add_n(rows), tf.add_n(offset))
 
-    def passing() -> Gradients:
-        scales = _concat(outcome.scales) * upstream
+    def chunk_fn(start: Size, size: Size) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        chunk = plan.sampled.slice(start, size)
+        d_logits = loss_function.reduce_sampled(chunk.compute())[1]
+        d_logits = matmul.cast_residuals(d_logits, chunk.rows)
+        d_inputs, *d_others = _chunk_gradients(chunk, d_logits, _slice(dy, start, size))
+        return d_inputs, tuple(d_others)
 
-        def one(first: Size, size: Size) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-            block = sampled.of(first, size)
-            _, slopes = loss.summed(block.logits())
-            slopes = matmul.cast_residuals(slopes, block.rows)
-            inputs, *others = _gradients(block, slopes, _rows(scales, first, size))
-            return inputs, tuple(others)
-
-        rows = tf.zeros_like(sampled.rows, scales.dtype)
-        offset = tf.zeros([_size(rows)], scales.dtype)
-        inputs, others = _in_order(sampled, one, (rows, offset))
-        return Gradients(inputs, *others)
-
-    return _either(plan.kept, keeping, passing)
+    carry = tf.add_n(rows), tf.add_n(offset)
+    d_inputs = tf.zeros_like(_slice(plan.sampled.inputs, *plan.recomputed))
+    size = _chunk_size(plan.sampled)
+    d_inputs, carry = _scan_chunks(plan.recomputed, size, chunk_fn, d_inputs, carry)
+    return Gradients(_concat([*inputs, d_inputs]), *carry)
 
 
-def _gradients(sampled: Sampled, slopes: tf.Tensor, scales: tf.Tensor) -> Gradients:
-    column = scales[:, tf.newaxis]
-    inputs = column * matmul.inputs_gradient(slopes, sampled.rows, scales.dtype)
-    return Gradients(inputs, *matmul.rows_gradient(slopes, sampled.inputs, column))
+def _chunk_gradients(
+    sampled: SampledLogits, d_logits: tf.Tensor, dy: tf.Tensor
+) -> Gradients:
+    column = tf.expand_dims(dy, 1)
+    inputs = column * matmul.inputs_gradient(d_logits, sampled.rows, dy.dtype)
+    return Gradients(inputs, *matmul.rows_gradient(d_logits, sampled.inputs, column))
 
 
-def _are_kept(sampled: Sampled) -> bool | tf.Tensor:
-    batch, width = _size(sampled.inputs), _size(sampled.rows)
-    if isinstance(batch, int) and isinstance(width, int):
-        return batch * width <= BLOCK
-    if tracing_for_xla():
-        return True  # its shapes have to be the same either way
-    return tf.cast(batch, tf.int64) * tf.cast(width, tf.int64) <= BLOCK
-
-
-def _stretches(sampled: Sampled) -> tuple[tuple[Size, Size], ...]:
-    batch = _size(sampled.inputs)
-    one_at_a_time = tf.executing_eagerly() or tracing_for_xla()
-    if one_at_a_time or tf.config.list_physical_devices("GPU"):
-        return ((0, batch),)
-    # Two, of which one computes while the other waits for memory.
-    return (0, batch // 2), (batch // 2, batch - batch // 2)
-
-
-def _in_order(
-    sampled: Sampled,
-    one: Callable[[Size, Size], tuple[tf.Tensor, tuple[tf.Tensor, ...]]],
-    totals: tuple[tf.Tensor, ...],
+def _scan_chunks(
+    examples: Chunk,
+    size: Size,
+    chunk_fn: Callable[[Size, Size], tuple[tf.Tensor, tuple[tf.Tensor, ...]]],
+    results: tf.Tensor,
+    carry: tuple[tf.Tensor, ...],
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-    """`one(first, size)` of a block after another: results in a row, and summed.
+    """Calls `chunk_fn(start, size)` on one chunk of the examples after the other.
 
     Args:
-      one: gives a result of `[size, ...]`, and what is to be added to `totals`.
-      totals: what the sums start from.
+        examples: `(start, total)` of the examples to go over.
+        size: The number of examples in a chunk; the last may have fewer.
+        chunk_fn: Returns `[size, ...]` results, and what is added to `carry`.
+        results: `[total, ...]`, to be overwritten.
+        carry: The initial sums.
+
+    Returns:
+        The results and the sums.
     """
-    batch = _size(sampled.inputs)
-    width = _size(sampled.rows)
-    larger = max if isinstance(width, int) else tf.maximum
-    size: Any = larger(BLOCK // larger(width, 1), 1)
-    count = batch // size
+    # examples = (3, 8), size = 3: chunks (3, 3), (6, 3) in the loop, then (9, 2)
+    start, total = examples
+    size = minimum(size, total)  # XLA compiles the loop, if it has no chunk too
 
-    def body(index: tf.Tensor, results: Any, totals: Any) -> tuple[Any, Any, Any]:
-        result, added = one(index * size, size)
-        totals = tuple(map(tf.add, totals, added))
-        return index + 1, results.write(index, result), totals
+    def add_chunk(offset: Size, size: Size, results: tf.Tensor, carry: tuple) -> tuple:
+        result, updates = chunk_fn(start + offset, size)
+        rows = offset + tf.range(size)
+        results = tf.tensor_scatter_nd_update(results, tf.expand_dims(rows, 1), result)
+        return results, tuple(map(tf.add, carry, updates))
 
-    results = tf.TensorArray(sampled.offset.dtype, count)
-    _, results, totals = tf.while_loop(
-        lambda index, *_: index < count,
-        body,
-        (0, results, totals),
+    in_loop = total // maximum(size, 1) * size
+    _, results, carry = tf.while_loop(
+        lambda offset, *_: offset < in_loop,
+        lambda offset, *values: (offset + size, *add_chunk(offset, size, *values)),
+        (0, results, carry),
         parallel_iterations=1,
     )
-    stacked = results.stack()
-    joined = tf.reshape(stacked, tf.concat([[count * size], tf.shape(stacked)[2:]], 0))
-    rest, added = one(count * size, batch - count * size)
-    totals = tuple(map(tf.add, totals, added))
-    return tf.concat([joined, rest], axis=0), totals
+    return add_chunk(in_loop, total - in_loop, results, carry)
 
 
-def _rows(tensor: tf.Tensor, first: Size, size: Size) -> tf.Tensor:
-    """`size` rows from `first` on; the tensor itself where that is all of them."""
+def _chunk_size(sampled: SampledLogits) -> Size:
+    """Returns the number of examples whose logits fit into `MAX_LOGITS`, at least 1."""
+    batch, num_sampled = num_rows(sampled.inputs), num_rows(sampled.rows)
+    return minimum(maximum(MAX_LOGITS // maximum(num_sampled, 1), 1), batch)
+
+
+def _slice(tensor: tf.Tensor, start: Size, size: Size) -> tf.Tensor:
+    """Returns `size` rows from `start` on; the tensor itself if these are all."""
     if isinstance(size, int) and size == tf.compat.dimension_value(tensor.shape[0]):
         return tensor
-    others = [-1 if n is None else n for n in tensor.shape.as_list()[1:]]
-    return tf.slice(tensor, [first, *[0] * len(others)], [size, *others])
+    others = tensor.shape.as_list()[1:]
+    sizes = [size, *(-1 if n is None else n for n in others)]
+    return tf.slice(tensor, [start, *[0] * len(others)], sizes)
 
 
 def _concat(parts: Sequence[tf.Tensor]) -> tf.Tensor:
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
-
-
-def _size(tensor: tf.Tensor) -> Size:
-    """The first dimension, as an `int` where it is known."""
-    known = tf.compat.dimension_value(tensor.shape[0])
-    return tf.shape(tensor)[0] if known is None else known
-
-
-def _either(condition: bool | tf.Tensor, yes: Any, no: Any) -> Any:
-    if isinstance(condition, bool):
-        return yes() if condition else no()
-    return tf.cond(condition, yes, no)

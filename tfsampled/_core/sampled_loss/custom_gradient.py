@@ -1,109 +1,130 @@
-"""The loss of sampled logits with a gradient of its own."""
+"""The loss of sampled logits, with a gradient that is computed in chunks."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.candidate_sampling.hits import Hits
-from tfsampled._core.sampled_loss import chunked as blocks
-from tfsampled._core.sampled_loss.loss_functions import Loss
+from tfsampled._core.candidate_sampling.accidental_hits import AccidentalHits
+from tfsampled._core.sampled_loss import chunked
+from tfsampled._core.sampled_loss.loss_functions import LossFunction
+from tfsampled._core.xla import tracing_for_xla
 
 
-def fused(
-    loss: Loss,
+def sampled_loss_with_gradient(
+    loss_function: LossFunction,
     true_logits: tf.Tensor,
     inputs: tf.Tensor,
     rows: tf.Tensor,
     biases: tf.Tensor | None,
-    correction: tf.Tensor,
-    hits: Hits | None,
+    log_q_correction: tf.Tensor,
+    hits: AccidentalHits | None,
+    label_weights: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """`loss.composed` of sampled logits that do not exist as a whole.
+    """Computes the loss without a tensor of all the sampled logits.
 
-    Its gradient is written out in `blocks`; derivatives of that gradient are those of
-    the composed loss, which makes the `[batch, num_sampled]` logits.
+    The gradient is that of `chunked`. The gradient of the gradient is that of
+    `loss_function.from_logits`, which makes the logits `[batch, num_sampled]`.
 
     Args:
-      loss: which loss.
-      true_logits: `[batch, num_true]`, corrected.
-      inputs: `[batch, dim]`.
-      rows: `[num_sampled, dim]`.
-      biases: `[num_sampled]`, or None for none.
-      correction: added to the sampled logits, `[num_sampled]`, `[1, num_sampled]` or
-        `[batch, num_sampled]`, a constant.
-      hits: what to leave out, or None for nothing.
+        loss_function: Which loss.
+        true_logits: `[batch, num_true]`, corrected.
+        inputs: `[batch, dim]`.
+        rows: `[num_sampled, dim]`, of the sampled classes.
+        biases: `[num_sampled]`, or None for no bias.
+        log_q_correction: Added to the sampled logits; `[num_sampled]`,
+            `[1, num_sampled]` or `[batch, num_sampled]`. A constant.
+        hits: The logits to mask, or None for none.
+        label_weights: `[batch, num_true]`, see `loss_functions`. A constant.
 
     Returns:
-      `[batch]`, in the dtype of `true_logits`.
+        `[batch]`, in the dtype of `true_logits`.
     """
     operands = (true_logits, inputs, rows, *([] if biases is None else [biases]))
-
-    def sampled(
-        inputs: tf.Tensor, rows: tf.Tensor, *biases: tf.Tensor
-    ) -> blocks.Sampled:
-        return blocks.Sampled(inputs, rows, sum(biases, start=correction), hits)
-
-    def composed(
-        true_logits: tf.Tensor, inputs: tf.Tensor, rows: tf.Tensor, *biases: tf.Tensor
-    ) -> tf.Tensor:
-        rows = tf.cast(rows, correction.dtype)  # products of one dtype are all smooth
-        return loss.composed(true_logits, sampled(inputs, rows, *biases).logits())
+    constants = (log_q_correction, hits, label_weights)
 
     @tf.custom_gradient
-    def whole(*operands: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        # Not for the tapes around: they would have loops keep all that they make.
+    def forward(*operands: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+        # Hidden from outer tapes, which would save every intermediate of a loop.
         true_logits, *others = map(tf.stop_gradient, operands)
-        parts = sampled(*others)
-        plan = blocks.plan(parts)
-        outcome = blocks.forward(loss, true_logits, parts, plan)
+        plan = chunked.plan_chunks(_sampled_logits(others, log_q_correction, hits))
+        loss, residuals = chunked.forward(
+            loss_function, true_logits, label_weights, plan
+        )
 
         @tf.custom_gradient
-        def gradient(upstream: tf.Tensor, *operands: tf.Tensor) -> tuple:
-            ups = tf.stop_gradient(upstream)
-            by_true = outcome.true_slopes * ups[:, tf.newaxis]
-            by_parts = blocks.backward(loss, parts, plan, outcome, ups)
-            by_others = [
-                tf.cast(slope, operand.dtype)
-                for slope, operand in zip(by_parts, others, strict=False)
+        def backward(dy: tf.Tensor, *operands: tf.Tensor) -> tuple:
+            constant_dy = tf.stop_gradient(dy)
+            d_true_logits = residuals.d_true_logits * tf.expand_dims(constant_dy, 1)
+            d_others = chunked.backward(loss_function, plan, residuals, constant_dy)
+            gradients = [
+                tf.cast(gradient, operand.dtype)
+                for gradient, operand in zip(d_others, others, strict=False)
             ]
-            return (by_true, *by_others), lambda *directions: _derivative(
-                composed, upstream, operands, directions
-            )
 
-        return outcome.loss, lambda upstream: gradient(upstream, *operands)
+            def backward_vjp(*cotangents: tf.Tensor | None) -> list[tf.Tensor]:
+                vjp = _gradient_vjp(loss_function, tracing_for_xla())
+                return vjp(dy, list(operands), list(cotangents), *constants)
 
-    return whole(*operands)
+            return (d_true_logits, *gradients), backward_vjp
+
+        return loss, lambda dy: backward(dy, *operands)
+
+    return forward(*operands)
 
 
-def _derivative(
-    function: Callable[..., tf.Tensor],
-    upstream: tf.Tensor,
+def _sampled_logits(
     operands: Sequence[tf.Tensor],
-    directions: Sequence[tf.Tensor | None],
-) -> list[tf.Tensor]:
-    """Derivatives of the gradient of `function`, by `upstream` and each operand.
+    log_q_correction: tf.Tensor,
+    hits: AccidentalHits | None,
+) -> chunked.SampledLogits:
+    inputs, rows, *biases = operands
+    return chunked.SampledLogits(
+        inputs, rows, sum(biases, start=log_q_correction), hits
+    )
+
+
+@functools.cache
+def _gradient_vjp(loss_function: LossFunction, for_xla: bool) -> Any:
+    """Returns the function that differentiates the gradient of a loss.
+
+    It is a `tf.function`, traced once for each set of shapes, because `tf.gradients`
+    needs a graph and tapes record nothing in forward-mode differentiation.
 
     Args:
-      function: of the operands.
-      upstream: derivatives by its result.
-      directions: derivatives by its gradient; None for 0.
+        loss_function: Which loss.
+        for_xla: Whether the function is traced for XLA, whose operations differ.
     """
+    del for_xla  # a key of the cache
 
-    # A graph of its own, as nothing is recorded in forward-mode differentiation.
-    @tf.function(autograph=False)
-    def twice(upstream: tf.Tensor, operands: Any, directions: Any) -> list[tf.Tensor]:
-        first = tf.gradients(function(*operands), operands, upstream)
+    @tf.function(autograph=False, reduce_retracing=True)
+    def gradient_vjp(
+        dy: tf.Tensor,
+        operands: list[tf.Tensor],
+        cotangents: list[tf.Tensor | None],
+        log_q_correction: tf.Tensor,
+        hits: AccidentalHits | None,
+        label_weights: tf.Tensor | None,
+    ) -> list[tf.Tensor]:
+        """Returns the derivatives of the gradient by `dy` and by each operand."""
+        true_logits, inputs, rows, *biases = operands
+        rows = tf.cast(rows, true_logits.dtype)  # so that products keep their digits
+        sampled = _sampled_logits([inputs, rows, *biases], log_q_correction, hits)
+        loss = loss_function.from_logits(true_logits, sampled.compute(), label_weights)
+        gradients = tf.gradients(loss, operands, dy)
         pairs = [
-            pair for pair in zip(first, directions, strict=True) if pair[1] is not None
+            (gradient, cotangent)
+            for gradient, cotangent in zip(gradients, cotangents, strict=True)
+            if cotangent is not None
         ]
         return tf.gradients(
-            [slope for slope, _ in pairs],
-            [upstream, *operands],
-            [direction for _, direction in pairs],
+            [gradient for gradient, _ in pairs],
+            [dy, *operands],
+            [cotangent for _, cotangent in pairs],
             unconnected_gradients="zero",
         )
 
-    return twice(upstream, list(operands), list(directions))
+    return gradient_vjp

@@ -1,4 +1,4 @@
-"""From ids to what corrected logits are made of: rows, biases, the log q correction."""
+"""From class ids to what corrected logits are made of: rows, biases, log q."""
 
 from __future__ import annotations
 
@@ -7,85 +7,104 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.batches import repeated_for
 from tfsampled._core.candidate_sampling.samplers import Candidates
-from tfsampled._core.loss_arguments import Arguments
+from tfsampled._core.embedding.table import Table
+from tfsampled._core.loss_arguments import broadcast_batch
+from tfsampled._core.static_ops import compute_dtype
 
 
-class Factors(NamedTuple):
-    """Logits of the labels, and what those of the candidates are made of.
+class LogitInputs(NamedTuple):
+    """The labels' logits, and what the sampled logits are computed from.
 
     Attributes:
-      true_logits: `[batch, num_true]`: `<inputs, weight_c> + bias_c - log(expected
-        count_c)` in `arguments.compute_dtype`.
-      inputs: `[batch, dim]`.
-      rows: `[num_sampled, dim]`, of the candidates; in the table's dtype where that
-        is the inputs' too.
-      biases: `[num_sampled]`, or None for no bias.
-      correction: minus log expected counts, `[num_sampled]` or, where the caller's
-        differ by example, `[batch, num_sampled]`, or `[1, num_sampled]`.
+        true_logits: `[batch, num_true]`: `<inputs, weight_c> + bias_c - log(expected
+            count_c)`, at least float32.
+        inputs: `[batch, dim]`, at least float32.
+        rows: `[num_sampled, dim]`, of the candidates; in the table's dtype if the
+            inputs have the same, else in that of the logits.
+        biases: `[num_sampled]`, or None for no bias.
+        log_q_correction: Minus log expected counts: `[num_sampled]` or, if the caller's
+            counts differ by example, `[batch, num_sampled]` or `[1, num_sampled]`.
     """
 
     true_logits: tf.Tensor
     inputs: tf.Tensor
     rows: tf.Tensor
     biases: tf.Tensor | None
-    correction: tf.Tensor
+    log_q_correction: tf.Tensor
 
 
-def factors(
-    arguments: Arguments, candidates: Candidates, limit: int | tf.Tensor
-) -> Factors:
-    """The factors of the corrected logits of labels and candidates.
+def lookup(
+    *,
+    weights: Table,
+    biases: Table | None,
+    labels: tf.Tensor,
+    inputs: tf.Tensor,
+    candidates: Candidates,
+    num_classes: int | tf.Tensor,
+) -> LogitInputs:
+    """Looks up the rows of labels and candidates, and corrects the logits.
 
-    A class id outside `[0, limit)` makes the logits it enters NaN. Off XLA an
-    assertion has failed before; XLA has none, and reads some row all the same.
+    A class id outside `[0, num_classes)` makes the logits that it enters NaN: XLA has
+    no assertions, and reads some row.
 
     Args:
-      arguments: tables, `labels` `[batch, num_true]`, `inputs` `[batch, dim]`.
-      candidates: ids `[num_sampled]` and the expected counts.
-      limit: the number of classes.
+        weights: Rows `[dim]`.
+        biases: Rows `[]`, or None.
+        labels: int64 `[batch, num_true]`.
+        inputs: `[batch, dim]`, floating.
+        candidates: Ids `[num_sampled]` and expected counts.
+        num_classes: The number of classes.
     """
-    dtype = arguments.compute_dtype
-    labels, sampled = arguments.labels, candidates.sampled_candidates
+    dtype = compute_dtype(inputs.dtype)
+    num_true, sampled = labels.shape[1], candidates.sampled_candidates
+    # One lookup for all ids, so that a table gets one IndexedSlices.
     ids = tf.concat([tf.reshape(labels, [-1]), sampled], axis=0)
-    # One lookup for both kinds of ids, so that a table gets one IndexedSlices.
-    width = tf.compat.dimension_value(sampled.shape[0])
-    parts = [-1, tf.size(sampled) if width is None else width]
+    num_sampled = tf.compat.dimension_value(sampled.shape[0])
+    sizes = [-1, tf.size(sampled) if num_sampled is None else num_sampled]
 
-    inputs = tf.ensure_shape(tf.cast(arguments.inputs, dtype), [None, None])
-    inputs = repeated_for(inputs, labels)
-    rows = tf.ensure_shape(arguments.weights.rows(ids), [None, None])
-    if rows.dtype != arguments.inputs.dtype:
-        rows = tf.cast(rows, dtype)  # only narrow times narrow is done narrowly
-    true_rows, sampled_rows = tf.split(rows, parts)
+    rows = tf.ensure_shape(weights.rows(ids), [None, None])
+    if rows.dtype != inputs.dtype:
+        rows = tf.cast(rows, dtype)
+    inputs = broadcast_batch(
+        tf.ensure_shape(tf.cast(inputs, dtype), [None, None]), labels
+    )
+    true_rows, sampled_rows = tf.split(rows, sizes)
     true_rows = tf.cast(true_rows, dtype)
-    true_rows = tf.reshape(true_rows, [-1, arguments.num_true, tf.shape(true_rows)[1]])
-    true_logits = tf.reduce_sum(inputs[:, tf.newaxis, :] * true_rows, axis=2)
-    true_logits += _correction(labels, candidates.true_expected_count, limit, dtype)
+    true_rows = tf.reshape(true_rows, [-1, num_true, _dim(true_rows, inputs)])
+    true_logits = tf.reduce_sum(tf.expand_dims(inputs, 1) * true_rows, axis=2)
+    true_logits += _log_q_correction(
+        labels, candidates.true_expected_count, num_classes, dtype
+    )
     sampled_biases = None
-    if arguments.biases is not None:
-        biases = tf.ensure_shape(arguments.biases.rows(ids), [None])
-        biases = tf.cast(biases, dtype)
-        true_biases, sampled_biases = tf.split(biases, parts)
-        true_logits += tf.reshape(true_biases, tf.shape(labels))
-    true_logits = tf.ensure_shape(true_logits, [None, arguments.num_true])
-    count = candidates.sampled_expected_count
-    correction = _correction(sampled, count, limit, dtype)
-    if correction.shape.rank != 1 and not _rows_known(correction):
+    if biases is not None:
+        all_biases = tf.cast(tf.ensure_shape(biases.rows(ids), [None]), dtype)
+        true_biases, sampled_biases = tf.split(all_biases, sizes)
+        true_logits += tf.reshape(true_biases, [-1, num_true])
+    true_logits = tf.ensure_shape(true_logits, [None, num_true])
+    correction = _log_q_correction(
+        sampled, candidates.sampled_expected_count, num_classes, dtype
+    )
+    if correction.shape.rank is None or (
+        correction.shape.rank == 2 and correction.shape[0] is None
+    ):
         shape = [tf.shape(inputs)[0], tf.shape(sampled_rows)[0]]
         correction = tf.broadcast_to(correction, shape)
-    return Factors(true_logits, inputs, sampled_rows, sampled_biases, correction)
+    return LogitInputs(true_logits, inputs, sampled_rows, sampled_biases, correction)
 
 
-def _rows_known(tensor: tf.Tensor) -> bool:
-    return tensor.shape.rank is not None and tensor.shape.as_list()[0] is not None
+def _dim(rows: tf.Tensor, inputs: tf.Tensor) -> int | tf.Tensor:
+    static = rows.shape[1] or inputs.shape[1]
+    return tf.shape(rows)[1] if static is None else static
 
 
-def _correction(
-    ids: tf.Tensor, count: tf.Tensor, limit: int | tf.Tensor, dtype: tf.DType
+def _log_q_correction(
+    ids: tf.Tensor,
+    expected_count: tf.Tensor,
+    num_classes: int | tf.Tensor,
+    dtype: tf.DType,
 ) -> tf.Tensor:
-    """`-log(count)`, NaN where the id is none of a class."""
-    correction = -tf.math.log(tf.cast(count, dtype))
+    """Returns `-log(expected_count)`; NaN for ids that are out of range."""
+    correction = -tf.math.log(tf.cast(expected_count, dtype))
     nan = tf.constant(float("nan"), dtype)
-    return tf.where(validation.in_range(ids, limit), correction, nan)
+    return tf.where(validation.in_range(ids, num_classes), correction, nan)

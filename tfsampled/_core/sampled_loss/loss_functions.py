@@ -1,10 +1,12 @@
-"""The two losses: what sampled logits add, and how steep the loss is in each.
+"""The two sampled losses as functions of logits, and their derivatives by the logits.
 
-The logits have had log expected counts taken off; a sampled class that is one of the
-example's own labels stands at minus infinity, where it adds nothing to a loss and
-receives no gradient. The `num_true` labels of an example weigh `1 / num_true` each.
+Logits are corrected: the log expected count has been subtracted. A sampled class that
+is a label of the example has the logit minus infinity: it adds nothing to the loss and
+gets no gradient.
 
-Shapes: `N` examples, `T` labels each, `S` sampled classes.
+Shapes: `N` examples, `T` labels of each, `S` sampled classes. Each function takes
+`label_weights` `[N, T]`, what each label weighs in its example, or None for `1 / T`.
+A label of weight 0 is padding and has no part in the loss.
 """
 
 from __future__ import annotations
@@ -16,122 +18,167 @@ import tensorflow as tf
 
 from tfsampled._core.xla import tracing_for_xla
 
-# Columns among which a row's softmax is compared with its logits.
-_REFERENCES = 16
-# A probability below this has lost digits to the bottom of float32.
-_TINY = 1e-30
+# The number of columns among which a logit of large probability is looked for.
+_PROBE_COLUMNS = 16
+# Probabilities below this have lost digits to the bottom of float32.
+_MIN_PROBABILITY = 1e-30
 
 
-class Loss(NamedTuple):
-    """A loss, whole and in the parts that a block of examples is computed in.
+class LossFunction(NamedTuple):
+    """A loss, as one function and in the parts that chunks of sampled logits need.
 
     Attributes:
-      composed: `(true_logits [N, T], sampled_logits [N, S]) -> [N]`, differentiable
-        any number of times.
-      summed: `sampled_logits -> (sums [N], slopes [N, S])`. The loss needs no more of
-        the sampled logits than `sums`; `slopes` times a number for each row are the
-        derivative of the loss by them.
-      joined: `(true_logits, sums) -> (loss [N], true_slopes [N, T], scales [N])`:
-        derivatives by the true logits, and those numbers.
+        from_logits: `(true_logits [N, T], sampled_logits [N, S], label_weights)
+            -> loss [N]`, differentiable any number of times.
+        reduce_sampled: `sampled_logits -> (partial [N], d_logits [N, S])`. `partial` is
+            all that the loss needs of the sampled logits, and `d_logits` its derivative
+            by them.
+        combine: `(true_logits, partial, label_weights) -> (loss [N],
+            d_true_logits [N, T], d_partial [N])`, the loss and its derivatives.
     """
 
-    composed: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-    summed: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-    joined: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+    from_logits: Callable[..., tf.Tensor]
+    reduce_sampled: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    combine: Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
-def _softmax(true_logits: tf.Tensor, sampled_logits: tf.Tensor) -> tf.Tensor:
-    """`log(sum_j exp(logit_j)) - mean_t(true_logit_t)` over all columns of a row."""
-    # A shift that cancels out of the loss: constant for gradients of any order.
+def _softmax_from_logits(
+    true_logits: tf.Tensor,
+    sampled_logits: tf.Tensor,
+    label_weights: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Computes `log(sum_j exp(s_j)) - sum_t weight_t s_t` over all columns of a row."""
+    logits = _without_padding(true_logits, label_weights)
+    # The shift cancels out of the loss: constant for gradients of any order.
     shift = tf.stop_gradient(
         tf.maximum(
-            tf.reduce_max(true_logits, axis=1, keepdims=True),
+            tf.reduce_max(logits, axis=1, keepdims=True),
             tf.reduce_max(sampled_logits, axis=1, keepdims=True),
         )
     )
-    true_logits -= shift
-    total = tf.reduce_sum(tf.exp(true_logits), axis=1) + tf.reduce_sum(
-        tf.exp(sampled_logits - shift), axis=1
-    )
-    return tf.math.log(total) - tf.reduce_mean(true_logits, axis=1)
+    total = tf.reduce_sum(tf.exp(logits - shift), axis=1)
+    total += tf.reduce_sum(tf.exp(sampled_logits - shift), axis=1)
+    return tf.math.log(total) - _weighted_sum(true_logits - shift, label_weights)
 
 
-def _softmax_summed(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """`log(sum_j exp(logit_j))` of each row, and the softmax of the row."""
-    if tracing_for_xla():  # fuses what follows into few passes
-        return _softmax_in_steps(logits)
-    # Off XLA every step is a pass over memory, but for the softmax, which is one
-    # alone. It tells the probability of every column: any one of them, its logit
-    # beside it, tells the sum.
+def _softmax_reduce(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the logsumexp of each row, and its softmax."""
+    if tracing_for_xla() or tf.config.list_physical_devices("GPU"):
+        # XLA fuses the steps; a GPU would wait for the condition below.
+        return _stable_softmax(logits)
+    # Each step is a pass over memory, but the softmax is a single one. Any column gives
+    # logsumexp = logit - log(probability); a large probability gives it precisely:
+    # logits = [1, 3, 2], probabilities = [0.09, 0.67, 0.24]
+    # logsumexp = 3 - log(0.67) = 3.41
     probabilities = tf.nn.softmax(logits)
-    nearest = tf.reduce_max(probabilities[:, :_REFERENCES], axis=1)
-    logit = tf.reduce_max(logits[:, :_REFERENCES], axis=1)
+    probability = tf.reduce_max(probabilities[:, :_PROBE_COLUMNS], axis=1)
+    logit = tf.reduce_max(logits[:, :_PROBE_COLUMNS], axis=1)
     return tf.cond(
-        # Not so where they are too small, or the row is not a number.
-        tf.reduce_min(nearest) > _TINY,
-        lambda: (logit - tf.math.log(nearest), probabilities),
-        lambda: _softmax_in_steps(logits),
+        tf.reduce_min(probability) > _MIN_PROBABILITY,  # False for NaN
+        lambda: (logit - tf.math.log(probability), probabilities),
+        lambda: _stable_softmax(logits),
     )
 
 
-def _softmax_in_steps(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _stable_softmax(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     shift = _finite(tf.reduce_max(logits, axis=1, keepdims=True))
-    powers = tf.exp(logits - shift)
-    total = tf.reduce_sum(powers, axis=1, keepdims=True)
-    sums = tf.squeeze(tf.math.log(total) + shift, axis=1)
-    return sums, powers / tf.where(total > 0, total, tf.ones_like(total))
+    exp_logits = tf.exp(logits - shift)
+    total = tf.reduce_sum(exp_logits, axis=1, keepdims=True)
+    logsumexp = tf.squeeze(tf.math.log(total) + shift, axis=1)
+    return logsumexp, tf.math.divide_no_nan(exp_logits, total)
 
 
-def _softmax_joined(
-    true_logits: tf.Tensor, sums: tf.Tensor
+def _softmax_combine(
+    true_logits: tf.Tensor, partial: tf.Tensor, label_weights: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    columns = tf.concat([true_logits, sums[:, tf.newaxis]], axis=1)
-    columns -= tf.reduce_max(columns, axis=1, keepdims=True)
-    powers = tf.exp(columns)
-    total = tf.reduce_sum(powers, axis=1, keepdims=True)
-    loss = tf.math.log(total[:, 0]) - tf.reduce_mean(columns[:, :-1], axis=1)
-    shares = powers / total
-    return loss, shares[:, :-1] - _share(true_logits), shares[:, -1]
+    # The logsumexp of the sampled logits is one more column beside the labels'.
+    logits = _without_padding(true_logits, label_weights)
+    columns = tf.concat([logits, tf.expand_dims(partial, 1)], axis=1)
+    shift = tf.reduce_max(columns, axis=1, keepdims=True)
+    if label_weights is not None:  # there may be no label and no sampled class left
+        shift = _finite(shift)
+    exp_columns = tf.exp(columns - shift)
+    total = tf.reduce_sum(exp_columns, axis=1, keepdims=True)
+    label_logits = _weighted_sum(true_logits - shift, label_weights)
+    loss = tf.squeeze(tf.math.log(total), axis=1) - label_logits
+    if label_weights is None:
+        probabilities = exp_columns / total
+        label_weights = _uniform_weight(true_logits)
+    else:
+        probabilities = tf.math.divide_no_nan(exp_columns, total)
+    num_true = tf.compat.dimension_value(true_logits.shape[1])
+    true_probabilities, d_partial = tf.split(probabilities, [num_true, 1], axis=1)
+    return loss, true_probabilities - label_weights, tf.squeeze(d_partial, axis=1)
 
 
-def _finite(numbers: tf.Tensor) -> tf.Tensor:
-    """The numbers, 0 in the place of infinity and of what is no number."""
-    return tf.where(tf.math.is_finite(numbers), numbers, tf.zeros_like(numbers))
+def _logistic_from_logits(
+    true_logits: tf.Tensor,
+    sampled_logits: tf.Tensor,
+    label_weights: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Computes the binary cross entropy of every column, summed over a row.
 
-
-def _logistic(true_logits: tf.Tensor, sampled_logits: tf.Tensor) -> tf.Tensor:
-    """Binary cross entropy of every column, summed over a row.
-
-    `sum_t [softplus(-s_t) + (1 - 1/num_true) s_t] + sum_j softplus(s_j)` for true
-    logits `s_t` and sampled logits `s_j`.
+    `sum_t [softplus(-s_t) + (1 - weight_t) s_t] + sum_j softplus(s_j)` for true logits
+    `s_t` and sampled logits `s_j`.
     """
-    sums = tf.reduce_sum(tf.math.softplus(sampled_logits), axis=1)
-    return _logistic_true(true_logits) + sums
+    partial = tf.reduce_sum(tf.math.softplus(sampled_logits), axis=1)
+    return _logistic_true(true_logits, label_weights) + partial
 
 
-def _logistic_true(true_logits: tf.Tensor) -> tf.Tensor:
+def _logistic_true(
+    true_logits: tf.Tensor, label_weights: tf.Tensor | None
+) -> tf.Tensor:
     losses = tf.math.softplus(-true_logits)
-    share = _share(true_logits)
-    if share < 1:
-        losses += (1.0 - share) * true_logits
+    if label_weights is not None:
+        losses += (1.0 - label_weights) * true_logits
+        losses = tf.where(label_weights > 0, losses, tf.zeros_like(losses))
+    elif (weight := _uniform_weight(true_logits)) < 1:
+        losses += (1.0 - weight) * true_logits
     return tf.reduce_sum(losses, axis=1)
 
 
-def _logistic_summed(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _logistic_reduce(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.reduce_sum(tf.math.softplus(logits), axis=1), tf.sigmoid(logits)
 
 
-def _logistic_joined(
-    true_logits: tf.Tensor, sums: tf.Tensor
+def _logistic_combine(
+    true_logits: tf.Tensor, partial: tf.Tensor, label_weights: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    slopes = tf.sigmoid(true_logits) - _share(true_logits)
-    return _logistic_true(true_logits) + sums, slopes, tf.ones_like(sums)
+    loss = _logistic_true(true_logits, label_weights) + partial
+    if label_weights is None:
+        d_true_logits = tf.sigmoid(true_logits) - _uniform_weight(true_logits)
+    else:
+        d_true_logits = tf.sigmoid(true_logits) - label_weights
+        is_label = label_weights > 0
+        d_true_logits = tf.where(is_label, d_true_logits, tf.zeros_like(true_logits))
+    return loss, d_true_logits, tf.ones_like(partial)
 
 
-def _share(true_logits: tf.Tensor) -> float:
-    """What each label of an example weighs."""
+def _uniform_weight(true_logits: tf.Tensor) -> float:
     return 1.0 / tf.compat.dimension_value(true_logits.shape[1])
 
 
-SOFTMAX = Loss(_softmax, _softmax_summed, _softmax_joined)
-LOGISTIC = Loss(_logistic, _logistic_summed, _logistic_joined)
+def _weighted_sum(true_logits: tf.Tensor, label_weights: tf.Tensor | None) -> tf.Tensor:
+    if label_weights is None:
+        return tf.reduce_mean(true_logits, axis=1)
+    # Padding has weight 0 and may have any logit, infinity too.
+    return tf.reduce_sum(tf.math.multiply_no_nan(true_logits, label_weights), axis=1)
+
+
+def _without_padding(
+    true_logits: tf.Tensor, label_weights: tf.Tensor | None
+) -> tf.Tensor:
+    """Sets the logits of labels of weight 0 to minus infinity."""
+    if label_weights is None:
+        return true_logits
+    minus_infinity = tf.constant(float("-inf"), true_logits.dtype)
+    return tf.where(label_weights > 0, true_logits, minus_infinity)
+
+
+def _finite(numbers: tf.Tensor) -> tf.Tensor:
+    """Replaces non-finite values by 0."""
+    return tf.where(tf.math.is_finite(numbers), numbers, tf.zeros_like(numbers))
+
+
+SOFTMAX = LossFunction(_softmax_from_logits, _softmax_reduce, _softmax_combine)
+LOGISTIC = LossFunction(_logistic_from_logits, _logistic_reduce, _logistic_combine)

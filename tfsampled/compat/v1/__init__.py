@@ -1,4 +1,4 @@
-"""As `tf.compat.v1`."""
+"""The functions of `tf.compat.v1`."""
 
 from tfsampled import compat
 from tfsampled.compat.v1 import nn, random

@@ -1,4 +1,4 @@
-"""As `tf.compat.v1.random`: the candidate samplers."""
+"""The candidate samplers of `tf.compat.v1.random`."""
 
 from tfsampled.random import (
     all_candidate_sampler,

@@ -1,4 +1,4 @@
-"""As `tf.compat.v2`."""
+"""The functions of `tf.compat.v2`."""
 
 from tfsampled import compat
 from tfsampled.compat.v2 import nn, random

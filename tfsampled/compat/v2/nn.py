@@ -1,4 +1,4 @@
-"""As `tf.compat.v2.nn`: the functions of `tfsampled.nn` that TensorFlow has."""
+"""The functions of `tf.compat.v2.nn`, which are those of `tfsampled.nn`."""
 
 from tfsampled.nn import (
     all_candidate_sampler,

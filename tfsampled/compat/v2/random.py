@@ -1,4 +1,4 @@
-"""As `tf.compat.v2.random`: the candidate samplers."""
+"""The candidate samplers of `tf.compat.v2.random`."""
 
 from tfsampled.random import (
     all_candidate_sampler,
