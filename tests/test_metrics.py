@@ -1,55 +1,51 @@
-"""`tfsampled.metrics`: exact, whether from features in blocks or from logits."""
+"""`tfsampled.metrics`: exact, whether from features in chunks or from logits."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import use_small_chunks
+from tests import helpers
 from tfsampled import metrics
 from tfsampled.layers import SampledSoftmax
+from tfsampled.models import SampledSoftmaxModel
 
-CLASSES, DIM, BATCH, TIME = 50, 4, 6, 5
-
-METRICS = [
-    (metrics.Perplexity, {}),
-    (metrics.TopKAccuracy, {"k": 10}),
-    (metrics.MeanReciprocalRank, {}),
-]
-each_metric = pytest.mark.parametrize(("kind", "options"), METRICS)
+NUM_CLASSES, DIM, BATCH, TIME = 50, 4, 6, 5
+METRICS = {
+    "perplexity": metrics.Perplexity,
+    "top_k": lambda: metrics.TopKAccuracy(10),
+    "reciprocal_rank": metrics.MeanReciprocalRank,
+}
+each_metric = pytest.mark.parametrize("name", METRICS)
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    use_small_chunks(monkeypatch, 8)
+def small_chunks(monkeypatch):
+    helpers.use_small_chunks(monkeypatch, 8)
 
 
-def values(kind, logits, labels):
-    """What the metric is the mean of, in float64; labels [N, T], -1 for padding."""
+def expected_mean(name, logits, labels, weights):
+    """Computes the metric in float64; labels `[N, T]`, -1 for padding."""
     logits = logits.astype(np.float64)
-    if kind is metrics.Perplexity:
-        total = np.log(np.exp(logits).sum(axis=-1))
-        own = np.take_along_axis(logits, labels, axis=-1)
-        return total - np.average(own, axis=-1, weights=labels >= 0)
-    own = np.take_along_axis(logits, labels, axis=-1)
-    own = np.where(labels >= 0, own, -np.inf).max(axis=-1, keepdims=True)
-    rank = (logits > own).sum(axis=-1)
-    return rank < 10 if kind is metrics.TopKAccuracy else 1 / (rank + 1)
-
-
-def expected(kind, logits, labels, weights):
-    mean = np.average(values(kind, logits, labels), weights=weights)
-    return np.exp(mean) if kind is metrics.Perplexity else mean
+    label_logits = np.take_along_axis(logits, labels, axis=-1)
+    if name == "perplexity":
+        label_logit = np.average(label_logits, axis=-1, weights=labels >= 0)
+        losses = helpers.logsumexp64(logits) - label_logit
+        return np.exp(np.average(losses, weights=weights))
+    best = np.where(labels >= 0, label_logits, -np.inf).max(axis=-1, keepdims=True)
+    rank = (logits > best).sum(axis=-1)
+    values = rank < 10 if name == "top_k" else 1 / (rank + 1)
+    return np.average(values, weights=weights)
 
 
 @each_metric
-@pytest.mark.parametrize("shards", [1, 3])
-@pytest.mark.parametrize("num_true", [1, 3])
-@pytest.mark.parametrize("graph", [False, True])
-def test_from_features_it_is_numpys(kind, options, shards, num_true, graph):
+@pytest.mark.parametrize(
+    ("shards", "num_true", "graph"), [(1, 3, False), (3, 1, True), (3, 3, True)]
+)
+def test_update_state_from_features(name, shards, num_true, graph):
     rng = np.random.default_rng(6)
     head = SampledSoftmax(
-        CLASSES,
+        NUM_CLASSES,
         8,
         num_true=num_true,
         num_shards=shards,
@@ -57,59 +53,123 @@ def test_from_features_it_is_numpys(kind, options, shards, num_true, graph):
         ignore_class=-1,
         bias_initializer="random_normal",
     )
-    metric = kind(**options)
+    metric = METRICS[name]()
     update = metric.update_state_from_features
     update = tf.function(update) if graph else update
     logits, labels, weights = [], [], []
     for _ in range(2):
         features = rng.normal(size=(BATCH, TIME, DIM)).astype("float32") * 3
-        label = rng.integers(0, CLASSES, (BATCH, TIME, num_true))
+        label = rng.integers(0, NUM_CLASSES, (BATCH, TIME, num_true))
         label[..., 1:][rng.random((BATCH, TIME, num_true - 1)) < 0.5] = -1
         mask, weight = rng.random((BATCH, TIME)) < 0.7, rng.random((BATCH, TIME))
         update(head, features, label, sample_weight=weight, mask=mask)
-        logits.append(head(features).numpy().reshape(-1, CLASSES))
+        logits.append(head(features).numpy().reshape(-1, NUM_CLASSES))
         labels.append(label.reshape(-1, num_true))
         weights.append((mask * weight).reshape(-1))
-    truth = expected(kind, *map(np.concatenate, (logits, labels, weights)))
-    np.testing.assert_allclose(metric.result(), truth, rtol=1e-5)
+    expected = expected_mean(name, *map(np.concatenate, (logits, labels, weights)))
+    np.testing.assert_allclose(metric.result(), expected, rtol=1e-5)
 
 
-@each_metric
-def test_from_logits_it_is_an_ordinary_metric(kind, options):
+def test_compiled_metrics_of_a_model_with_all_logits():
     rng = np.random.default_rng(7)
-    x, y = rng.normal(size=(64, DIM)), rng.integers(0, CLASSES, 64)
-    model = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(CLASSES)])
+    x, y = rng.normal(size=(64, DIM)), rng.integers(0, NUM_CLASSES, 64)
+    model = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(NUM_CLASSES)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss, metrics=[kind(**options)])
-    logged = model.evaluate(x, y, verbose=0)[1]
+    model.compile("sgd", loss, metrics=[make() for make in METRICS.values()])
+    _, *logged = model.evaluate(x, y, verbose=0)
     logits = model.predict(x, verbose=0)
-    truth = expected(kind, logits, y[:, np.newaxis], np.ones(64))
-    np.testing.assert_allclose(logged, truth, rtol=1e-5)
+    for name, value in zip(METRICS, logged, strict=True):
+        expected = expected_mean(name, logits, y[:, np.newaxis], np.ones(64))
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
 @each_metric
-def test_it_starts_again_and_comes_from_its_config(kind, options):
-    metric = kind(**options)
+def test_reset_and_config(name):
+    metric = METRICS[name]()
     empty = float(metric.result())
     metric.update_state([0], [[1.0, 2.0]])
     metric.reset_state()
     assert float(metric.result()) == empty
     config = keras.saving.serialize_keras_object(metric)
-    again = keras.saving.deserialize_keras_object(config)
-    assert again.get_config() == metric.get_config()
+    restored = keras.saving.deserialize_keras_object(config)
+    assert restored.get_config() == metric.get_config()
 
 
 def test_equal_logits_rank_by_id():
-    head = SampledSoftmax(CLASSES, 8, kernel_initializer="zeros")
+    head = SampledSoftmax(NUM_CLASSES, 8, kernel_initializer="zeros")
     features, labels = np.ones((3, DIM), "float32"), [0, 9, 49]
     np.testing.assert_array_equal(head.ranks(features, labels), labels)
     metric = metrics.MeanReciprocalRank()
-    metric.update_state(labels, np.zeros((3, CLASSES), "float32"))
+    metric.update_state(labels, np.zeros((3, NUM_CLASSES), "float32"))
     np.testing.assert_allclose(metric.result(), (1 + 1 / 10 + 1 / 50) / 3, rtol=1e-6)
 
 
-def test_k_that_cannot_be():
+def test_invalid_k_raises():
     with pytest.raises(
-        ValueError, match="`k` must be an int of at least 1. Received: k=0"
+        ValueError, match=r"`k` must be an int of at least 1\. Received: k=0"
     ):
         metrics.TopKAccuracy(0)
+
+
+@pytest.mark.parametrize(
+    ("y_true", "error", "message"),
+    [
+        (
+            tf.constant([256.0], "bfloat16"),
+            ValueError,
+            "dtype=bfloat16, num_classes=257",
+        ),
+        (
+            tf.constant([1.7]),
+            tf.errors.InvalidArgumentError,
+            "floats that are not whole",
+        ),
+        (tf.constant([257]), tf.errors.InvalidArgumentError, "ids from 257 to 257"),
+        (tf.constant([-1.0]), tf.errors.InvalidArgumentError, "ids from -1 to -1"),
+    ],
+)
+def test_invalid_labels_raise_and_change_nothing(y_true, error, message):
+    metric = metrics.TopKAccuracy(1)
+    for update in (metric.update_state, tf.function(metric.update_state)):
+        with pytest.raises(error, match=message):
+            update(y_true, tf.zeros([1, 257]))
+        assert float(metric.count) == 0
+
+
+@each_metric
+@pytest.mark.parametrize("label", [1.7, 3.0])
+def test_invalid_labels_make_the_result_nan_under_xla(name, label):
+    metric = METRICS[name]()
+    update = tf.function(metric.update_state, jit_compile=True)
+    update(tf.constant([0.0, label]), tf.zeros([2, 3]))
+    assert np.isnan(metric.result())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int8"])
+def test_labels_of_any_dtype_that_holds_the_ids(dtype):
+    metric = metrics.TopKAccuracy(1)
+    metric.update_state(tf.constant([0, 99], dtype), tf.one_hot([0, 1], 100))
+    assert float(metric.result()) == 0.5
+
+
+@each_metric
+def test_callbacks_know_the_direction(name, tmp_path):
+    metric = METRICS[name]()
+    model = SampledSoftmaxModel(keras.layers.Dense(DIM), SampledSoftmax(NUM_CLASSES, 8))
+    model.compile("sgd", metrics=[metric])
+    monitor = f"val_{metric.name}"
+    best = tmp_path / "best.weights.h5"
+    callbacks = [
+        keras.callbacks.EarlyStopping(monitor),
+        keras.callbacks.ReduceLROnPlateau(monitor),
+        keras.callbacks.ModelCheckpoint(
+            best, monitor, save_best_only=True, save_weights_only=True
+        ),
+    ]
+    x, y = np.ones([8, DIM], "float32"), np.arange(8)
+    model.fit(x, y, validation_data=(x, y), callbacks=callbacks, verbose=0)
+    for callback in callbacks[:2]:
+        assert callback.mode == ("min" if name == "perplexity" else "max")
+        better = (1.0, 2.0) if name == "perplexity" else (2.0, 1.0)
+        assert callback.monitor_op(*better)
+    assert best.exists()

@@ -1,9 +1,9 @@
-"""Exact metrics over all the classes, in blocks: never `[batch, num_classes]` at once.
+"""Exact metrics over all classes, in chunks: never `[batch, num_classes]` at once.
 
-`SampledSoftmaxModel.compile(metrics=[...])` takes them. They need every class's logit,
-which training does not compute, so they are updated in `evaluate` and in validation
-only; the logs of a training step hold the loss alone. A model that has all its logits
-may take them as well: called with logits, they are ordinary Keras metrics.
+`SampledSoftmaxModel.compile(metrics=[...])` takes them. They need the logit of every
+class, which training does not compute. So they are updated in `evaluate` and in
+validation only, and the logs of a training step hold the loss alone. A model that has
+all its logits takes them too: called with logits, they are ordinary Keras metrics.
 """
 
 from __future__ import annotations
@@ -20,13 +20,20 @@ from tfsampled.layers import SampledSoftmax
 
 __all__ = ["ExactMetric", "MeanReciprocalRank", "Perplexity", "TopKAccuracy"]
 
+# The whole numbers up to 2 to this power are exact.
+_PRECISION = {tf.bfloat16: 8, tf.float16: 11, tf.float32: 24, tf.float64: 53}
+
 
 class ExactMetric(keras.metrics.Metric):
     """The weighted mean of a value that each example has.
 
+    A subclass implements `values_from_features` and `values_from_logits`. Its attribute
+    `_direction` tells callbacks such as `keras.callbacks.EarlyStopping` whether more
+    ("up") or less ("down") is better.
+
     Args:
         name: The metric's name in logs.
-        dtype: Of the mean.
+        dtype: The dtype of the mean.
     """
 
     def __init__(self, name: str | None = None, dtype: Any = None) -> None:
@@ -37,11 +44,23 @@ class ExactMetric(keras.metrics.Metric):
     def values_from_features(
         self, head: SampledSoftmax, features: Any, labels: Any, mask: Any
     ) -> tf.Tensor:
-        """The value of each example, from the features that the head takes."""
+        """Computes the value of each example `[...]` from the features.
+
+        Args:
+            head: The layer that holds the classes.
+            features: The head's inputs, `[..., dim]`.
+            labels: As in `head.sampled_loss`.
+            mask: Boolean `[...]`, False for padding; or None.
+        """
         raise NotImplementedError
 
     def values_from_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """The value of each example `[N]`, from logits `[N, V]`, labels `[N, T]`."""
+        """Computes the value of each example `[N]` from the logits.
+
+        Args:
+            logits: `[N, num_classes]`.
+            labels: int64 `[N, 1]`.
+        """
         raise NotImplementedError
 
     def update_state_from_features(
@@ -52,37 +71,52 @@ class ExactMetric(keras.metrics.Metric):
         sample_weight: Any = None,
         mask: Any = None,
     ) -> None:
-        """Adds a batch, in blocks of classes.
+        """Adds a batch, in chunks of classes.
 
         Args:
             head: The layer that holds the classes.
-            features: What the head takes, `[..., dim]`.
-            labels: As the head's losses take them; padding counts nothing.
-            sample_weight: Weights, one for each example or sequence.
-            mask: Boolean, False for padding.
+            features: The head's inputs, `[..., dim]`.
+            labels: As in `head.sampled_loss`. Padding does not count.
+            sample_weight: One weight for each example or sequence.
+            mask: Boolean `[...]`, False for padding.
         """
         values = self.values_from_features(head, features, labels, mask)
         self._add(values, sample_weight, head.example_mask(features, labels, mask))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Adds a batch of logits `[..., num_classes]` and labels `[...]`."""
+        """Adds a batch of logits.
+
+        Args:
+            y_true: Class ids `[...]`: integers, or whole numbers in floats.
+            y_pred: Logits `[..., num_classes]`.
+            sample_weight: One weight for each example or sequence.
+
+        Raises:
+            ValueError: If `y_true` is of a float dtype that cannot hold each class id.
+            tf.errors.InvalidArgumentError: If an id is out of range or not whole. Under
+                XLA, which cannot raise, the result is NaN.
+        """
         logits = tf.convert_to_tensor(y_pred)
-        shape = logits.shape[:-1]
-        labels = tf.convert_to_tensor(y_true)
-        if labels.dtype.is_floating:  # Keras casts labels for compiled metrics
-            labels = tf.cast(labels, tf.int64)
-        ids = parse_labels(labels, shape, 1, None, None).ids
-        rows = tf.reshape(logits, [-1, logits.shape[-1]])
-        values = tf.reshape(self.values_from_logits(rows, ids), tf.shape(logits)[:-1])
-        self._add(values, sample_weight, None)
+        num_classes = logits.shape[-1]
+        labels, checks = _integer_ids(tf.convert_to_tensor(y_true), num_classes)
+        ids = parse_labels(labels, logits.shape[:-1], 1, None, None).ids
+        checks.append(validation.ids_check(ids, num_classes, "y_true"))
+        with tf.control_dependencies(validation.assert_all(checks)):
+            in_range = validation.in_range(ids, num_classes)
+            ids = tf.where(in_range, ids, 0)
+            rows = tf.reshape(logits, [-1, num_classes])
+            values = tf.cast(self.values_from_logits(rows, ids), self.dtype)
+            values = tf.where(in_range[:, 0], values, float("nan"))
+            values = tf.reshape(values, tf.shape(logits)[:-1])
+            self._add(values, sample_weight, None)
 
     def result(self) -> tf.Tensor:
-        """The mean so far, 0 before the first example."""
+        """Returns the mean so far, 0 before the first example."""
         return tf.math.divide_no_nan(self.total.value, self.count.value)
 
-    def _add(self, values: tf.Tensor, sample_weight: Any, keep: Any) -> None:
+    def _add(self, values: tf.Tensor, sample_weight: Any, example_mask: Any) -> None:
         values = tf.cast(values, self.dtype)
-        weights = apply_weights(tf.ones_like(values), sample_weight, keep)
+        weights = apply_weights(tf.ones_like(values), sample_weight, example_mask)
         values = tf.where(weights == 0, tf.zeros_like(values), values)
         self.total.assign_add(tf.reduce_sum(values * weights))
         self.count.assign_add(tf.reduce_sum(weights))
@@ -94,7 +128,7 @@ class Perplexity(ExactMetric):
 
     Args:
         name: The metric's name in logs.
-        dtype: Of the mean.
+        dtype: The dtype of the mean.
 
     Example:
         >>> metric = Perplexity()
@@ -103,54 +137,59 @@ class Perplexity(ExactMetric):
         3.0
     """
 
+    _direction = "down"
+
     def __init__(self, name: str = "perplexity", dtype: Any = None) -> None:
         super().__init__(name, dtype)
 
     def values_from_features(
         self, head: SampledSoftmax, features: Any, labels: Any, mask: Any
     ) -> tf.Tensor:
-        """The exact cross entropy of each example."""
+        """Computes the exact cross entropy of each example."""
         return head.exact_loss(features, labels, mask=mask)
 
     def values_from_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """The cross entropy of each example."""
+        """Computes the cross entropy of each example."""
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels[:, 0], logits)
 
     def result(self) -> tf.Tensor:
-        """`exp` of the mean so far; 1 before the first example."""
+        """Returns `exp` of the mean so far; 1 before the first example."""
         return tf.exp(super().result())
 
 
-class _OfRank(ExactMetric):
-    """A metric of how many classes stand before an example's best label."""
+class _RankMetric(ExactMetric):
+    """A metric of how many classes rank above an example's best label."""
+
+    _direction = "up"
 
     def values_from_features(
         self, head: SampledSoftmax, features: Any, labels: Any, mask: Any
     ) -> tf.Tensor:
-        """The value of each example's rank."""
+        """Computes the value of each example's rank."""
         return self.values_from_rank(head.ranks(features, labels, mask))
 
     def values_from_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """The value of each example's rank."""
+        """Computes the value of each example's rank."""
         ids = tf.range(tf.shape(logits)[-1])
-        own = tf.gather(logits, labels, batch_dims=1)
-        return self.values_from_rank(count_ranked_above(logits, ids, own, labels)[:, 0])
+        label_logits = tf.gather(logits, labels, batch_dims=1)
+        ranks = count_ranked_above(logits, ids, label_logits, labels)
+        return self.values_from_rank(ranks[:, 0])
 
     def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
-        """The value of ranks from 0."""
+        """Computes the value of integer ranks; the best rank is 0."""
         raise NotImplementedError
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
-class TopKAccuracy(_OfRank):
-    """The share of examples with a label among the `k` best classes.
+class TopKAccuracy(_RankMetric):
+    """The share of examples with a label among the `k` classes of greatest logits.
 
-    Computed in evaluation only. Of equal logits, the lower class id is the better.
+    Computed in evaluation only. Of equal logits the lower class id ranks first.
 
     Args:
-        k: How many classes count as best.
+        k: How many classes are predicted.
         name: The metric's name in logs, `top_{k}_accuracy` by default.
-        dtype: Of the mean.
+        dtype: The dtype of the mean.
 
     Example:
         >>> metric = TopKAccuracy(k=2)
@@ -164,23 +203,23 @@ class TopKAccuracy(_OfRank):
         super().__init__(name or f"top_{self.k}_accuracy", dtype)
 
     def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
-        """1 for a rank below `k`, else 0."""
+        """Returns 1 for a rank below `k`, else 0."""
         return tf.cast(rank < self.k, self.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` needs."""
+        """Returns the arguments of an equal metric."""
         return {**super().get_config(), "k": self.k}
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
-class MeanReciprocalRank(_OfRank):
+class MeanReciprocalRank(_RankMetric):
     """The mean of `1 / rank` of the examples' best labels, ranks counted from 1.
 
-    Computed in evaluation only.
+    Computed in evaluation only. Of equal logits the lower class id ranks first.
 
     Args:
         name: The metric's name in logs.
-        dtype: Of the mean.
+        dtype: The dtype of the mean.
 
     Example:
         >>> metric = MeanReciprocalRank()
@@ -193,5 +232,27 @@ class MeanReciprocalRank(_OfRank):
         super().__init__(name, dtype)
 
     def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
-        """`1 / (rank + 1)`."""
+        """Returns `1 / (rank + 1)`."""
         return 1 / (tf.cast(rank, self.dtype) + 1)
+
+
+def _integer_ids(
+    labels: tf.Tensor, num_classes: int
+) -> tuple[tf.Tensor, list[validation.Check]]:
+    """Casts floats to class ids: Keras casts the labels of compiled metrics to floats.
+
+    Returns:
+        Integers, -1 where a float is not a whole number; and the check that all are.
+    """
+    if not labels.dtype.is_floating:
+        return labels, []
+    if num_classes > 2 ** _PRECISION[labels.dtype]:
+        raise ValueError(
+            "`y_true` must be of a dtype that holds each class id. "
+            f"Received: dtype={labels.dtype.name}, num_classes={num_classes}."
+        )
+    ids = tf.cast(labels, tf.int64)
+    whole = tf.equal(tf.cast(ids, labels.dtype), labels)
+    message = "`y_true` must be class ids. Received: floats that are not whole numbers."
+    check = validation.Check(tf.reduce_all(whole), message, tuple)
+    return tf.where(whole, ids, -1), [check]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -62,6 +63,23 @@ class Evaluation:
             "metrics": [serialize(metric) for metric in self._plain],
             "weighted_metrics": [serialize(metric) for metric in self._weighted],
         }
+
+
+def set_monitor_modes(callbacks: Any, metrics: Mapping[str, Any]) -> None:
+    """Resolves mode "auto" of callbacks that monitor one of the metrics.
+
+    Keras looks for a metric's direction in containers of its own alone.
+
+    Args:
+        callbacks: What `fit` was given.
+        metrics: The metrics by their names in logs.
+    """
+    callbacks = getattr(callbacks, "callbacks", callbacks)
+    for callback in tf.nest.flatten(callbacks or []):
+        if getattr(callback, "mode", None) == "auto":
+            metric = metrics.get(callback.monitor.removeprefix("val_"))
+            mode = {"up": "max", "down": "min"}.get(getattr(metric, "_direction", ""))
+            callback.mode = mode or "auto"
 
 
 def _checked(metrics: Any, argument: str) -> list[ExactMetric]:

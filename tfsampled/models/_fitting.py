@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfsampled.metrics import ExactMetric
 from tfsampled.models._class_weight import ClassWeight, sample_weight_of
-from tfsampled.models._evaluation import Evaluation
+from tfsampled.models._evaluation import Evaluation, set_monitor_modes
 from tfsampled.models._labels import Watching
 from tfsampled.models._steps import SampledSteps
 from tfsampled.optimizers import LossScaleOptimizer
@@ -112,6 +112,7 @@ class Fitting(SampledSteps):
                 is known, and raised, some steps later, at the end of the epoch at the
                 latest.
         """
+        set_monitor_modes(callbacks, self._named_metrics())
         questions = []
         if isinstance(self.head.sampler, LogUniform):
             questions.append(self.head.sampler.warn_if_unordered)
