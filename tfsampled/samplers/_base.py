@@ -117,16 +117,17 @@ class Sampler(keras.layers.Layer):
 
     def assertions(
         self, labels: tf.Tensor, label_mask: tf.Tensor | None
-    ) -> list[tf.Operation]:
+    ) -> list[tf.Tensor | tf.Operation]:
         """Returns ops that fail unless every label can be drawn; XLA drops them."""
         supported = self.supports(labels)
         if supported is None:
             return []
         if label_mask is not None:
             supported |= ~label_mask
-        return validation.assert_true(
-            tf.reduce_all(supported), self.unsupported_label_message, []
+        check = validation.Check(
+            tf.reduce_all(supported), self.unsupported_label_message, tuple
         )
+        return validation.assert_all([check])
 
     def update(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> None:
         """Learns from the labels of a step, after its draw."""
