@@ -1,15 +1,15 @@
-"""Timings of tfsampled beside TensorFlow's and Keras's, taken in turn in one run.
+"""Timings of tfsampled and of TensorFlow or Keras, taken in turn in one run.
 
-`python -m benchmarks` runs families of them. A family is a module with
+`python -m benchmarks` runs the families. A family is a module with
 
-- `TITLE`, a sentence over its table,
+- `TITLE`, the title of its table,
 - `COLUMNS`, from a column's heading to the format of a row in it, as in
-  `{"ours, ms": "{0.ours_ms:.2f}"}`,
-- `timings(**options)`, which yields rows: dataclasses of what JSON can hold,
-- if there is a chart, `plot(rows, path)`, which writes it,
-- if there are options, `OPTIONS`, from the name of an argument of `timings` to those
-  of `argparse`: `classes` in the family `fit` is `--fit-classes`.
+  `{"tfsampled, ms": "{0.tfsampled_ms:.2f}"}`,
+- `timings(**options)`, which yields rows: dataclasses that can be written as JSON,
+- optionally `plot(rows, path)`, which writes a chart,
+- optionally `OPTIONS`, from the name of an argument of `timings` to the settings of an
+  `argparse` option: `classes` in the family `fit` is `--fit-classes`.
 
-Its name and module stand in `benchmarks.__main__.FAMILIES`. What must run in a process
-of its own (memory, above all) goes through `benchmarks.fresh`.
+`benchmarks.__main__.FAMILIES` lists the families. What needs a process of its own, such
+as a measurement of memory, goes through `benchmarks.fresh`.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: tables of timings, ours beside TensorFlow's and Keras's."""
+"""`python -m benchmarks`: tables of timings, beside TensorFlow and Keras."""
 
 from __future__ import annotations
 
@@ -30,35 +30,40 @@ FAMILIES: dict[str, ModuleType] = {
 }
 
 
-def file_to_write(text: str) -> Path:
-    """Told before hours of timings are lost, not after."""
+def output_path(text: str) -> Path:
+    """Converts an argument to a path; fails fast if it cannot be written."""
     path = Path(text)
     if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+        raise argparse.ArgumentTypeError(f"folder {path.parent} does not exist")
     return path
 
 
-def chart(text: str) -> Path:
-    path = file_to_write(text)
+def chart_path(text: str) -> Path:
+    """Converts an argument to the path of a chart."""
+    path = output_path(text)
     if path.suffix not in (".png", ".svg"):
-        raise argparse.ArgumentTypeError(f"{text} ends neither in .png nor in .svg")
+        raise argparse.ArgumentTypeError(f"{text} must end in .png or .svg")
     return path
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command's arguments."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--only", choices=sorted(FAMILIES), action="append", help="leave out the others"
+        "--only",
+        choices=sorted(FAMILIES),
+        action="append",
+        help="run this family only; may be repeated",
     )
     parser.add_argument(
-        "--json", type=file_to_write, metavar="FILE", help="write all rows there"
+        "--json", type=output_path, metavar="FILE", help="write all rows to FILE"
     )
     parser.add_argument(
         "--plot",
-        type=chart,
+        type=chart_path,
         metavar="FILE",
-        help="write a chart there, PNG or SVG; of several families each has its name "
-        "in the file's",
+        help="write a chart, PNG or SVG; with several families, one chart each, whose "
+        "file name ends in the family's name",
     )
     for name, family in FAMILIES.items():
         group = parser.add_argument_group(name, family.TITLE)
@@ -69,50 +74,53 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measured(name: str, options: dict[str, Any]) -> Iterator[Any]:
-    """The rows of a family, each told on standard error as it comes."""
+def run_family(name: str, options: dict[str, Any]) -> Iterator[Any]:
+    """Yields the rows of a family, and prints each on standard error."""
     console = Console(stderr=True)
-    with console.status(name) as shown:
+    with console.status(name) as status:
         for row in FAMILIES[name].timings(**options):
-            line = f"{name}: {', '.join(cells(FAMILIES[name], row))}"
+            line = f"{name}: {', '.join(format_cells(FAMILIES[name], row))}"
             if console.is_terminal:
-                shown.update(line)
+                status.update(line)
             else:
                 print(line, file=sys.stderr, flush=True)
             yield row
 
 
-def cells(family: ModuleType, row: Any) -> list[str]:
-    return [form.format(row) for form in family.COLUMNS.values()]
+def format_cells(family: ModuleType, row: Any) -> list[str]:
+    """Formats a row for the table."""
+    return [template.format(row) for template in family.COLUMNS.values()]
 
 
-def table(family: ModuleType, rows: list[Any]) -> Table:
-    made = Table(title=family.TITLE)
+def make_table(family: ModuleType, rows: list[Any]) -> Table:
+    """Returns the rows of a family as a table."""
+    table = Table(title=family.TITLE)
     for index, heading in enumerate(family.COLUMNS):
-        made.add_column(heading, justify="right" if index else "left")
+        table.add_column(heading, justify="right" if index else "left")
     for row in rows:
-        made.add_row(*cells(family, row))
-    return made
+        table.add_row(*format_cells(family, row))
+    return table
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = vars(parser().parse_args(arguments))
+    """Runs the command; returns its exit code."""
+    options = vars(make_parser().parse_args(arguments))
     names = list(dict.fromkeys(options["only"] or FAMILIES))
     console = Console()
     if not console.is_terminal:
-        console.width = 120  # a file has no edge
-    where = machine()
-    console.print(", ".join(f"{name} {value}" for name, value in where.items()))
-    report: dict[str, Any] = {"machine": where}
+        console.width = 120  # of a file
+    properties = machine()
+    console.print(", ".join(f"{name} {value}" for name, value in properties.items()))
+    report: dict[str, Any] = {"machine": properties}
     for name in names:
         family = FAMILIES[name]
-        given = {
+        family_options = {
             option: options[f"{name}_{option}"]
             for option in getattr(family, "OPTIONS", {})
             if f"{name}_{option}" in options
         }
         rows, report[name] = [], []
-        for row in measured(name, given):
+        for row in run_family(name, family_options):
             rows.append(row)
             report[name].append(
                 {
@@ -120,9 +128,9 @@ def main(arguments: list[str] | None = None) -> int:
                     for key, value in dataclasses.asdict(row).items()
                 }
             )
-            if options["json"]:  # what there is, should the rest never come
+            if options["json"]:  # after each row, in case a later one fails
                 options["json"].write_text(json.dumps(report, indent=2) + "\n")
-        console.print(table(family, rows))
+        console.print(make_table(family, rows))
         if options["plot"] and hasattr(family, "plot"):
             path: Path = options["plot"]
             if len(names) > 1:

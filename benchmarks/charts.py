@@ -1,4 +1,4 @@
-"""What the charts have in common, and bars for things timed in pairs."""
+"""Helpers for charts, and a bar chart of timings taken in pairs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from benchmarks.paired import Timing
 
 
-def figure_of(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, to be saved as PNG or SVG."""
-    # Axes take these up when they are made, and an SVG its ids when it is written.
+def make_figure(width: float, height: float) -> Figure:
+    """Returns an empty figure, to be saved as PNG or SVG; sizes in inches."""
+    # read when axes are made and when an SVG is written
     matplotlib.rcParams.update(
         {
             "axes.axisbelow": True,
@@ -31,31 +31,36 @@ def figure_of(width: float, height: float) -> Figure:
     return figure
 
 
-def logarithmic(axes: Axes, name: Literal["x", "y"]) -> None:
-    """Ticks at 1, 2 and 5, written out: 10,000 and not a power of ten."""
+def set_log_scale(axes: Axes, name: Literal["x", "y"]) -> None:
+    """Sets a logarithmic scale with ticks like 10,000, not powers of ten."""
     axes.set(**{f"{name}scale": "log"})
     axis = axes.xaxis if name == "x" else axes.yaxis
     low, high = sorted(axis.get_data_interval())
-    many = high > 1000 * low
-    axis.set_major_locator(LogLocator(subs=(1,) if many else (1, 2, 5)))
+    wide = high > 1000 * low
+    axis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
-def bars(rows: Sequence[Timing], path: Path, title: str) -> None:
-    """Ours and TensorFlow's milliseconds, a pair of bars for each row."""
-    figure = figure_of(7, 1.2 + 0.5 * len(rows))
+def plot_pairs(rows: Sequence[Timing], path: Path, title: str) -> None:
+    """Plots milliseconds of tfsampled and TensorFlow, two bars for each row."""
+    figure = make_figure(7, 1.2 + 0.5 * len(rows))
     axes = figure.add_subplot()
-    places = range(len(rows))
-    axes.barh([p - 0.2 for p in places], [r.ours_ms for r in rows], 0.4, label="ours")
+    positions = range(len(rows))
     axes.barh(
-        [p + 0.2 for p in places],
-        [r.theirs_ms for r in rows],
+        [p - 0.2 for p in positions],
+        [r.tfsampled_ms for r in rows],
         0.4,
-        label="TensorFlow's",
+        label="tfsampled",
+    )
+    axes.barh(
+        [p + 0.2 for p in positions],
+        [r.tensorflow_ms for r in rows],
+        0.4,
+        label="TensorFlow",
         color="0.7",
     )
-    axes.set_yticks(places, [row.name for row in rows])
+    axes.set_yticks(positions, [row.name for row in rows])
     axes.invert_yaxis()
     axes.set_xlabel("milliseconds")
     axes.set_title(title, loc="left", fontsize="medium")

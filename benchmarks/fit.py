@@ -1,4 +1,4 @@
-"""Keras `fit` with our optimizers and Keras's: milliseconds a step, and memory."""
+"""Keras `fit` with tfsampled's optimizers and Keras's: time of a step, and memory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from benchmarks import fresh
 
 TITLE = (
-    "fit, 64 dimensions, batches of 256, 1,024 sampled classes: our optimizers "
-    "beside Keras's"
+    "fit, 64 dimensions, batches of 256, 1,024 sampled classes: tfsampled's "
+    "optimizers beside Keras's"
 )
 COLUMNS = {
     "optimizer": "{0.optimizer}",
     "classes": "{0.num_classes:,}",
     "jit": "{0.jit}",
     "ms a step": "{0.ms:,.2f}",
-    "Keras's / ours": "{0.times_faster:,.2f}",
+    "Keras / optimizer": "{0.times_faster:,.2f}",
     "first step, s": "{0.first_s:.1f}",
     "peak memory, MiB": "{0.peak_mib:,.0f}",
     "runs": "{0.runs}",
@@ -38,15 +38,15 @@ OPTIONS = {
     "rounds": {
         "type": int,
         "metavar": "N",
-        "help": f"how often each is run, in turn (default: {ROUNDS})",
+        "help": f"processes per optimizer (default: {ROUNDS})",
     },
     "jit": {
         "choices": sorted(JITS),
-        "help": "steps compiled by XLA, or not (default: both)",
+        "help": "whether XLA compiles the steps (default: both)",
     },
 }
-# Each of ours follows the one of Keras's that it is measured against.
-COUNTERPARTS = {
+# Which optimizer of Keras each optimizer is compared with.
+BASELINES = {
     "keras SGD": "keras SGD",
     "keras Adagrad": "keras Adagrad",
     "tfsampled Adagrad": "keras Adagrad",
@@ -55,24 +55,21 @@ COUNTERPARTS = {
     "tfsampled LazyAdam": "keras Adam",
     "tfsampled LazyAdam, corrected": "keras Adam",
 }
-FIGURES = ("ms", "first_s", "peak_mib")  # of each process
-SECONDS = 3.0  # of steps in each run, after which no other step begins
+MEASUREMENTS = ("ms", "first_s", "peak_mib")  # of each process
+SECONDS = 3.0  # of steps in each process
 
 
 @dataclasses.dataclass(frozen=True)
 class FitTiming:
-    """Medians over `runs` processes, each in turn with those of other optimizers.
-
-    NaN where a process died, of too little memory.
-    """
+    """Medians over `runs` processes; NaN if a process died, as for lack of memory."""
 
     optimizer: str
     num_classes: int
     jit: bool
     ms: float
-    times_faster: float  # than its counterpart
+    times_faster: float  # than its baseline
     first_s: float
-    peak_mib: float  # of the whole process; the largest
+    peak_mib: float  # the largest, of the whole process
     runs: int
 
 
@@ -80,8 +77,9 @@ def timings(
     classes: Sequence[int] = CLASSES,
     rounds: int = ROUNDS,
     jit: str = "both",
-    optimizers: Sequence[str] = tuple(COUNTERPARTS),
+    optimizers: Sequence[str] = tuple(BASELINES),
 ) -> Iterator[FitTiming]:
+    """Yields a row for each optimizer, number of classes and `jit_compile`."""
     for compiled in JITS[jit]:
         for num_classes in classes:
             yield from compare(optimizers, num_classes, compiled, rounds)
@@ -90,18 +88,18 @@ def timings(
 def compare(
     optimizers: Sequence[str], num_classes: int, jit: bool, rounds: int
 ) -> Iterator[FitTiming]:
-    """A row for each optimizer; the counterparts must be among them."""
+    """Yields a row for each optimizer; their baselines must be among them."""
     runs: list[dict[str, dict[str, float]]] = []
-    died: dict[str, dict[str, float]] = {}
+    failed: dict[str, dict[str, float]] = {}
     for _ in range(rounds):
-        run = dict(died)
+        run = dict(failed)
         for name in optimizers:
-            if name not in died:
+            if name not in failed:
                 try:
-                    run[name] = measured(name, num_classes, jit)
+                    run[name] = measure(name, num_classes, jit)
                 except RuntimeError as error:
                     print(error, file=sys.stderr)
-                    run[name] = died[name] = dict.fromkeys(FIGURES, math.nan)
+                    run[name] = failed[name] = dict.fromkeys(MEASUREMENTS, math.nan)
         runs.append(run)
     for name in optimizers:
         yield FitTiming(
@@ -110,7 +108,7 @@ def compare(
             jit=jit,
             ms=statistics.median(run[name]["ms"] for run in runs),
             times_faster=statistics.median(
-                run[COUNTERPARTS[name]]["ms"] / run[name]["ms"] for run in runs
+                run[BASELINES[name]]["ms"] / run[name]["ms"] for run in runs
             ),
             first_s=statistics.median(run[name]["first_s"] for run in runs),
             peak_mib=max(run[name]["peak_mib"] for run in runs),
@@ -118,37 +116,39 @@ def compare(
         )
 
 
-def measured(
+def measure(
     optimizer: str, num_classes: int, jit: bool, seconds: float = SECONDS
 ) -> dict[str, float]:
-    """What a fresh process says of `fit` with this optimizer."""
+    """Measures `fit` with an optimizer in a fresh process."""
     return fresh.call(
         "benchmarks.fit_worker:measure", optimizer, num_classes, seconds, jit
     )
 
 
 def plot(rows: Iterable[FitTiming], path: Path) -> None:
-    """Milliseconds a step over the number of classes; a panel with jit, one without."""
-    from benchmarks.charts import figure_of, logarithmic
+    """Plots milliseconds over the number of classes; a panel for each `jit_compile`."""
+    from benchmarks.charts import make_figure, set_log_scale
 
     rows = list(rows)
     jits = sorted({row.jit for row in rows})
-    figure = figure_of(5.5 * len(jits), 4.6)
+    figure = make_figure(5.5 * len(jits), 4.6)
     panels = figure.subplots(1, len(jits), sharey=True, squeeze=False)[0]
     for axes, jit in zip(panels, jits, strict=True):
-        for name, (classes, ms) in lines([r for r in rows if r.jit == jit]).items():
-            ours = name.startswith("tfsampled")
+        for name, (classes, ms) in group_lines(
+            [r for r in rows if r.jit == jit]
+        ).items():
+            is_tfsampled = name.startswith("tfsampled")
             axes.plot(
                 classes,
                 ms,
                 marker="o",
                 markersize=4,
-                linewidth=2 if ours else 1.4,
-                linestyle="-" if ours else "--",
+                linewidth=2 if is_tfsampled else 1.4,
+                linestyle="-" if is_tfsampled else "--",
                 label=name,
             )
-        logarithmic(axes, "x")
-        logarithmic(axes, "y")
+        set_log_scale(axes, "x")
+        set_log_scale(axes, "y")
         axes.set_xlabel("classes")
         axes.set_title("jit_compile=True" if jit else "jit_compile=False", loc="left")
         axes.grid(which="major", color="0.9")
@@ -157,11 +157,11 @@ def plot(rows: Iterable[FitTiming], path: Path) -> None:
     figure.savefig(path)
 
 
-def lines(rows: Iterable[FitTiming]) -> dict[str, tuple[list[int], list[float]]]:
-    """Classes and milliseconds of each optimizer, by rising numbers of classes."""
-    made: dict[str, tuple[list[int], list[float]]] = {}
+def group_lines(rows: Iterable[FitTiming]) -> dict[str, tuple[list[int], list[float]]]:
+    """Returns classes and milliseconds of each optimizer, in ascending order."""
+    lines: dict[str, tuple[list[int], list[float]]] = {}
     for row in sorted(rows, key=lambda row: row.num_classes):
-        classes, ms = made.setdefault(row.optimizer, ([], []))
+        classes, ms = lines.setdefault(row.optimizer, ([], []))
         classes.append(row.num_classes)
         ms.append(row.ms)
-    return made
+    return lines

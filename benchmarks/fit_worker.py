@@ -1,4 +1,4 @@
-"""`fit` with one optimizer on one table."""
+"""Measures `fit` with one optimizer on one table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfsampled import nn, optimizers
 
 DIM, BATCH, SAMPLED, FEATURES = 64, 256, 1024, 32
 WARM_UP = 3
-LEAST, MOST = 5, 300  # steps that are measured
+MIN_STEPS, MAX_STEPS = 5, 300  # measured after the warm-up
 OPTIMIZERS = {
     "keras SGD": lambda: keras.optimizers.SGD(0.1),
     "keras Adagrad": lambda: keras.optimizers.Adagrad(0.1),
@@ -30,13 +30,13 @@ OPTIMIZERS = {
 
 
 class Classifier(keras.Model):
-    """One dense layer, and a table trained by a sampled softmax."""
+    """A dense layer and a table, trained by a sampled softmax."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.encoder = keras.layers.Dense(DIM)
-        # Zeros, as random numbers would need more memory than the training.
+        # Making random numbers would need more memory than the training.
         self.table = self.add_weight(
             shape=(num_classes, DIM), initializer="zeros", name="table"
         )
@@ -45,6 +45,7 @@ class Classifier(keras.Model):
         )
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the features."""
         return self.encoder(inputs)
 
     def compute_loss(
@@ -67,7 +68,7 @@ class Classifier(keras.Model):
 
 
 class StepTimes(keras.callbacks.Callback):
-    """Seconds of each step, the reading of its data left out, until time is up."""
+    """Records the seconds of each step, without reading data; stops after `limit`."""
 
     def __init__(self, limit: float) -> None:
         super().__init__()
@@ -76,6 +77,7 @@ class StepTimes(keras.callbacks.Callback):
 
     @property
     def measured(self) -> list[float]:
+        """The seconds of the steps after the warm-up."""
         return self.seconds[WARM_UP:]
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -83,27 +85,27 @@ class StepTimes(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.seconds.append(time.perf_counter() - self.start)
-        if len(self.measured) >= LEAST and sum(self.measured) > self.limit:
+        if len(self.measured) >= MIN_STEPS and sum(self.measured) > self.limit:
             self.model.stop_training = True
 
 
 def measure(
     optimizer: str, num_classes: int, limit: float, jit: bool
 ) -> dict[str, float]:
-    """The median milliseconds a step, the seconds of the first, the peak memory.
+    """Measures milliseconds of a step (median), seconds of the first, peak memory.
 
     Args:
         optimizer: A name in `OPTIMIZERS`.
         num_classes: Rows of the table.
-        limit: After so many seconds of steps no other begins.
-        jit: Whether the step is compiled by XLA.
+        limit: Seconds of steps after which `fit` stops.
+        jit: Whether XLA compiles the step.
     """
     model = Classifier(num_classes)
     model.compile(optimizer=OPTIMIZERS[optimizer](), jit_compile=jit)
     rng = np.random.default_rng(0)
-    examples = BATCH * (WARM_UP + MOST)
+    examples = BATCH * (WARM_UP + MAX_STEPS)
     x = rng.normal(size=(examples, FEATURES)).astype("float32")
-    # As a log-uniform sampler expects them: class c about 1 / c times.
+    # Frequencies as a log-uniform sampler expects them: class c about 1 / c times.
     y = np.exp(rng.uniform(0, np.log(num_classes), examples)).astype("int64")
     times = StepTimes(limit)
     model.fit(x, y, batch_size=BATCH, verbose=0, shuffle=False, callbacks=[times])

@@ -1,10 +1,9 @@
-"""Calls in a process of their own, which owes nothing to what ran before.
+"""Calls functions in fresh processes, which nothing that ran before affects.
 
     call("benchmarks.fit_worker:measure", "keras Adam", 1000, 5.0, False)
     step_peak_mib("benchmarks.fit_worker:first_step", "keras Adam", 1000, False)
 
-Names of functions, their arguments and their results pass between the processes as
-text, so the arguments and results must be such as JSON can hold.
+Arguments and results pass between the processes as JSON.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def call(function: str, *args: Any, **kwargs: Any) -> Any:
-    """What the function `module:name` returns in a fresh process.
+    """Calls the function `module:name` in a fresh process; returns its result.
 
     Raises:
-        RuntimeError: The process died, of too little memory perhaps.
+        RuntimeError: If the process died, as for lack of memory.
     """
-    told = json.dumps([function, args, kwargs])
-    command = [sys.executable, "-m", "benchmarks.fresh", told]
+    request = json.dumps([function, args, kwargs])
+    command = [sys.executable, "-m", "benchmarks.fresh", request]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=_ROOT
     )
@@ -46,22 +45,30 @@ def call(function: str, *args: Any, **kwargs: Any) -> Any:
 
 
 def step_peak_mib(make_step: str, *args: Any, **kwargs: Any) -> float:
-    """Peak memory of one step above its inputs, MiB, measured in a fresh process.
+    """Measures the peak memory of one step above its inputs, in a fresh process.
 
-    `make_step`, the name `module:name` of a function of these arguments, makes the
-    inputs and returns the step, a function without arguments. The figure is the most
-    resident memory while the step is called once, less what was resident right
-    before: inputs, variables and imports do not count, what the first call traces
-    and compiles does. `make_step` must not call the step: TensorFlow's allocator
-    keeps what was freed, and a second call would seem to need nothing.
+    That is the peak of the resident memory during one call, less the resident memory
+    right before it. Inputs, variables and imports do not count; what the first call
+    traces and compiles does.
+
+    Args:
+        make_step: The name `module:name` of a function that makes the inputs and
+            returns the step, a function without arguments. It must not call the step:
+            TensorFlow keeps the memory it frees, so that a second call would seem to
+            need none.
+        *args: Arguments of that function.
+        **kwargs: Arguments of that function.
+
+    Returns:
+        MiB.
     """
     return call("benchmarks.fresh:_peak_above_inputs", make_step, *args, **kwargs)
 
 
 def peak_mib() -> float:
-    """The most resident memory that this process had."""
+    """Returns the peak of this process's resident memory."""
     if _STATUS.exists():
-        # ru_maxrss may be that of the process that started this one.
+        # ru_maxrss may include the parent process.
         return _resident("VmHWM")
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -77,9 +84,11 @@ def _peak_above_inputs(make_step: str, *args: Any, **kwargs: Any) -> float:
     step = _function(make_step)(*args, **kwargs)
     gc.collect()
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)  # what the making left free is not the step's to use
+        libc.malloc_trim(
+            0
+        )  # memory freed while making the step must not serve the step
     if _CLEAR.exists():
-        _CLEAR.write_text("5")  # the peak begins anew, from what is resident now
+        _CLEAR.write_text("5")  # resets the peak to what is resident now
         before = _resident("VmRSS")
     else:
         before = peak_mib()

@@ -1,6 +1,6 @@
-"""A step of `fit` at many classes beside one at few, in turn in one process.
+"""Steps of `fit` with many classes and with few, in turn in one process.
 
-In `fit` of one process each, runs of the same thing differ by more than this does.
+Two processes that run the same differ by more than what is measured here.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from benchmarks import fresh
 
 FEW, MANY = 10_000, 4_000_000
-TITLE = "a step at many classes beside one at few (goal: a ratio of at most 1.25)"
+TITLE = "a step with many classes beside one with few (goal: a ratio of at most 1.25)"
 COLUMNS = {
-    "what": "{0.name}",
+    "step": "{0.name}",
     "jit": "{0.jit}",
     "few": "{0.few:,}",
     "many": "{0.many:,}",
@@ -35,14 +35,14 @@ OPTIONS = {
     "seconds": {
         "type": float,
         "metavar": "X",
-        "help": f"of steps, for each row of the table (default: {SECONDS:g})",
+        "help": f"seconds of steps for each row (default: {SECONDS:g})",
     },
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """Median milliseconds with few classes and with many, and the ratio of the two."""
+    """Median milliseconds with few classes and with many, and their ratio."""
 
     name: str
     jit: bool
@@ -59,6 +59,7 @@ def timings(
     many: int = MANY,
     seconds: float = SECONDS,
 ) -> Iterator[Growth]:
+    """Yields a row for each optimizer, and for reading and writing rows alone."""
     for name in (*optimizers, "rows"):
         for jit in (False,) if name == "rows" else (False, True):
             low, high = fresh.call(

@@ -1,8 +1,8 @@
-"""The sampled losses and all their gradients, beside TensorFlow and the bare products.
+"""The sampled losses and all gradients, beside TensorFlow and the matrix products.
 
-The limit of a step is three products of matrices: `[B, D] x [D, S]` for the logits, and
-two more for the gradients of the inputs and of the sampled rows. Everything else - the
-draw, the lookup, the accidental hits, the softmax - comes on top.
+Every implementation needs three matrix products: `[B, D] x [D, S]` for the logits, and
+two for the gradients of the inputs and of the sampled rows. The draw, the lookup, the
+accidental hits and the softmax come on top.
 """
 
 from __future__ import annotations
@@ -25,23 +25,27 @@ TITLE = (
 )
 COLUMNS = {
     "loss": "{0.name}",
-    "TensorFlow": "{0.theirs_ms:.1f}",
-    "ours": "{0.ours_ms:.1f}",
+    "TensorFlow": "{0.tensorflow_ms:.1f}",
+    "tfsampled": "{0.tfsampled_ms:.1f}",
     "bfloat16": "{0.bfloat16_ms:.1f}",
     "jit": "{0.jit_ms:.1f}",
-    "bare products": "{0.bare_ms:.1f}",
-    "TensorFlow / ours": "{0.gain:.2f} ({0.gain_low:.2f} to {0.gain_high:.2f})",
+    "matmul": "{0.matmul_ms:.1f}",
+    "TensorFlow / tfsampled": "{0.gain:.2f} ({0.gain_low:.2f} to {0.gain_high:.2f})",
     "TensorFlow / bfloat16": "{0.bfloat16_gain:.2f}",
-    "jit / ours": "{0.jit_ratio:.2f}",
-    "ours / bare": "{0.bare_ratio:.2f}",
+    "jit / tfsampled": "{0.jit_ratio:.2f}",
+    "tfsampled / matmul": "{0.matmul_ratio:.2f}",
 }
 OPTIONS = {
-    "seconds": {"type": float, "metavar": "S", "help": "of each shape, default 5"},
+    "seconds": {
+        "type": float,
+        "metavar": "S",
+        "help": "seconds for each shape (default: 5)",
+    },
     "shapes": {
         "nargs": "+",
         "metavar": "V,D,B,S",
         "type": lambda text: Shape(*map(int, text.split(","))),
-        "help": "classes, dim, batch and sampled, of each shape",
+        "help": "classes, dim, batch and sampled of each shape",
     },
 }
 MIN_ROUNDS = 9
@@ -49,7 +53,7 @@ LOSSES = ("sampled_softmax_loss", "nce_loss")
 
 
 class Shape(NamedTuple):
-    """Sizes of one step."""
+    """The sizes of a step."""
 
     classes: int
     dim: int
@@ -68,94 +72,96 @@ SHAPES = (
 
 @dataclasses.dataclass(frozen=True)
 class LossTiming:
-    """Medians over rounds in which every way is taken once; milliseconds, ratios.
+    """Medians over rounds that run each step once; milliseconds and ratios.
 
-    `gain_low` and `gain_high` are the quartiles of TensorFlow's time over ours. The
-    last row of each loss holds the geometric means of the ratios.
+    `gain`, `gain_low` and `gain_high` are the median and the quartiles of TensorFlow's
+    time over tfsampled's. The last row of each loss holds geometric means.
     """
 
     name: str
-    theirs_ms: float
-    ours_ms: float
+    tensorflow_ms: float
+    tfsampled_ms: float
     bfloat16_ms: float
     jit_ms: float
-    bare_ms: float
+    matmul_ms: float
     gain: float
     gain_low: float
     gain_high: float
     bfloat16_gain: float
     jit_ratio: float
-    bare_ratio: float
+    matmul_ratio: float
 
 
 def timings(
     shapes: Sequence[Shape] = SHAPES, seconds: float = 5.0
 ) -> Iterator[LossTiming]:
+    """Yields a row for each loss and shape, then the means of each loss."""
     for loss in LOSSES:
         rows = []
         for shape in shapes:
-            rows.append(measured(loss, shape, seconds))
+            rows.append(measure(loss, shape, seconds))
             yield rows[-1]
         yield _means(f"{loss}, geometric mean", rows)
 
 
 def plot(rows: Sequence[LossTiming], path: Path) -> None:
-    """Bars of each shape: TensorFlow, ours in three ways, and the limit."""
-    from benchmarks.charts import figure_of
+    """Plots the time of each step over that of the matrix products."""
+    from benchmarks.charts import make_figure
 
-    ways = {
-        "TensorFlow": ("theirs_ms", "0.7"),
-        "ours": ("ours_ms", "tab:blue"),
-        "ours, jit_compile=True": ("jit_ms", "tab:cyan"),
-        "ours, bfloat16": ("bfloat16_ms", "tab:green"),
-        "the three bare products": ("bare_ms", "0.3"),
+    series = {
+        "TensorFlow": ("tensorflow_ms", "0.7"),
+        "tfsampled": ("tfsampled_ms", "tab:blue"),
+        "tfsampled, jit_compile=True": ("jit_ms", "tab:cyan"),
+        "tfsampled, bfloat16": ("bfloat16_ms", "tab:green"),
+        "the three matrix products alone": ("matmul_ms", "0.3"),
     }
     rows = [row for row in rows if "mean" not in row.name]
-    figure = figure_of(9, 1.2 + 0.75 * len(rows))
+    figure = make_figure(9, 1.2 + 0.75 * len(rows))
     axes = figure.add_subplot()
-    height = 0.8 / len(ways)
-    for index, (label, (field, color)) in enumerate(ways.items()):
-        places = [row + (index - 2) * height for row in range(len(rows))]
-        lengths = [getattr(row, field) / row.bare_ms for row in rows]
-        axes.barh(places, lengths, height, label=label, color=color)
+    height = 0.8 / len(series)
+    for index, (label, (field, color)) in enumerate(series.items()):
+        positions = [row + (index - 2) * height for row in range(len(rows))]
+        lengths = [getattr(row, field) / row.matmul_ms for row in rows]
+        axes.barh(positions, lengths, height, label=label, color=color)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("time of loss and gradients, in times of the three bare products")
+    axes.set_xlabel("time of loss and gradients / time of the three matrix products")
     axes.grid(axis="x", color="0.9")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path)
 
 
-def measured(loss: str, shape: Shape, seconds: float) -> LossTiming:
-    ways = {
-        "theirs": step(tf, loss, shape),
-        "ours": step(tfsampled, loss, shape),
+def measure(loss: str, shape: Shape, seconds: float) -> LossTiming:
+    """Times all steps in turn, `MIN_ROUNDS` rounds at least."""
+    steps = {
+        "tensorflow": step(tf, loss, shape),
+        "tfsampled": step(tfsampled, loss, shape),
         "bfloat16": step(tfsampled, loss, shape, dtype="bfloat16"),
         "jit": step(tfsampled, loss, shape, jit_compile=True),
-        "bare": products(shape),
+        "matmul": matmul_step(shape),
     }
-    for way in ways.values():  # traced and compiled, and warm
-        timed(way)
-        timed(way)
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for call in steps.values():  # trace, compile, warm up
+        timed(call)
+        timed(call)
+    times: dict[str, list[float]] = {name: [] for name in steps}
     start = time.perf_counter()
-    while len(taken["ours"]) < MIN_ROUNDS or time.perf_counter() - start < seconds:
-        for name, way in ways.items():
-            taken[name].append(timed(way))
+    while len(times["tfsampled"]) < MIN_ROUNDS or time.perf_counter() - start < seconds:
+        for name, call in steps.items():
+            times[name].append(timed(call))
 
-    def ratios(one: str, other: str) -> list[float]:
-        return [a / b for a, b in zip(taken[one], taken[other], strict=True)]
+    def ratios(name: str, other: str) -> list[float]:
+        return [a / b for a, b in zip(times[name], times[other], strict=True)]
 
-    low, gain, high = statistics.quantiles(ratios("theirs", "ours"), n=4)
+    low, gain, high = statistics.quantiles(ratios("tensorflow", "tfsampled"), n=4)
     return LossTiming(
         name=f"{loss} {', '.join(f'{size:,}' for size in shape)}",
-        **{f"{name}_ms": 1e3 * statistics.median(taken[name]) for name in ways},
+        **{f"{name}_ms": 1e3 * statistics.median(times[name]) for name in steps},
         gain=gain,
         gain_low=low,
         gain_high=high,
-        bfloat16_gain=statistics.median(ratios("theirs", "bfloat16")),
-        jit_ratio=statistics.median(ratios("jit", "ours")),
-        bare_ratio=statistics.median(ratios("ours", "bare")),
+        bfloat16_gain=statistics.median(ratios("tensorflow", "bfloat16")),
+        jit_ratio=statistics.median(ratios("jit", "tfsampled")),
+        matmul_ratio=statistics.median(ratios("tfsampled", "matmul")),
     )
 
 
@@ -165,51 +171,57 @@ def step(
     shape: Shape,
     dtype: str = "float32",
     jit_compile: bool | None = None,
-    look: Callable[[Any], Any] | None = None,
+    read: Callable[[Any], Any] | None = None,
 ) -> Callable[[], Any]:
-    """Loss and gradients of `module.nn`: losses, gradient rows of tables, of inputs.
+    """Returns a step that computes losses and all gradients.
 
-    What a call returns has been through `look`; by default it only waits for the
-    results, as to copy them takes its own time.
+    Args:
+        module: `tfsampled` or `tf`.
+        loss: The name of a function in `module.nn`.
+        shape: The sizes.
+        dtype: Of inputs and tables.
+        jit_compile: Whether XLA compiles the step.
+        read: Called with losses and gradients; its result is the step's. By default it
+            waits for them and copies nothing.
     """
-    look = look or _wait
+    read = read or _wait
     function = getattr(module.nn, loss)
     weights = tf.Variable(tf.zeros([shape.classes, shape.dim], dtype))
     biases = tf.Variable(tf.zeros([shape.classes], dtype))
     inputs = tf.cast(
         tf.random.stateless_normal([shape.batch, shape.dim], [1, 2]), dtype
     )
-    # As the sampler expects them: class c about 1 / c times.
+    # Frequencies as the sampler expects them: class c about 1 / c times.
     uniform = tf.random.stateless_uniform([shape.batch, 1], [3, 4], dtype=tf.float64)
     classes = tf.cast(shape.classes, tf.float64)
     labels = tf.cast(tf.exp(uniform * tf.math.log(classes)), tf.int64) - 1
 
     @tf.function(jit_compile=jit_compile, autograph=False)
-    def whole() -> Any:
+    def call() -> Any:
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            value = function(
+            losses = function(
                 weights, biases, labels, inputs, shape.sampled, shape.classes
             )
-        by = tape.gradient(
-            value, [weights, biases, inputs], tf.ones_like(value) / shape.batch
+        d_weights, d_biases, d_inputs = tape.gradient(
+            losses, [weights, biases, inputs], tf.ones_like(losses) / shape.batch
         )
-        return value, by[0].values, by[1].values, by[2]
+        return losses, d_weights.values, d_biases.values, d_inputs
 
-    return lambda: look(whole())
+    return lambda: read(call())
 
 
-def products(shape: Shape) -> Callable[[], Any]:
-    """The three products that no implementation can do without."""
+def matmul_step(shape: Shape) -> Callable[[], Any]:
+    """Returns a step of the three matrix products that every implementation needs."""
     inputs = tf.random.stateless_normal([shape.batch, shape.dim], [1, 2])
     rows = tf.random.stateless_normal([shape.sampled, shape.dim], [3, 4])
 
     @tf.function(autograph=False)
-    def three() -> Any:
+    def call() -> Any:
         logits = tf.matmul(inputs, rows, transpose_b=True)
         return tf.matmul(logits, inputs, transpose_a=True), tf.matmul(logits, rows)
 
-    return lambda: _wait(three())
+    return lambda: _wait(call())
 
 
 def _wait(_: Any) -> list[tf.Tensor]:

@@ -1,4 +1,4 @@
-"""What the timings were taken on."""
+"""Describes the machine on which timings are taken."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 
 def machine() -> dict[str, object]:
+    """Returns versions and hardware."""
     return {
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
@@ -23,7 +24,9 @@ def machine() -> dict[str, object]:
 
 
 def processor() -> str:
-    """Its name, or that of its kind where the system does not tell."""
-    told = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", told.read_text() if told.exists() else "")
-    return found[1] if found else platform.processor() or platform.machine()
+    """Returns the processor's name, or its architecture if the name is unknown."""
+    cpuinfo = Path("/proc/cpuinfo")
+    match = re.search(
+        r"model name\s*: (.+)", cpuinfo.read_text() if cpuinfo.exists() else ""
+    )
+    return match[1] if match else platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""Two ways to do one thing, timed in turn so that a busy machine slows both."""
+"""Times two functions in turn, so that a busy machine slows both."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 import tensorflow as tf
 
-# A pair of calls is repeated until both limits are passed.
+# Pairs of calls are repeated until both limits are passed.
 MIN_PAIRS = 50
 MIN_SECONDS = 1.0
-# The columns of a table of `Timing`.
+# Columns of a table of `Timing`.
 COLUMNS = {
     "case": "{0.name}",
-    "ours, ms": "{0.ours_ms:.3f}",
-    "TensorFlow, ms": "{0.theirs_ms:.3f}",
+    "tfsampled, ms": "{0.tfsampled_ms:.3f}",
+    "TensorFlow, ms": "{0.tensorflow_ms:.3f}",
     "ratio": "{0.ratio:.2f}",
     "first call, s": "{0.compile_s:.1f}",
     "pairs": "{0.pairs}",
@@ -26,18 +26,27 @@ COLUMNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """One row of a table; times in milliseconds, medians over the pairs."""
+    """A row of a table; medians over the pairs.
+
+    Attributes:
+        name: The case.
+        tfsampled_ms: Milliseconds of tfsampled.
+        tensorflow_ms: Milliseconds of TensorFlow.
+        ratio: tfsampled's time over TensorFlow's.
+        compile_s: Seconds of tfsampled's first call, which traces and compiles.
+        pairs: Number of pairs.
+    """
 
     name: str
-    ours_ms: float
-    theirs_ms: float
+    tfsampled_ms: float
+    tensorflow_ms: float
     ratio: float
     compile_s: float
     pairs: int
 
 
 def timed(function: Callable[[], Any]) -> float:
-    """Seconds until the result of a call is there."""
+    """Returns the seconds until the result of a call is on the host."""
     start = time.perf_counter()
     for tensor in tf.nest.flatten(function()):
         tensor.numpy()
@@ -46,26 +55,29 @@ def timed(function: Callable[[], Any]) -> float:
 
 def compare(
     name: str,
-    ours: Callable[[], Any],
-    theirs: Callable[[], Any],
+    tfsampled: Callable[[], Any],
+    tensorflow: Callable[[], Any],
     min_pairs: int | None = None,
 ) -> Timing:
-    """Times both in turn, `MIN_PAIRS` times at least unless `min_pairs` is given.
+    """Times two functions in turn.
 
-    `compile_s` is our first call, tracing and compiling included; `ratio` the median
-    over the pairs of ours / theirs.
+    Args:
+        name: The case.
+        tfsampled: Calls tfsampled.
+        tensorflow: Does the same with TensorFlow.
+        min_pairs: The least number of pairs; `MIN_PAIRS` by default.
     """
-    compile_s = timed(ours)
-    timed(theirs)
+    compile_s = timed(tfsampled)
+    timed(tensorflow)
     pairs: list[tuple[float, float]] = []
     start = time.perf_counter()
-    least = MIN_PAIRS if min_pairs is None else min_pairs
-    while len(pairs) < least or time.perf_counter() - start < MIN_SECONDS:
-        pairs.append((timed(ours), timed(theirs)))
+    min_pairs = MIN_PAIRS if min_pairs is None else min_pairs
+    while len(pairs) < min_pairs or time.perf_counter() - start < MIN_SECONDS:
+        pairs.append((timed(tfsampled), timed(tensorflow)))
     return Timing(
         name=name,
-        ours_ms=1e3 * statistics.median(a for a, _ in pairs),
-        theirs_ms=1e3 * statistics.median(b for _, b in pairs),
+        tfsampled_ms=1e3 * statistics.median(a for a, _ in pairs),
+        tensorflow_ms=1e3 * statistics.median(b for _, b in pairs),
         ratio=statistics.median(a / b for a, b in pairs),
         compile_s=compile_s,
         pairs=len(pairs),

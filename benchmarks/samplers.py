@@ -1,4 +1,4 @@
-"""Each sampler: our compiled code beside TensorFlow's op in a `tf.function`."""
+"""Each sampler compiled by XLA, beside TensorFlow's operation in a `tf.function`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from benchmarks.paired import Timing, compare
 from tfsampled import random
 
 TITLE = (
-    "candidate samplers: jit_compile=True beside TensorFlow's op\n"
+    "candidate samplers: jit_compile=True beside TensorFlow's operation\n"
     "(goal: a ratio of at most 1.2)"
 )
 COLUMNS = paired.COLUMNS
-# Classes and samples. Long lists of weights take TensorFlow's op minutes to read.
+# Classes and samples.
 SIZES = [(100_000, 1024), (100_000, 8192), (10_000_000, 8192)]
 BATCH = 256
 SAMPLERS = {
@@ -36,39 +36,41 @@ SAMPLERS = {
         tf.random.fixed_unigram_candidate_sampler,
     ),
 }
-MOST_WEIGHTS = 1_000_000
+MAX_UNIGRAMS = 1_000_000  # TensorFlow takes minutes to read more
 
 
 def timings() -> Iterator[Timing]:
-    for sampler, (ours, theirs) in SAMPLERS.items():
+    """Yields a row for each sampler and size."""
+    for sampler, functions in SAMPLERS.items():
         for range_max, num_sampled in SIZES:
-            if sampler == "fixed_unigram" and range_max > MOST_WEIGHTS:
+            if sampler == "fixed_unigram" and range_max > MAX_UNIGRAMS:
                 continue
-            yield _one(sampler, ours, theirs, range_max, num_sampled)
+            yield _measure(sampler, functions, range_max, num_sampled)
 
 
 def plot(rows: Sequence[Timing], path: Path) -> None:
-    """Two bars for each sampler and size."""
-    from benchmarks.charts import bars
+    """Plots two bars for each sampler and size."""
+    from benchmarks.charts import plot_pairs
 
-    bars(rows, path, TITLE)
+    plot_pairs(rows, path, TITLE)
 
 
-def _one(
-    sampler: str, ours: Any, theirs: Any, range_max: int, num_sampled: int
+def _measure(
+    sampler: str, functions: tuple[Any, Any], range_max: int, num_sampled: int
 ) -> Timing:
     rng = np.random.default_rng(range_max)
     labels = tf.constant(rng.integers(0, range_max, (BATCH, 1)))
-    more = {"seed": 1}
+    arguments: dict[str, Any] = {"seed": 1}
     if sampler == "fixed_unigram":
-        more["unigrams"] = (1e6 / (1.0 + np.arange(range_max))).tolist()
+        arguments["unigrams"] = (1e6 / (1.0 + np.arange(range_max))).tolist()
 
     def call(function: Any, jit_compile: bool | None) -> Any:
         traced = tf.function(
-            lambda x: function(x, 1, num_sampled, True, range_max, **more),
+            lambda x: function(x, 1, num_sampled, True, range_max, **arguments),
             jit_compile=jit_compile,
         )
         return lambda: traced(labels)
 
     name = f"{sampler} {num_sampled} of {range_max}"
-    return compare(name, call(ours, True), call(theirs, None))
+    tfsampled, tensorflow = functions
+    return compare(name, call(tfsampled, True), call(tensorflow, None))

@@ -1,10 +1,10 @@
-"""Adam, LazyAdam, and LazyAdam corrected for skipped steps: how far each has come.
+"""The loss after training with Adam, LazyAdam, and LazyAdam with correct_skipped.
 
     python -m benchmarks.skipped_steps
 
-Rows of a table are drawn as words are, row c about 1 / c times, and pulled towards a
-target with noise. The loss is the mean squared distance of all rows, the rare ones
-among them; it starts at about 1.
+Rows of a table are drawn with the frequencies of words, row c about 1 / c times, and
+pulled towards a target, with noise. The loss is the mean squared distance of all rows
+from it, and starts at about 1.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ OPTIMIZERS = {
 def final_loss(
     optimizer: keras.optimizers.Optimizer, steps: int, noise: float, seed: int = 0
 ) -> float:
-    """Mean squared distance from the target after so many steps."""
+    """Returns the mean squared distance from the target after `steps` steps."""
     rng = np.random.default_rng(seed)
     target = tf.constant(rng.normal(size=(ROWS, DIM)), tf.float32)
     table = tf.Variable(tf.zeros([ROWS, DIM]))
     optimizer.build([table])
-    often = 1 / np.arange(1, ROWS + 1)
-    often /= often.sum()
+    frequencies = 1 / np.arange(1, ROWS + 1)
+    frequencies /= frequencies.sum()
 
     @tf.function
     def step(ids: tf.Tensor, errors: tf.Tensor) -> None:
@@ -49,31 +49,32 @@ def final_loss(
         if isinstance(optimizer, LazyAdam):
             gradient = tf.IndexedSlices(pulls, ids, [ROWS, DIM])
         else:
-            # Keras would square the copies of a repeated row one by one.
+            # Keras would square the gradients of a repeated row one by one.
             gradient = tf.math.unsorted_segment_sum(pulls, ids, ROWS)
         optimizer.apply([gradient], [table])
 
     for _ in range(steps):
-        ids = tf.constant(rng.choice(ROWS, BATCH, p=often))
+        ids = tf.constant(rng.choice(ROWS, BATCH, p=frequencies))
         step(ids, tf.constant(noise * rng.normal(size=(BATCH, DIM)), tf.float32))
     return float(tf.reduce_mean(tf.square(table - target)))
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.skipped_steps",
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--steps", type=int, default=2000, metavar="N", help="of each optimizer"
+        "--steps", type=int, default=2000, metavar="N", help="steps of each optimizer"
     )
     parser.add_argument(
         "--noise",
         type=float,
         default=1.0,
         metavar="X",
-        help="standard deviation of what is added to each pull",
+        help="standard deviation of the noise",
     )
     options = parser.parse_args(arguments)
     console = Console()
