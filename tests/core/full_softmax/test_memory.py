@@ -29,7 +29,7 @@ def test_top_k_never_holds_half_of_the_logits(k):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_exact_loss_of_a_head_needs_the_gradient_of_the_table_and_64_mib(dtype):
-    sizes = num_classes, dim, batch = 400_000, 16, 1024
+    sizes = num_classes, dim, batch = 200_000, 16, 1024
     peak = fresh.step_peak_mib(f"{__name__}:head_step", *sizes, dtype)
     gradient = num_classes * dim * tf.as_dtype(dtype).size / MIB
     assert gradient <= peak <= gradient + 64
@@ -44,7 +44,10 @@ def head_step(num_classes, dim, batch, dtype):
 
 def _head_step(num_classes, dim, batch, dtype):
     rng = np.random.default_rng(0)
-    head = SampledSoftmax(num_classes, num_sampled=16, dtype=dtype)
+    # Zeros: memory freed by a random initializer would serve the step.
+    head = SampledSoftmax(
+        num_classes, num_sampled=16, dtype=dtype, kernel_initializer="zeros"
+    )
     head.build((batch, dim))
     inputs = tf.constant(rng.standard_normal((batch, dim), np.float32))
     labels = tf.constant(rng.integers(0, num_classes, batch))

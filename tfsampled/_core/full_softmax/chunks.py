@@ -154,13 +154,15 @@ def empty_like(table: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.Empty(shape=tf.shape(table), dtype=dtype)
 
 
-def update_rows_inplace(table: tf.Tensor, start: Any, rows: tf.Tensor) -> tf.Tensor:
-    """Writes `rows` into `table`, which `empty_like` made, from row `start` on.
+def update_rows_inplace(
+    table: tf.Tensor, start: Any, rows: tf.Tensor, dtype: tf.DType
+) -> tf.Tensor:
+    """Writes `rows` in `dtype` into a table of `empty_like`, from row `start` on.
 
     Nothing else may read the `table` passed in: off XLA its memory is changed. A
     scatter or a TensorArray would hold the table twice.
     """
-    rows = bitcast(rows, table.dtype)
+    rows = bitcast(tf.cast(rows, dtype), table.dtype)
     ids = start + tf.range(tf.shape(rows)[0])
     if tracing_for_xla():
         return tf.tensor_scatter_nd_update(table, ids[:, tf.newaxis], rows)

@@ -126,19 +126,12 @@ def _forward(
         rows = shard.row_of(targets.labels)
         in_range |= rows >= 0
 
-        def body(
-            start: Any,
-            size: Any,
-            max_logit: Any,
-            sum_exp: Any,
-            label_logits: Any,
-            shard=shard,
-            rows=rows,
-        ) -> Carry:
+        def body(start: Any, size: Any, *carry: Any, shard=shard, rows=rows) -> Carry:
+            max_logit, sum_exp, label_logits = carry
             logits, _ = chunk_logits(inputs, shard, start, size)
-            label_logits = _gather_label_logits(
-                label_logits, logits, rows - start, size
-            )
+            in_chunk, columns = _in_chunk(rows - start, size)
+            chunk_label_logits = tf.gather(logits, columns, batch_dims=1)
+            label_logits = tf.where(in_chunk, chunk_label_logits, label_logits)
             chunk_max = tf.reduce_max(logits, axis=1, keepdims=True)
             with tf.control_dependencies([label_logits, chunk_max]):
                 # The softmax may overwrite the logits, which the two above read. Its
@@ -146,9 +139,7 @@ def _forward(
                 inverse = tf.reduce_max(tf.nn.softmax(logits), axis=1, keepdims=True)
             new_max = tf.maximum(max_logit, chunk_max)
             chunk_sum = tf.exp(chunk_max - new_max) / inverse
-            chunk_sum = tf.where(
-                chunk_max < dtype.min, tf.zeros_like(chunk_sum), chunk_sum
-            )
+            chunk_sum = tf.where(chunk_max < dtype.min, zeros, chunk_sum)
             sum_exp = sum_exp * tf.exp(max_logit - new_max) + chunk_sum
             return new_max, sum_exp, label_logits
 
@@ -189,17 +180,14 @@ def _backward(
         ) -> Carry:
             logits, weights = chunk_logits(inputs, shard, start, size, normalizer.max)
             # times `factor`, these are the gradients of the logits
-            d_logits = _subtract_at_labels(
-                tf.exp(logits), label_exp, rows - start, size
-            )
+            columns = rows - start
+            d_logits = _subtract_at_labels(tf.exp(logits), label_exp, columns, size)
             d_rows = [tf.matmul(d_logits, scaled_inputs, transpose_a=True)]
             if shard.biases is not None:
                 d_rows.append(tf.matmul(d_logits, factor, transpose_a=True)[:, 0])
             updated = [
-                update_rows_inplace(d_table, start, tf.cast(d_row, table.dtype))
-                for d_table, d_row, table in zip(
-                    filled, d_rows, shard.tables, strict=True
-                )
+                update_rows_inplace(table, start, rows, like.dtype)
+                for table, rows, like in zip(filled, d_rows, shard.tables, strict=True)
             ]
             return d_inputs + tf.matmul(d_logits, weights), *updated
 
@@ -217,14 +205,6 @@ def _in_chunk(columns: tf.Tensor, size: Any) -> tuple[tf.Tensor, tf.Tensor]:
     # columns = [-1, 2, 5], size 4 -> [False, True, False], [0, 2, 0]
     in_chunk = (columns >= 0) & (columns < size)
     return in_chunk, tf.where(in_chunk, columns, 0)
-
-
-def _gather_label_logits(
-    label_logits: tf.Tensor, logits: tf.Tensor, columns: tf.Tensor, size: Any
-) -> tf.Tensor:
-    """Takes the logits at `columns` `[N, T]` where they lie in the chunk."""
-    in_chunk, columns = _in_chunk(columns, size)
-    return tf.where(in_chunk, tf.gather(logits, columns, batch_dims=1), label_logits)
 
 
 def _subtract_at_labels(
