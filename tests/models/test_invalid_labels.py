@@ -12,7 +12,7 @@ from tfsampled.models import SampledSoftmaxModel
 from tfsampled.optimizers import LazyAdam
 
 CLASSES, SAMPLED, TIME, WORDS, NEVER = 50, 10, 4, 30, 49
-RANGE = r"labels must be class ids in \[0, 50\), but lie between"
+RANGE = r"`labels` must be class ids in \[0, 50\). Received: ids from"
 COUNT = "labels contain a class whose count in FixedUnigram is 0"
 MODES = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
 
@@ -125,7 +125,7 @@ def test_fit_goes_on_from_where_it_was(jit):
         return state(model), None
 
     ours, message = fitted(x, bad)
-    assert "labels must be class ids in [0, 50), but lie between" in message
+    assert "`labels` must be class ids in [0, 50). Received: ids from" in message
     assert_equal(ours, fitted(x[:16], y[:16])[0])
 
 
@@ -202,6 +202,6 @@ def test_after_labels_of_the_wrong_shape_right_ones_are_taken():
     for name in ("fit", "evaluate", "train_on_batch", "test_on_batch"):
         call = getattr(model, name)
         quietly = {"verbose": 0} if name in ("fit", "evaluate") else {}
-        with pytest.raises(ValueError, match="Take the argmax of one-hot labels"):
+        with pytest.raises(ValueError, match="For one-hot labels pass the argmax"):
             call(x, one_hot, **quietly)
         call(x, y, **quietly)

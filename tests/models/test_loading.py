@@ -32,18 +32,15 @@ MODELS = pytest.mark.parametrize("make", [plain, wrapped])
 
 @MODELS
 @pytest.mark.parametrize(
-    ("other", "shapes"),
-    [
-        ({"classes": 11}, r"kernel \(11, 4\), bias \(11,\): make it with the num_cl"),
-        ({"num_shards": 2}, r"kernel_0 \(5, 4\), kernel_1 \(5, 4\), bias"),
-        ({"use_bias": False}, r"which has kernel \(10, 4\): make it with"),
-    ],
+    "other", [{"classes": 11}, {"num_shards": 2}, {"use_bias": False}]
 )
-def test_weights_of_another_table(make, other, shapes, tmp_path):
+def test_weights_of_another_table_raise(make, other, tmp_path):
+    """Keras's own message names the layer."""
     make().save_weights(tmp_path / "ten.weights.h5")
-    message = r"the file has \[\(10, 4\), \(10,\)\] for the layer .*" + shapes
-    with pytest.raises(ValueError, match=message):
-        make(**other).load_weights(tmp_path / "ten.weights.h5")
+    model = make(**other)
+    name = f"<SampledSoftmax name={model.layers[-1].name}"
+    with pytest.raises(ValueError, match=f"could not be loaded.*{name}"):
+        model.load_weights(tmp_path / "ten.weights.h5")
 
 
 @MODELS

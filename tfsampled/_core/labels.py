@@ -1,7 +1,7 @@
-"""Inputs and labels of any rank as rows, and the losses of rows weighted.
+"""Labels and inputs of any rank as rows; masks and weights of their losses.
 
-Shapes: `...` are the axes of examples (`[batch]` or `[batch, time]`), `N` their
-product, `D` features, `T` true classes an example.
+Shapes: `...` are the axes of the examples (`[batch]` or `[batch, time]`), `N` is their
+product, `D` features, `T` labels of each example.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfsampled._core import validation
+
 
 class Labels(NamedTuple):
-    """Labels as the losses take them, padding replaced by ids that do no harm.
+    """Label ids, with padding replaced by valid ids.
 
     Attributes:
         ids: int64 `[N, T]`.
-        label_mask: bool `[N, T]`, False for padding; None where there can be none.
+        label_mask: bool `[N, T]`, False for padding; None if there is none.
         example_mask: bool `[...]`, True where an example has a label; None if all have.
     """
 
@@ -24,47 +26,43 @@ class Labels(NamedTuple):
     label_mask: tf.Tensor | None
     example_mask: tf.Tensor | None
 
-    @property
-    def ragged(self) -> bool:
-        """Whether examples may differ in how many labels they have."""
-        return self.label_mask is not None and self.ids.shape[1] > 1
-
     def label_weights(self, dtype: tf.DType) -> tf.Tensor | None:
-        """What each label weighs in its example, `[N, T]`; None for `1 / T`."""
-        if not self.ragged:
+        """Returns what each label weighs in its example, `[N, T]`; None for `1 / T`."""
+        if self.label_mask is None or self.ids.shape[1] == 1:
             return None
-        real = tf.cast(self.label_mask, dtype)
-        return tf.math.divide_no_nan(real, tf.reduce_sum(real, axis=1, keepdims=True))
+        mask = tf.cast(self.label_mask, dtype)
+        return tf.math.divide_no_nan(mask, tf.reduce_sum(mask, axis=1, keepdims=True))
 
 
 def flatten_inputs(inputs: tf.Tensor, dim: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Inputs `[..., dim]` as `[N, dim]`, and the shape `...` as a tensor."""
-    if inputs.shape.rank is None or inputs.shape.rank < 2:
+    """Returns inputs `[..., dim]` as `[N, dim]`, and the shape `...` as a tensor."""
+    if inputs.shape.rank is None or inputs.shape.rank < 2 or inputs.shape[-1] != dim:
         raise ValueError(
-            f"inputs have the shape {inputs.shape}; pass [batch, dim] or "
-            "[batch, time, dim]."
-        )
-    if inputs.shape[-1] != dim:
-        raise ValueError(
-            f"inputs have the shape {inputs.shape}, but a row of the table has "
-            f"{dim} numbers: the last axis of inputs must be {dim}."
+            "`inputs` must have the shape [batch, dim] or [batch, time, dim], with the "
+            f"dim of the class embeddings. Received: inputs.shape={inputs.shape}, "
+            f"dim={dim}."
         )
     return tf.reshape(inputs, [-1, dim]), tf.shape(inputs)[:-1]
 
 
-def integer_labels(values: Any) -> tf.Tensor:
-    """Labels as a tensor of integers.
+def integer_labels(values: Any) -> tf.Tensor | tf.RaggedTensor:
+    """Converts labels to a tensor of integers; ragged labels stay ragged.
 
     Raises:
-        ValueError: They are none.
+        ValueError: If they are not integers.
     """
-    values = tf.convert_to_tensor(values)
-    if not values.dtype.is_integer:
-        # Not which floats: Keras has made float32 of whatever a user passed.
-        kind = "floats" if values.dtype.is_floating else f"of dtype {values.dtype.name}"
+    if isinstance(values, tf.SparseTensor):
         raise ValueError(
-            f"labels are {kind}, but must be class ids: pass integers (of one-hot "
-            "labels the argmax, of whole numbers in floats a cast)."
+            "`labels` must be dense or ragged; convert them with tf.sparse.to_dense. "
+            "Received: a SparseTensor."
+        )
+    if not isinstance(values, tf.RaggedTensor):
+        values = tf.convert_to_tensor(values)
+    if not values.dtype.is_integer:
+        raise ValueError(
+            "`labels` must be integer class ids. For one-hot labels pass the argmax; "
+            "for whole-number floats cast to int. Received: "
+            f"dtype={values.dtype.name}."
         )
     return values
 
@@ -76,56 +74,63 @@ def parse_labels(
     ignore_class: int | None,
     mask: Any,
 ) -> Labels:
-    """Labels `[...]` or `[..., num_true]` of examples `[...]`.
+    """Parses labels `[...]` or `[..., num_true]` of examples `[...]`.
 
     Args:
-        values: Integers.
-        examples: The examples' static shape, `...`.
-        num_true: The labels of an example.
+        values: Integers; ragged ones are padded with `ignore_class`.
+        examples: The static shape `...` of the examples.
+        num_true: The number of labels of an example.
         ignore_class: The label that marks padding, or None.
-        mask: Boolean `[...]`, False where an example is padding whatever its label
-            is; or None.
+        mask: Boolean `[...]`, False where an example is padding whatever its label is;
+            or None.
 
     Raises:
-        ValueError: Dtypes or shapes do not fit.
+        ValueError: If dtypes or shapes do not fit.
     """
     values = integer_labels(values)
+    if isinstance(values, tf.RaggedTensor):
+        values = _pad_ragged(values, num_true, ignore_class)
     allowed = [examples + [num_true]]
     if num_true == 1:
         allowed.insert(0, examples)
-    if not any(
-        shape.is_compatible_with(values.shape) and values.shape.rank is not None
-        for shape in allowed
+    if values.shape.rank is None or not any(
+        shape.is_compatible_with(values.shape) for shape in allowed
     ):
         raise ValueError(
-            f"labels have the shape {values.shape}, the examples {examples} and "
-            f"num_true is {num_true}: labels must have the shape "
-            f"{' or '.join(str(shape) for shape in allowed)}. Take the argmax of "
-            "one-hot labels, and set the layer's num_true where an example has several."
+            "`labels` must have the shape "
+            f"{' or '.join(str(shape) for shape in allowed)}. For one-hot labels pass "
+            "the argmax; set the layer's `num_true` if an example has several labels. "
+            f"Received: labels.shape={values.shape}, num_true={num_true}."
         )
     if values.shape.rank == examples.rank:
         values = values[..., tf.newaxis]
     ids = tf.cast(values, tf.int64)
     if ignore_class is None and mask is None:
         return Labels(tf.reshape(ids, [-1, num_true]), None, None)
-    real = tf.ones_like(ids, tf.bool) if ignore_class is None else ids != ignore_class
+    is_label = tf.ones_like(ids, tf.bool)
+    if ignore_class is not None:
+        is_label = ids != ignore_class
     if mask is not None:
         mask = tf.cast(broadcast_to_examples(mask, examples, "mask"), tf.bool)
-        real &= mask[..., tf.newaxis]
-    keep = tf.reduce_any(real, axis=-1)
-    real = tf.reshape(real, [-1, num_true])
+        is_label &= mask[..., tf.newaxis]
+    example_mask = tf.reduce_any(is_label, axis=-1)
+    is_label = tf.reshape(is_label, [-1, num_true])
     ids = tf.reshape(ids, [-1, num_true])
-    # Padding repeats the example's first label, or is class 0 where there is none.
-    first = tf.argmax(tf.cast(real, tf.int32), axis=1)[:, tf.newaxis]
-    fill = tf.gather(ids, first, batch_dims=1)
-    fill = tf.where(tf.gather(real, first, batch_dims=1), fill, 0)
-    return Labels(tf.where(real, ids, fill), real, keep)
+    # Padding repeats the example's first label; it is class 0 where there is none.
+    # ids = [[-1, 7, 5], [-1, -1, -1]], ignore_class = -1 -> [[7, 7, 5], [0, 0, 0]]
+    first = tf.argmax(tf.cast(is_label, tf.int32), axis=1)[:, tf.newaxis]
+    fill = tf.where(
+        tf.gather(is_label, first, batch_dims=1),
+        tf.gather(ids, first, batch_dims=1),
+        0,
+    )
+    return Labels(tf.where(is_label, ids, fill), is_label, example_mask)
 
 
 def apply_weights(
     losses: tf.Tensor, sample_weight: Any, example_mask: tf.Tensor | None
 ) -> tf.Tensor:
-    """Losses `[...]` times their weights, and 0 where an example is masked."""
+    """Multiplies losses `[...]` by their weights; a masked example has the loss 0."""
     if example_mask is not None:
         losses = tf.where(example_mask, losses, tf.zeros_like(losses))
     if sample_weight is not None:
@@ -137,23 +142,58 @@ def apply_weights(
 def broadcast_to_examples(
     values: Any, examples: tf.TensorShape, name: str
 ) -> tf.Tensor:
-    """`values` with the examples' axes: `[batch]` or `[batch, 1]` is one a sequence."""
-    values = tf.convert_to_tensor(values)
-    given, rank = values.shape, examples.rank
-    if given.rank == rank + 1 and given[-1] == 1:
-        values = tf.squeeze(values, axis=-1)
-    while values.shape.rank is not None and values.shape.rank < rank:
-        values = values[..., tf.newaxis]
-    if not _broadcasts(values.shape, examples):
+    """Gives `values` the examples' axes.
+
+    `[batch]` and `[batch, 1]` hold one value for each sequence of `[batch, time]`.
+
+    Raises:
+        ValueError: If the batch sizes differ, or the axes do not fit.
+    """
+    if isinstance(values, (tf.RaggedTensor, tf.SparseTensor)):
         raise ValueError(
-            f"{name} has the shape {given}, the losses {examples}: pass one value for "
-            "each loss, or one for each sequence."
+            f"`{name}` must be dense; convert it with to_tensor. "
+            f"Received: a {type(values).__name__}."
+        )
+    values = tf.convert_to_tensor(values)
+    received, rank = values.shape, examples.rank
+    if received.rank == rank + 1 and received[-1] == 1:
+        values = tf.squeeze(values, axis=-1)
+    while values.shape.rank is not None and 0 < values.shape.rank < rank:
+        values = values[..., tf.newaxis]
+    shape = values.shape
+    if (
+        shape.rank != rank
+        or not shape[:1].is_compatible_with(examples[:1])
+        or not all(
+            size in (None, 1) or other is None or size == other
+            for size, other in zip(shape[1:], examples[1:], strict=True)
+        )
+    ):
+        raise ValueError(
+            f"`{name}` must have the shape {examples}, or [batch] with one value for "
+            f"each sequence. Received: {name}.shape={received}."
         )
     return values
 
 
-def _broadcasts(shape: tf.TensorShape, to: tf.TensorShape) -> bool:
-    return shape.rank == to.rank and all(
-        one is None or other is None or one in (1, other)
-        for one, other in zip(shape, to, strict=True)
+def _pad_ragged(
+    values: tf.RaggedTensor, num_true: int, ignore_class: int | None
+) -> tf.Tensor:
+    """Pads ragged labels `[batch, (labels)]` to `[batch, num_true]`."""
+    if ignore_class is None or values.shape.rank != 2 or num_true == 1:
+        raise ValueError(
+            "Ragged `labels` must have the shape [batch, (labels)], in a layer with "
+            "`ignore_class` and `num_true` above 1; else convert them with to_tensor. "
+            f"Received: labels.shape={values.shape}, num_true={num_true}, "
+            f"ignore_class={ignore_class}."
+        )
+    longest = tf.reduce_max(values.row_lengths())
+    check = validation.Check(
+        longest <= num_true,
+        f"An example must have at most num_true={num_true} labels. Received: {{}}.",
+        lambda: (longest,),
     )
+    with tf.control_dependencies(validation.assert_all([check])):
+        return values.to_tensor(
+            tf.cast(ignore_class, values.dtype), shape=[None, num_true]
+        )

@@ -2,83 +2,107 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfsampled import samplers
 from tfsampled._core import validation
-from tfsampled._core.labels import apply_weights
-from tfsampled.compat.v1 import nn
-from tfsampled.layers import _padding as padding
-from tfsampled.layers._full_softmax import ExactSoftmax
+from tfsampled._core.embedding import partition
+from tfsampled._core.embedding.table import Table
+from tfsampled._core.full_softmax.api import validate_k
+from tfsampled._core.full_softmax.loss import full_softmax_loss
+from tfsampled._core.full_softmax.ranks import full_softmax_ranks
+from tfsampled._core.full_softmax.top_k import full_softmax_top_k
+from tfsampled._core.labels import (
+    Labels,
+    apply_weights,
+    flatten_inputs,
+    parse_labels,
+)
+from tfsampled._core.sampled_loss.api import loss_from_candidates
+from tfsampled._core.sampled_loss.loss_functions import SOFTMAX
+from tfsampled._core.static_ops import compute_dtype
+
+
+class _Rows(NamedTuple):
+    """Inputs as rows.
+
+    Attributes:
+        values: `[N, dim]`, divided by the temperature.
+        shape: The shape `...` of the examples, a tensor.
+    """
+
+    values: tf.Tensor
+    shape: tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
-class SampledSoftmax(ExactSoftmax):
+class SampledSoftmax(keras.layers.Layer):
     r"""The last layer of a classifier over many classes.
 
-    Called, it is a `keras.layers.Dense(num_classes)`: it gives every class its logit,
+    When called it is a `keras.layers.Dense(num_classes)`, with the logits
 
     $$z_c = (x \cdot w_c + b_c) / \tau$$
 
-    with the temperature $\tau$. What Dense lacks are the losses. `sampled_loss` costs
-    `num_sampled` classes instead of all of them; `exact_loss` is the full cross
-    entropy, and `top_k` the best classes, both without a tensor of all the logits.
-    `tfsampled.models.SampledSoftmaxModel` puts them behind `fit`, `evaluate` and
-    `predict`.
+    at temperature $\tau$. It adds what Dense does not have: `sampled_loss`, which costs
+    `num_sampled` classes and not all of them; `exact_loss`, the full cross entropy; and
+    `top_k`. None of them makes a tensor of all the logits.
+    `tfsampled.models.SampledSoftmaxModel` uses them in `fit`, `evaluate` and `predict`.
 
-    The table `kernel` is `[num_classes, dim]`: a class is a row, so that the gradient
-    of the sampled loss is the rows it touched (a `tf.IndexedSlices`). Dense holds the
-    transpose; weights move from one to the other by
+    The table `kernel` is `[num_classes, dim]`: a class is a row, and the gradient of
+    the sampled loss is a `tf.IndexedSlices` of the rows it read. Dense holds the
+    transpose. To copy weights between the two:
     `dense.set_weights([tf.transpose(head.table()), head.bias])` and
     `head.set_table(tf.transpose(dense.kernel), dense.bias)`. Logits and losses are
-    computed and returned in `variable_dtype`, so a mixed policy neither casts the
-    table in each step nor rounds the logits.
+    computed and returned in `variable_dtype`, so a mixed policy neither casts the table
+    in each step nor rounds the logits.
 
     The temperature divides the bias too. With a bias and a temperature other than 1,
-    the sampled loss therefore divides the whole bias vector, and the bias's gradient
-    is dense; the kernel's is not.
+    the bias's gradient is therefore dense; the kernel's is not.
 
     Args:
-        num_classes: How many classes there are; labels are ids in `[0, num_classes)`.
-        num_sampled: How many classes the sampled loss draws for a batch.
-        sampler: `"log_uniform"`, where ids are ordered by falling frequency,
-            `"uniform"`, or an object of `tfsampled.samplers`, whose state this layer
-            saves. Classes are drawn without replacement.
-        num_true: How many labels an example has; each has the weight `1 / num_true`.
-            Where examples have fewer, fill up with `ignore_class`: the labels that
-            are left weigh alike.
+        num_classes: The number of classes; labels are ids in `[0, num_classes)`.
+        num_sampled: The number of classes that the sampled loss draws for a batch.
+        sampler: `"log_uniform"` for ids ordered by decreasing frequency, `"uniform"`,
+            or an object of `tfsampled.samplers`, whose state this layer saves. Classes
+            are drawn without replacement. With as many samples as classes, the sampled
+            loss is the full one for a uniform sampler only.
+        num_true: The number of labels of an example; each has the weight
+            `1 / num_true`. Fill up examples that have fewer with `ignore_class`, or
+            pass ragged labels: the remaining labels weigh the same.
         remove_accidental_hits: Whether a drawn class that is a label of an example is
             left out of that example's loss.
-        use_bias: Whether a class has a bias.
-        temperature: Divides the logits (before the sampled loss's correction by the
-            log of the expected count). Above 0.
-        tied_to: A `keras.layers.Embedding` of `num_classes` rows, whose table is this
-            layer's: nothing is copied or transposed. Initializer, regularizer and
-            constraint are then the embedding's. Under a mixed policy a call reads it
-            as Keras reads every variable, in the compute dtype.
-        num_shards: Into how many variables the table is cut; `kernel` is then their
-            list.
+        use_bias: Whether each class has a bias.
+        temperature: A positive number that divides the logits, before the sampled loss
+            subtracts the log of the expected count.
+        tied_to: A `keras.layers.Embedding` of `num_classes` rows whose table this layer
+            shares. Initializer, regularizer and constraint are then the embedding's.
+            Under a mixed policy a call reads it in the compute dtype, as Keras reads
+            every variable.
+        num_shards: The number of variables that the table is cut into; `kernel` is then
+            their list.
         partition_strategy: `"div"`, contiguous runs of classes, or `"mod"`, class `c`
             in shard `c % num_shards`.
-        ignore_class: A label that marks padding, such as -1 or 0: an example without
+        ignore_class: A label that marks padding, such as -1 or 0. An example without
             another label has the loss 0 and no part in any mean.
         kernel_initializer: Initializer of the table.
         bias_initializer: Initializer of the bias.
         kernel_regularizer: Regularizer of the table. It reads the whole table in each
             step; so does a constraint.
         bias_regularizer: Regularizer of the bias.
-        kernel_constraint: Constraint of the table; a class is a row, so the axis of a
+        kernel_constraint: Constraint of the table. A class is a row, so the axis of a
             norm per class is 1.
         bias_constraint: Constraint of the bias.
-        seed: Seed of a sampler given by name; None starts it at a random place, which
+        seed: Seed of a sampler given by name. None starts at a random position, which
             `keras.utils.set_random_seed`, called before the layer is made, fixes.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
-        ValueError: An argument has a value that it cannot have.
+        ValueError: If an argument has an invalid value.
 
     Example:
         >>> import keras
@@ -93,9 +117,9 @@ class SampledSoftmax(ExactSoftmax):
         >>> classes.shape
         TensorShape([8, 5])
 
-    References:
-        Jean et al., `On Using Very Large Target Vocabulary for Neural Machine
-        Translation <https://arxiv.org/abs/1412.2007>`_, 2015
+    Reference:
+        Jean et al., On Using Very Large Target Vocabulary for Neural Machine
+        Translation, 2015, https://arxiv.org/abs/1412.2007
     """
 
     def __init__(
@@ -103,6 +127,7 @@ class SampledSoftmax(ExactSoftmax):
         num_classes: int,
         num_sampled: int,
         sampler: str | samplers.Sampler = "log_uniform",
+        *,
         num_true: int = 1,
         remove_accidental_hits: bool = True,
         use_bias: bool = True,
@@ -110,45 +135,146 @@ class SampledSoftmax(ExactSoftmax):
         tied_to: keras.layers.Embedding | None = None,
         num_shards: int = 1,
         partition_strategy: str = "div",
+        ignore_class: int | None = None,
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        ignore_class: int | None = None,
-        seed: int | None = None,
+        seed: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            num_classes,
-            num_true=num_true,
-            temperature=temperature,
-            ignore_class=ignore_class,
-            use_bias=use_bias,
-            tied_to=tied_to,
-            num_shards=num_shards,
-            partition_strategy=partition_strategy,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            bias_constraint=bias_constraint,
-            **kwargs,
-        )
+        super().__init__(**kwargs)
+        if not tf.as_dtype(self.variable_dtype).is_floating:
+            raise ValueError(
+                f"`dtype` must be floating. Received: dtype={self.variable_dtype}."
+            )
+        self.num_classes = validation.positive_int(num_classes, "num_classes")
         self.num_sampled = validation.positive_int(num_sampled, "num_sampled")
         self.sampler = samplers.get(sampler, seed)
         self.sampler.validate(self.num_classes, self.num_sampled)
         self._sampler_name = sampler if isinstance(sampler, str) else None
+        self.seed = self.sampler.seed if self._sampler_name else None
+        self.num_true = validation.positive_int(num_true, "num_true")
         self.remove_accidental_hits = remove_accidental_hits
-        self.seed = seed
+        self.use_bias = use_bias
+        self.temperature = _positive_float(temperature, "temperature")
+        self.num_shards = validation.positive_int(num_shards, "num_shards")
+        if self.num_shards > self.num_classes:
+            raise ValueError(
+                "`num_shards` must be at most `num_classes`. Received: "
+                f"num_shards={num_shards}, num_classes={num_classes}."
+            )
+        partition.validate_strategy(partition_strategy)
+        self.partition_strategy = partition_strategy
+        self.ignore_class = _optional_int(ignore_class, "ignore_class")
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+        if tied_to is not None:
+            self._validate_tied_to(tied_to)
+        self.tied_to: Any = tied_to
+        self._kernel: Any = None
+        self.bias: Any = None
+        self.supports_masking = True
+        self.input_spec = keras.layers.InputSpec(min_ndim=2)
 
     def build(self, input_shape: Any) -> None:
         """Creates the table, the bias and the sampler's state."""
-        super().build(input_shape)
+        dim = input_shape[-1]
+        if dim is None:
+            raise ValueError(
+                "The last axis of `inputs` must have a known size. "
+                f"Received: input_shape={tuple(input_shape)}."
+            )
+        if self.tied_to is None:
+            shape = (self.num_classes, dim)
+            if self.num_shards == 1:
+                self._kernel = self._add_kernel(
+                    "kernel", shape, self.kernel_initializer
+                )
+            else:
+                self._kernel = self._add_shards(shape)
+        elif self.tied_to.output_dim != dim:
+            raise ValueError(
+                "`inputs` must have as many features as `tied_to`. Received: "
+                f"{dim} features, tied_to.output_dim={self.tied_to.output_dim}."
+            )
+        elif not self.tied_to.built:
+            self.tied_to.build(None)
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(self.num_classes,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+                autocast=False,
+            )
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: dim})
         self.sampler.build(self.num_classes)
         self.built = True
+
+    @property
+    def kernel(self) -> Any:
+        """The variable `[num_classes, dim]`, or the list of its shards."""
+        if self.tied_to is None:
+            return self._kernel
+        _validate_embedding(self.tied_to)
+        return self.tied_to.embeddings
+
+    @property
+    def kernels(self) -> list[Any]:
+        """The variables of the table, one for each shard."""
+        if not self.built:
+            raise ValueError(
+                f"The layer {self.name!r} has no table yet: call it, or "
+                "build((None, dim)), first."
+            )
+        kernel = self.kernel
+        return kernel if isinstance(kernel, list) else [kernel]
+
+    def table(self) -> tf.Tensor:
+        """Returns the kernel `[num_classes, dim]`, in the order of the class ids."""
+        shards = [kernel.value for kernel in self.kernels]
+        return partition.join(shards, self.partition_strategy)
+
+    def set_table(self, kernel: Any, bias: Any = None) -> None:
+        """Assigns the kernel `[num_classes, dim]`, and the bias `[num_classes]`.
+
+        Raises:
+            ValueError: If the shapes do not fit, or there is a bias too many or too
+                few.
+        """
+        kernel = tf.convert_to_tensor(kernel, self.variable_dtype)
+        shape = (self.num_classes, self.kernels[0].shape[-1])
+        bias_shape = None if bias is None else np.shape(bias)
+        if kernel.shape != shape or bias_shape != (
+            (self.num_classes,) if self.use_bias else None
+        ):
+            raise ValueError(
+                f"`kernel` must have the shape {shape}, and `bias` the shape "
+                f"{shape[:1] if self.use_bias else None}. Received: "
+                f"kernel.shape={kernel.shape}, bias.shape={bias_shape}."
+            )
+        shards = partition.split(kernel, self.num_shards, self.partition_strategy)
+        for variable, shard in zip(self.kernels, shards, strict=True):
+            variable.assign(shard)
+        if self.use_bias:
+            self.bias.assign(bias)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Computes the logits `[..., num_classes]` of inputs `[..., dim]`."""
+        rows = self._rows(inputs)
+        table = tf.cast(self.table(), rows.values.dtype)  # a tied one may be autocast
+        logits = tf.matmul(rows.values, table, transpose_b=True)
+        if self.use_bias:
+            logits += self._scaled_bias()
+        return tf.reshape(logits, tf.concat([rows.shape, [self.num_classes]], axis=0))
 
     def sampled_loss(
         self,
@@ -157,65 +283,334 @@ class SampledSoftmax(ExactSoftmax):
         sample_weight: Any = None,
         mask: Any = None,
     ) -> tf.Tensor:
-        """The sampled softmax loss of each example, for training.
+        """Computes the sampled softmax loss of each example, for training.
 
         Args:
-            inputs: Float, `[batch, dim]` or `[batch, time, dim]`.
+            inputs: Floating, `[batch, dim]` or `[batch, time, dim]`.
             labels: Integer class ids, one for each example (`[batch]` or
-                `[batch, time]`), or `num_true` on one more axis.
+                `[batch, time]`), or `num_true` on one more axis; ragged
+                `[batch, (labels)]` with at most `num_true` labels each, if the layer
+                has an `ignore_class`.
             sample_weight: Weights that multiply the losses; `[batch]` weighs whole
                 sequences.
-            mask: Boolean, one for each example; False makes its loss 0, whatever its
-                label is.
+            mask: Boolean, one for each example. False makes its loss 0, whatever its
+                label and its inputs are.
 
         Returns:
             The losses, `[batch]` or `[batch, time]`, in the table's dtype.
 
         Raises:
-            ValueError: Dtypes or shapes do not fit.
-            tf.errors.InvalidArgumentError: A label lies outside `[0, num_classes)`.
+            ValueError: If dtypes or shapes do not fit.
+            tf.errors.InvalidArgumentError: If a label is out of range, or one that the
+                sampler never draws. The sampler has not moved then. Under XLA the loss
+                of an example with a label out of range is NaN.
         """
-        rows, targets, shape = self._examples(inputs, labels, mask)
-        drawn = self.sampler.sample(
-            targets.ids, self.num_classes, self.num_sampled, targets.label_mask
+        inputs = _dense_tensor(inputs, "inputs")
+        targets = self._parse(labels, inputs.shape[:-1], mask)
+        targets = self._validated(targets, sampled=True)
+        return self._compute_losses(inputs, targets, sample_weight, sampled=True)
+
+    def exact_loss(
+        self,
+        inputs: Any,
+        labels: Any,
+        sample_weight: Any = None,
+        mask: Any = None,
+    ) -> tf.Tensor:
+        """Computes the cross entropy over all classes, in chunks of classes.
+
+        Arguments, result and errors are those of `sampled_loss`. The forward pass holds
+        a few thousand logits of each example, however many classes there are.
+        """
+        inputs = _dense_tensor(inputs, "inputs")
+        targets = self._parse(labels, inputs.shape[:-1], mask)
+        targets = self._validated(targets, sampled=False)
+        return self._compute_losses(inputs, targets, sample_weight, sampled=False)
+
+    def ranks(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
+        """Counts the classes with a higher logit than the example's best label.
+
+        Among equal logits the lower id ranks first, as in `top_k`. Computed in chunks
+        of classes.
+
+        Args:
+            inputs: As in `sampled_loss`.
+            labels: As in `sampled_loss`.
+            mask: As in `sampled_loss`.
+
+        Returns:
+            int32, `[batch]` or `[batch, time]`: 0 where a label is the best class. The
+            rank of a masked example has no meaning.
+        """
+        inputs = _dense_tensor(inputs, "inputs")
+        targets = self._parse(labels, inputs.shape[:-1], mask)
+        return self._compute_ranks(inputs, self._validated(targets, sampled=False))
+
+    def example_mask(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
+        """Returns True for each example that has a label, False for padding."""
+        inputs = tf.convert_to_tensor(inputs)
+        example_mask = self._parse(labels, inputs.shape[:-1], mask).example_mask
+        if example_mask is None:
+            return tf.ones(tf.shape(inputs)[:-1], tf.bool)
+        return example_mask
+
+    def top_k(self, inputs: Any, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Finds the `k` classes of the highest logits, in chunks of classes.
+
+        Args:
+            inputs: Floating, `[batch, dim]` or `[batch, time, dim]`.
+            k: The number of classes to find, at most `num_classes`.
+
+        Returns:
+            The logits in descending order, `[..., k]`, and their class ids, int32.
+            Among equal logits the lower id comes first.
+
+        Raises:
+            ValueError: If `k` is not in `[1, num_classes]`.
+        """
+        k = validate_k(k, self.num_classes)
+        rows = self._rows(_dense_tensor(inputs, "inputs"))
+        values, classes = full_softmax_top_k(
+            rows.values, self._table(), self._scaled_bias(), k
         )
-        losses = nn.sampled_softmax_loss(
-            weights=[kernel.value for kernel in self.kernels],
-            biases=self._bias(),
-            labels=targets.ids,
-            inputs=rows,
-            num_sampled=self.num_sampled,
-            num_classes=self.num_classes,
-            num_true=self.num_true,
-            sampled_values=padding.without(drawn, targets),
-            remove_accidental_hits=self.remove_accidental_hits,
-            partition_strategy=self.partition_strategy,
-        )
-        if targets.ragged:
-            losses += padding.correction(
-                rows, self._table(), self._bias(), targets, drawn
-            )
-        return apply_weights(
-            tf.reshape(losses, shape), sample_weight, targets.example_mask
-        )
+        shape = tf.concat([rows.shape, [k]], axis=0)
+        values = tf.cast(values, self.variable_dtype)
+        return tf.reshape(values, shape), tf.reshape(classes, shape)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """Returns the shape of the logits, `[..., num_classes]`."""
+        return (*input_shape[:-1], self.num_classes)
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` needs to make an equal layer, without its weights."""
+        """Returns the arguments of an equal layer, without weights."""
+        serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
+            "num_classes": self.num_classes,
             "num_sampled": self.num_sampled,
-            "sampler": self._sampler_name
-            or keras.saving.serialize_keras_object(self.sampler),
+            "sampler": self._sampler_name or serialize(self.sampler),
+            "num_true": self.num_true,
             "remove_accidental_hits": self.remove_accidental_hits,
+            "use_bias": self.use_bias,
+            "temperature": self.temperature,
+            "tied_to": serialize(self.tied_to),
+            "num_shards": self.num_shards,
+            "partition_strategy": self.partition_strategy,
+            "ignore_class": self.ignore_class,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
             "seed": self.seed,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SampledSoftmax:
-        """An equal layer, without its weights."""
-        parts = {
+        """Makes a layer from its config, without weights."""
+        objects = {
             name: keras.saving.deserialize_keras_object(config[name])
             for name in ("sampler", "tied_to")
             if isinstance(config[name], dict)
         }
-        return cls(**{**config, **parts})
+        return cls(**{**config, **objects})
+
+    # What `SampledSoftmaxModel` uses too: it validates labels once in a step, before
+    # anything has changed.
+
+    def _parse(self, labels: Any, examples: tf.TensorShape, mask: Any) -> Labels:
+        """Parses labels of examples `[...]`; see `parse_labels`."""
+        return parse_labels(labels, examples, self.num_true, self.ignore_class, mask)
+
+    def _label_checks(
+        self, ids: tf.Tensor, label_mask: tf.Tensor | None, sampled: bool
+    ) -> list[validation.Check]:
+        """Checks that ids are in range and, if `sampled`, can be drawn."""
+        checks = [validation.ids_check(ids, self.num_classes, "labels")]
+        supported = self.sampler.supports(ids) if sampled else None
+        if supported is not None:
+            if label_mask is not None:
+                supported |= ~label_mask
+            message = self.sampler.unsupported_label_message
+            checks.append(
+                validation.Check(tf.reduce_all(supported), message, lambda: ())
+            )
+        return checks
+
+    def _validated(self, targets: Labels, sampled: bool) -> Labels:
+        """Returns labels that are not read before they are found to be valid."""
+        checks = self._label_checks(targets.ids, targets.label_mask, sampled)
+        if not (assertions := validation.assert_all(checks)):
+            return targets
+        with tf.control_dependencies(assertions):
+            return targets._replace(ids=tf.identity(targets.ids))
+
+    def _compute_losses(
+        self, inputs: tf.Tensor, targets: Labels, sample_weight: Any, sampled: bool
+    ) -> tf.Tensor:
+        """Computes the losses `[...]` of valid labels."""
+        rows = self._rows(inputs, targets.example_mask)
+        label_weights = targets.label_weights(compute_dtype(rows.values.dtype))
+        if sampled:
+            ids = targets.ids
+            candidates = self.sampler._sample(
+                ids, self.num_classes, self.num_sampled, targets.label_mask
+            )
+            if targets.example_mask is not None:
+                # A masked example reads a row that is read anyway: with the row of a
+                # class that no example has, the optimizer would move that row.
+                has_label = tf.reshape(targets.example_mask, [-1, 1])
+                ids = tf.where(has_label, ids, candidates.sampled_candidates[0])
+            losses = loss_from_candidates(
+                SOFTMAX,
+                weights=self._table(),
+                biases=_as_table(self._scaled_bias()),
+                labels=ids,
+                inputs=rows.values,
+                candidates=candidates,
+                num_classes=self.num_classes,
+                remove_accidental_hits=self.remove_accidental_hits,
+                label_weights=label_weights,
+            )
+        else:
+            losses = full_softmax_loss(
+                rows.values,
+                self._table(),
+                self._scaled_bias(),
+                targets.ids,
+                label_weights,
+            )
+        losses = tf.reshape(tf.cast(losses, self.variable_dtype), rows.shape)
+        losses.set_shape(inputs.shape[:-1])
+        return apply_weights(losses, sample_weight, targets.example_mask)
+
+    def _compute_ranks(self, inputs: tf.Tensor, targets: Labels) -> tf.Tensor:
+        """Computes the ranks `[...]` of valid labels."""
+        rows = self._rows(inputs, targets.example_mask)
+        ranks = full_softmax_ranks(
+            rows.values, self._table(), self._scaled_bias(), targets.ids
+        )
+        return tf.reshape(tf.reduce_min(ranks, axis=1), rows.shape)
+
+    def _rows(self, inputs: tf.Tensor, example_mask: tf.Tensor | None = None) -> _Rows:
+        """Returns inputs `[..., dim]` as scaled rows in the table's dtype.
+
+        Masked rows are 0: a NaN among them would make every gradient NaN.
+        """
+        inputs = tf.cast(inputs, self.variable_dtype)
+        if not self.built:
+            self.build(inputs.shape)
+        if example_mask is not None:
+            inputs = tf.where(example_mask[..., tf.newaxis], inputs, 0)
+        rows, shape = flatten_inputs(inputs, self.kernels[0].shape[-1])
+        return _Rows(rows if self.temperature == 1 else rows / self.temperature, shape)
+
+    def _scaled_bias(self) -> Any:
+        """Returns the bias variable, or a tensor if the temperature scales it."""
+        if self.bias is None or self.temperature == 1:
+            return None if self.bias is None else self.bias.value
+        return self.bias.value / self.temperature
+
+    def _table(self) -> Table:
+        kernels = [kernel.value for kernel in self.kernels]
+        return Table.from_params(kernels, self.partition_strategy)
+
+    def _add_kernel(self, name: str, shape: Any, initializer: Any) -> Any:
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            autocast=False,  # a mixed policy would cast every row to read a few
+        )
+
+    def _add_shards(self, shape: tuple[int, int]) -> list[Any]:
+        """Adds the shards of one initial table, whose scale depends on its shape."""
+        with tf.init_scope():
+            table = self.kernel_initializer(shape, dtype=self.variable_dtype)
+            shards = partition.split(table, self.num_shards, self.partition_strategy)
+        return [
+            self._add_kernel(
+                f"kernel_{index}", shard.shape, lambda shape, dtype, value=shard: value
+            )
+            for index, shard in enumerate(shards)
+        ]
+
+    def _validate_tied_to(self, embedding: Any) -> None:
+        _validate_embedding(embedding)
+        if embedding.input_dim != self.num_classes:
+            raise ValueError(
+                "`tied_to` must have a row for each class. Received: "
+                f"tied_to.input_dim={embedding.input_dim}, "
+                f"num_classes={self.num_classes}."
+            )
+        if self.num_shards > 1:
+            raise ValueError(
+                "`num_shards` must be 1 with `tied_to`, whose table is one variable. "
+                f"Received: num_shards={self.num_shards}."
+            )
+        if self.kernel_regularizer or self.kernel_constraint:
+            raise ValueError(
+                "`kernel_regularizer` and `kernel_constraint` must be None with "
+                "`tied_to`: give them to the Embedding."
+            )
+
+
+def _validate_embedding(embedding: Any) -> None:
+    """Raises `ValueError` unless `embeddings` is what the layer multiplies by."""
+    if not isinstance(embedding, keras.layers.Embedding):
+        raise ValueError(
+            "`tied_to` must be a keras.layers.Embedding. "
+            f"Received: tied_to={embedding!r}."
+        )
+    for attribute, value in (
+        ("quantization_mode", None),
+        ("lora_enabled", False),
+        ("tie_weights", True),
+        ("logit_soft_cap", None),
+    ):
+        if (received := getattr(embedding, attribute, value)) != value:
+            raise ValueError(
+                f"`tied_to` must have {attribute}={value}: otherwise its `embeddings` "
+                "are not the class embeddings. "
+                f"Received: tied_to.{attribute}={received!r}."
+            )
+
+
+def _as_table(bias: Any) -> Table | None:
+    return None if bias is None else Table((bias,), "div")
+
+
+def _dense_tensor(values: Any, name: str) -> tf.Tensor:
+    if isinstance(values, (tf.RaggedTensor, tf.SparseTensor)):
+        raise ValueError(
+            f"`{name}` must be dense; convert it with to_tensor and pass a mask. "
+            f"Received: a {type(values).__name__}."
+        )
+    values = tf.convert_to_tensor(values)
+    if not (values.dtype.is_floating or values.dtype.is_integer):
+        raise ValueError(
+            f"`{name}` must be real numbers. Received: dtype={values.dtype.name}."
+        )
+    return values
+
+
+def _positive_float(value: Any, name: str) -> float:
+    is_number = isinstance(value, (int, float, np.number)) and math.isfinite(value)
+    if not is_number or value <= 0:
+        raise ValueError(
+            f"`{name}` must be a positive number. Received: {name}={value!r}."
+        )
+    return float(value)
+
+
+def _optional_int(value: Any, name: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(
+            f"`{name}` must be an int or None. Received: {name}={value!r}."
+        )
+    return int(value)

@@ -82,13 +82,17 @@ def _lookup_static(
 ) -> tf.Tensor:
     """Reads from each shard as many rows as there are ids, and selects.
 
-    For XLA, whose shapes are static. A shard's gradient holds a zero for row 0 in the
-    place of every id that it does not hold.
+    For XLA, whose shapes are static. For an id that a shard does not hold it reads a
+    row that another id reads, so that the gradient names no other rows; row 0 if the
+    shard holds none of the ids.
     """
     result = None
     for index, params in enumerate(shards):
         in_shard = tf.equal(shard, index)
-        rows = tf.gather(params, tf.where(in_shard, row, 0))
+        # row = [4, 2], in_shard = [False, True] -> reads rows [2, 2]
+        rows_in_shard = tf.where(in_shard, row, 0)
+        another = tf.reduce_max(rows_in_shard)
+        rows = tf.gather(params, tf.where(in_shard, rows_in_shard, another))
         shape = tf.concat([[-1], tf.ones_like(tf.shape(rows)[1:])], 0)
         in_shard = tf.reshape(in_shard, shape)
         result = rows if result is None else tf.where(in_shard, rows, result)

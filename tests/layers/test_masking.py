@@ -1,0 +1,144 @@
+"""Padding and masks: what is masked has no effect, whatever it holds."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.helpers import logsumexp64
+from tfsampled.layers import SampledSoftmax
+from tfsampled.optimizers import LazyAdam
+
+CLASSES, DIM = 20, 4
+LABELS = np.array([[3, -1, -1], [4, 5, -1], [6, 7, 8], [-1, -1, -1]])
+
+
+def make(dtype="float32", **options):
+    keras.utils.set_random_seed(1)
+    head = SampledSoftmax(
+        CLASSES,
+        CLASSES,
+        "uniform",
+        ignore_class=-1,
+        seed=1,
+        dtype=dtype,
+        bias_initializer="normal",
+        **options,
+    )
+    head.build((None, DIM))
+    return head
+
+
+def ragged_truth(head, features, labels):
+    """The full softmax loss of each example over its own labels, in float64."""
+    logits = features.astype(np.float64) @ tf.cast(head.table(), tf.float64).numpy().T
+    logits += tf.cast(head.bias, tf.float64).numpy()
+    losses = []
+    for row, classes in zip(logits, labels, strict=True):
+        classes = classes[classes >= 0]
+        losses.append(logsumexp64(row) - row[classes].mean() if len(classes) else 0.0)
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_ragged_number_of_labels(dtype, jit_compile):
+    """All classes are drawn: the loss is the full one, up to its hits.
+
+    A drawn class that is a label is left out of the sum, where the label is.
+    """
+    head = make(dtype, num_true=3)
+    features = np.random.default_rng(0).normal(size=(4, DIM)).astype("float32")
+    features = tf.cast(tf.cast(features, dtype), tf.float64).numpy()
+    inputs = tf.constant(features, dtype)
+    step = tf.function(head.sampled_loss, jit_compile=jit_compile)
+    losses = tf.cast(step(inputs, LABELS), tf.float64)
+    expected = ragged_truth(head, features, LABELS)
+    eps = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-20}
+    np.testing.assert_allclose(losses, expected, rtol=eps.get(dtype, 2.0**-40))
+    assert losses[3] == 0
+    ragged = tf.ragged.constant([[3], [4, 5], [6, 7, 8], []], tf.int64)
+    if not jit_compile:
+        np.testing.assert_allclose(
+            tf.cast(head.sampled_loss(inputs, ragged), tf.float64),
+            expected,
+            rtol=eps.get(dtype, 2.0**-40),
+        )
+
+
+def test_ragged_labels_that_do_not_fit_raise():
+    head, inputs = make(num_true=2), tf.ones([2, DIM])
+    ragged = tf.ragged.constant([[1], [2, 3, 4]], tf.int64)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"at most num_true=2 labels. Received: 3"
+    ):
+        head.sampled_loss(inputs, ragged)
+    with pytest.raises(ValueError, match="Ragged `labels` must have the shape"):
+        SampledSoftmax(CLASSES, 5, num_true=2).sampled_loss(inputs, ragged)
+    with pytest.raises(ValueError, match=r"`inputs` must be dense.*to_tensor"):
+        head.sampled_loss(tf.ragged.constant([[1.0]]), [[1, 2]])
+    with pytest.raises(ValueError, match=r"`mask` must be dense.*to_tensor"):
+        head.sampled_loss(inputs, [[1, 2]] * 2, mask=tf.ragged.constant([[True], []]))
+    sparse = tf.sparse.from_dense([[1, 2], [3, 4]])
+    with pytest.raises(ValueError, match=r"`labels` must be dense.*tf.sparse.to_dense"):
+        head.sampled_loss(inputs, sparse)
+
+
+@pytest.mark.parametrize("name", ["sampled_loss", "exact_loss"])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_nan_at_a_masked_position_has_no_effect(name, jit_compile):
+    head = make()
+    features = np.random.default_rng(0).normal(size=(4, DIM)).astype("float32")
+    labels = np.array([3, -1, 5, 6])
+    mask = np.array([True, True, False, True])
+
+    @tf.function(jit_compile=jit_compile)
+    def step(inputs):
+        head.sampler.position.assign(0)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            losses = getattr(head, name)(inputs, labels, mask=mask)
+        sources = [inputs, head.kernel.value, head.bias.value]
+        gradients = tape.gradient(losses, sources)
+        return losses, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    clean_losses, clean = step(tf.constant(features))
+    features[[1, 2]] = np.nan
+    losses, gradients = step(tf.constant(features))
+    np.testing.assert_array_equal(losses, clean_losses)
+    np.testing.assert_array_equal(losses.numpy()[[1, 2]], [0, 0])
+    for gradient, expected in zip(gradients, clean, strict=True):
+        np.testing.assert_array_equal(gradient, expected)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("num_shards", [1, 2])
+def test_padding_moves_no_row(num_shards, jit_compile):
+    """Neither the row of class 0, nor any that no example reads."""
+    head = SampledSoftmax(
+        CLASSES, 3, "uniform", ignore_class=-1, num_shards=num_shards, seed=1
+    )
+    head.build((None, DIM))
+    head.bias.assign(np.ones(CLASSES))
+    optimizer = LazyAdam(0.01, weight_decay=0.1)
+    optimizer.build(head.trainable_variables)
+    before = tf.concat([head.table(), head.bias[:, tf.newaxis]], axis=1).numpy()
+    labels = tf.constant([-1, 7, -1])
+
+    @tf.function(jit_compile=jit_compile)
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(head.sampled_loss(tf.ones([3, DIM]), labels))
+        variables = [variable.value for variable in head.trainable_variables]
+        gradients = tape.gradient(loss, variables)
+        optimizer.apply(gradients, head.trainable_variables)
+
+    start = int(head.sampler.position)
+    step()
+    head.sampler.position.assign(start)
+    candidates = head.sampler.sample([[7]], CLASSES, 3)
+    touched = {7, *candidates.sampled_candidates.numpy().tolist()}
+    after = tf.concat([head.table(), head.bias[:, tf.newaxis]], axis=1).numpy()
+    moved = np.flatnonzero(np.any(before != after, axis=1))
+    assert set(moved.tolist()) == touched
+    assert 0 not in touched

@@ -1,0 +1,243 @@
+"""Faults that users of Keras have met in public, each with its siblings."""
+
+import copy
+import pickle
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfsampled.layers import SampledSoftmax
+from tfsampled.models import SampledSoftmaxModel
+from tfsampled.optimizers import LazyAdam
+
+CLASSES, DIM, BATCH = 30, 8, 16
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(BATCH, DIM)).astype("float32"), RNG.integers(0, CLASSES, BATCH)
+IDS = RNG.integers(0, CLASSES, (BATCH, 3))
+
+
+def make(encoder=None, **head):
+    head = SampledSoftmax(CLASSES, 5, "uniform", seed=1, **head)
+    return SampledSoftmaxModel(
+        encoder or keras.Sequential([keras.layers.Dense(8)]), head
+    )
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class TwoEmbeddings(keras.layers.Layer):
+    """An encoder with two embeddings of one name."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.a = keras.layers.Embedding(CLASSES, DIM, name="e")
+        self.b = keras.layers.Embedding(CLASSES, DIM, name="e")
+
+    def build(self, input_shape):
+        self.a.build(input_shape)
+        self.b.build(input_shape)
+
+    def call(self, ids):
+        return tf.reduce_mean(self.a(ids) + 2 * self.b(ids), axis=1)
+
+
+def nested_encoder():
+    """A functional encoder with two embeddings in nested models."""
+    ids = keras.Input((3,), dtype="int32")
+    parts = []
+    for _ in range(2):
+        embedding = keras.layers.Embedding(CLASSES, DIM, name="e")
+        pooled = keras.layers.GlobalAveragePooling1D()(embedding(ids))
+        parts.append(keras.Model(ids, pooled))
+    return keras.Model(ids, parts[0](ids) + 2 * parts[1](ids))
+
+
+def tied_model(kind, index):
+    """Returns a model whose head is tied to the first or second embedding."""
+    if kind == "subclassed":
+        encoder = TwoEmbeddings()
+        embedding = [encoder.a, encoder.b][index]
+    else:
+        encoder = nested_encoder()
+        models = [layer for layer in encoder.layers if isinstance(layer, keras.Model)]
+        embedding = models[index].layers[1]
+    model = make(encoder, tied_to=embedding, use_bias=False)
+    model(IDS)
+    return model
+
+
+COPIES = {
+    "keras file": lambda model: model,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("kind", ["subclassed", "nested"])
+def test_a_copy_is_tied_to_the_same_embedding(kind, index, how, tmp_path):
+    """Keras #10898: a layer that is found by its name may be another."""
+    model = tied_model(kind, index)
+    if how == "keras file":
+        model.save(tmp_path / "model.keras")
+        other = keras.models.load_model(tmp_path / "model.keras")
+    else:
+        other = COPIES[how](model)
+    np.testing.assert_array_equal(other.predict(IDS), model.predict(IDS))
+    tied = [other.encoder.a, other.encoder.b] if kind == "subclassed" else None
+    if tied:
+        assert other.head.tied_to is tied[index]
+    assert len(other.weights) == len(model.weights)
+
+
+def test_an_ambiguous_name_in_an_old_config_raises():
+    config = tied_model("subclassed", 1).get_config()
+    del config["tied_embedding"]  # as version 0.1.0 wrote it
+    with pytest.raises(ValueError, match="the encoder has 2 of that name"):
+        SampledSoftmaxModel.from_config(config)
+
+
+def test_tied_to_an_embedding_whose_table_is_not_what_it_multiplies_by():
+    """keras-hub #883, Keras PR #21753."""
+    embedding = keras.layers.Embedding(CLASSES, DIM)
+    head = SampledSoftmax(CLASSES, 5, tied_to=embedding)
+    head.build((None, DIM))
+    embedding.enable_lora(2)
+    with pytest.raises(ValueError, match=r"Received: tied_to.lora_enabled=True"):
+        head(X)
+    embedding = keras.layers.Embedding(CLASSES, DIM)
+    head = SampledSoftmax(CLASSES, 5, tied_to=embedding)
+    head.build((None, DIM))
+    embedding.quantize("int8")
+    for call in (head, lambda x: head.sampled_loss(x, Y), lambda x: head.top_k(x, 2)):
+        with pytest.raises(ValueError, match=r"tied_to.quantization_mode='int8'"):
+            call(X)
+    if hasattr(keras.layers, "ReversibleEmbedding"):
+        for options in ({"tie_weights": False}, {"logit_soft_cap": 5.0}):
+            embedding = keras.layers.ReversibleEmbedding(CLASSES, DIM, **options)
+            with pytest.raises(ValueError, match=f"tied_to.{next(iter(options))}"):
+                SampledSoftmax(CLASSES, 5, tied_to=embedding)
+        embedding = keras.layers.ReversibleEmbedding(CLASSES, DIM)
+        head = SampledSoftmax(CLASSES, 5, tied_to=embedding, use_bias=False)
+        np.testing.assert_allclose(head(X), embedding(X, reverse=True), rtol=1e-5)
+
+
+FIRST = {
+    "build": lambda model: model.build((None, DIM)),
+    "predict": lambda model: model.predict(X, verbose=0),
+    "evaluate": lambda model: model.evaluate(X, Y, verbose=0),
+    "fit": lambda model: model.fit(X, Y, verbose=0),
+}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("first", FIRST)
+def test_fit_after_anything(first, jit_compile):
+    """State that is first made while a step is traced fails in its second trace."""
+    model = make()
+    model.compile("adam", jit_compile=jit_compile)
+    FIRST[first](model)
+    model.fit(X, Y, batch_size=12, verbose=0)  # two shapes, two traces
+    model.compile(LazyAdam(0.1), jit_compile=jit_compile)
+    model.fit(X, Y, batch_size=12, verbose=0)
+    assert model.optimizer.iterations == 2
+
+
+def test_fit_after_loading(tmp_path):
+    model = make()
+    model.compile("adam")
+    model.fit(X, Y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    other = keras.models.load_model(tmp_path / "model.keras")
+    other.fit(X, Y, batch_size=12, verbose=0)
+    assert other.optimizer.iterations == 3
+
+
+def test_a_step_of_ones_own_builds_nothing_while_it_is_traced():
+    model = make()
+    model.compile(LazyAdam(0.1))
+    step = tf.function(lambda x, y: model.train_step((x, y)), reduce_retracing=True)
+    for size in (BATCH, 5, 7):
+        step(X[:size], Y[:size])
+    assert model.optimizer.iterations == 3
+
+
+def test_labels_in_a_list_of_one():
+    """Plain Keras trains on `fit(x, [y])` and on datasets of `(x, (y,))`."""
+    losses = []
+    for data in (
+        (X, Y),
+        (X, [Y]),
+        (tf.data.Dataset.from_tensors((X, (Y,))),),
+        (tf.data.Dataset.from_tensors((X, {"y": Y})),),
+    ):
+        keras.utils.set_random_seed(1)
+        model = make()
+        model.compile("sgd")
+        losses.append(model.fit(*data, verbose=0, shuffle=False).history["loss"])
+    assert losses[0] == losses[1] == losses[2] == losses[3]
+    with pytest.raises(ValueError, match=r"`y` must be one array of labels.*2 arrays"):
+        model.fit(X[:2], [Y[:2], Y[:2]], verbose=0)
+
+
+def test_ragged_labels_in_fit():
+    """They train as if they were filled up with `ignore_class`."""
+    ragged = tf.ragged.constant([[3], [4, 5], [6, 7, 8], [9]] * 4, tf.int64)
+    losses = []
+    for labels in (ragged, ragged.to_tensor(-1)):
+        keras.utils.set_random_seed(1)
+        model = make(num_true=3, ignore_class=-1)
+        model.compile("sgd")
+        data = tf.data.Dataset.from_tensor_slices((X, labels)).batch(8)
+        losses.append(model.fit(data, verbose=0, shuffle=False).history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+
+
+def test_a_callback_list_of_the_users_stays_as_it_is():
+    model = make()
+    model.compile("sgd")
+    callbacks = keras.callbacks.CallbackList([], add_history=True, model=model)
+    before = list(callbacks.callbacks)
+    for _ in range(2):
+        model.fit(X, Y, verbose=0, callbacks=callbacks)
+    assert callbacks.callbacks == before
+
+
+def test_positional_arguments_of_keras(tmp_path):
+    model = make(keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(8)]))
+    model.compile("sgd")
+    logs = model.evaluate(X, Y, None, 0, None, None, None, True)
+    assert model.test_on_batch(X, Y, None, True) == pytest.approx(logs)
+    signature = [tf.TensorSpec([None, DIM])]
+    model.export(tmp_path / "served", "tf_saved_model", False, signature)
+    served = tf.saved_model.load(str(tmp_path / "served"))
+    np.testing.assert_allclose(served.serve(X), model.predict(X, verbose=0), rtol=1e-5)
+
+
+def test_a_subclass_may_override_compute_loss():
+    @keras.saving.register_keras_serializable(package="tests")
+    class Doubled(SampledSoftmaxModel):
+        def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
+            return 2 * super().compute_loss(x, y, y_pred, *args, **kwargs)
+
+    losses = []
+    for kind in (SampledSoftmaxModel, Doubled):
+        keras.utils.set_random_seed(1)
+        encoder = keras.Sequential([keras.layers.Dense(8)])
+        model = kind(encoder, SampledSoftmax(CLASSES, 5, "uniform", seed=1))
+        model.compile("sgd")
+        losses.append(model.fit(X, Y, verbose=0).history["loss"][0])
+    assert losses[1] == pytest.approx(2 * losses[0])
+
+
+def test_a_compiled_step_of_several_replicas_raises():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        model = make()
+        model.compile("sgd", jit_compile=True)
+    with pytest.raises(
+        ValueError, match="`jit_compile` must be False with several rep"
+    ):
+        model.fit(X, Y, verbose=0)

@@ -1,0 +1,108 @@
+"""Labels that no compiled step can train on: recorded there, reported by `fit`.
+
+A step that XLA has compiled cannot raise. It validates its labels first, skips the
+update if any is invalid, and records that for the host to report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfsampled._core import validation
+from tfsampled._core.labels import Labels
+from tfsampled.layers import SampledSoftmax
+
+
+class LabelCheck:
+    """Records invalid labels of compiled steps.
+
+    Args:
+        head: The head whose classes the labels are.
+    """
+
+    def __init__(self, head: SampledSoftmax) -> None:
+        self._head = head
+        # The number of batches with ids out of range, the smallest and largest id of
+        # the last one, and the number of batches with ids that the sampler never draws.
+        self._violations = tf.Variable(tf.zeros(4, tf.int64), trainable=False)
+
+    def record(self, targets: Labels, training: bool) -> tf.Tensor:
+        """Returns whether a step can use these labels; if not, records why.
+
+        Args:
+            targets: The labels of a batch.
+            training: Whether the sampler has to draw the labels too.
+
+        Returns:
+            A scalar bool.
+        """
+        checks = self._head._label_checks(targets.ids, targets.label_mask, training)
+        in_range = checks[0].condition
+        supported = checks[-1].condition
+        smallest, largest = tf.reduce_min(targets.ids), tf.reduce_max(targets.ids)
+        count, low, high, unsupported = tf.unstack(self._violations)
+        self._violations.assign(
+            [
+                count + tf.cast(~in_range, tf.int64),
+                tf.where(in_range, low, smallest),
+                tf.where(in_range, high, largest),
+                unsupported + tf.cast(in_range & ~supported, tf.int64),
+            ]
+        )
+        return in_range & supported
+
+    def raise_if_invalid(self) -> None:
+        """Raises what was recorded, and clears it. Waits for the step.
+
+        Raises:
+            tf.errors.InvalidArgumentError: If a violation was recorded.
+        """
+        count, low, high, unsupported = self._violations.numpy().tolist()
+        if not count and not unsupported:
+            return
+        self._violations.assign(tf.zeros_like(self._violations))
+        message = self._head.sampler.unsupported_label_message
+        if count:
+            message = validation.out_of_range_message(
+                "labels", self._head.num_classes, low, high
+            )
+        raise tf.errors.InvalidArgumentError(
+            None,
+            None,
+            f"{message} (Batches with such labels: {count + unsupported}. A compiled "
+            "step cannot raise; it skipped them, and they have changed nothing.)",
+        )
+
+
+class PeriodicCheck(keras.callbacks.Callback):
+    """Runs checks during `fit`, now and then: reading a variable waits for the step.
+
+    Args:
+        checks: Functions to call.
+    """
+
+    EVERY = 10  # calls of the compiled function
+
+    def __init__(self, *checks: Callable[[], None]) -> None:
+        super().__init__()
+        self._checks = checks
+        self._num_calls = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._num_calls += 1
+        if self._num_calls % self.EVERY == 0:
+            self._run_checks()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._run_checks()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._run_checks()
+
+    def _run_checks(self) -> None:
+        for check in self._checks:
+            check()
