@@ -105,7 +105,7 @@ def test_a_variable_without_a_gradient_stands_still(ours):
     table = keras.Variable(steps.start())
     other = keras.Variable(steps.start(), name="other")
     optimizer = ours(0.1)
-    with pytest.warns(UserWarning, match="got no gradient for other: what has no"):
+    with pytest.warns(UserWarning, match="got no gradient for other, which will not"):
         optimizer.apply([steps.sparse(steps.gradients(1)[0]), None], [table, other])
     np.testing.assert_array_equal(other, steps.start())
     assert optimizer.iterations.numpy() == 1
@@ -123,7 +123,7 @@ def test_rows_outside_the_table(ours, eager, ids):
         optimizer.apply([steps.sparse((ids, np.ones([2, 4])))], [table])
 
     step = apply if eager else tf.function(apply)
-    message = r"gradient of .*table, which has 50 rows, has rows from .*: look for ids"
+    message = r"gradient of .*table must have row ids in \[0, 50\). Received: ids from"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         step()
     np.testing.assert_array_equal(table, steps.start())
@@ -148,15 +148,15 @@ def test_under_xla_rows_outside_the_table_are_left_out(ours, options):
 def test_not_built(ours):
     grad = steps.sparse(steps.gradients(1)[0])
     table = keras.Variable(steps.start(), name="table")
-    with pytest.raises(ValueError, match=r"is not built, .* pass trainable_variables"):
+    with pytest.raises(ValueError, match="`trainable_variables` must be given"):
         ours().apply([grad])
-    with pytest.raises(ValueError, match="is not built for the variable table"):
+    with pytest.raises(ValueError, match="the variable table:0, for which this"):
         ours().update_step(grad, table, 0.1)
     optimizer = ours()
     optimizer.build([table])
-    with pytest.raises(ValueError, match="is not built for the variable other"):
+    with pytest.raises(ValueError, match="the variable other, for which this"):
         optimizer.apply([grad], [keras.Variable(steps.start(), name="other")])
-    with pytest.raises(ValueError, match="got 2 gradients for 1 variables: pass one"):
+    with pytest.raises(ValueError, match="Received: 2 gradients, 1 variables"):
         optimizer.apply([grad, grad])
 
 

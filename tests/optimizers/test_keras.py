@@ -1,8 +1,5 @@
 """Inside Keras: its private names, variables and devices, other optimizers around."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -77,42 +74,25 @@ def test_slots_of_two_layers_are_told_apart():
         assert len(set(paths)) == len(paths)
 
 
-@pytest.mark.parametrize("code", ["device", "replicas"])
-def test_slots_stand_where_their_tables_do(code):
-    codes = {
-        "device": """
-with tf.device("CPU:1"):
-    table = tf.Variable(tf.ones([5, 2]))
-grad = tf.IndexedSlices(tf.ones([1, 2]), [3])
-for optimizer in (Adagrad(), RowWiseAdagrad(), LazyAdam(correct_skipped=True)):
+@pytest.mark.parametrize(
+    "make", [Adagrad, RowWiseAdagrad, lambda: LazyAdam(correct_skipped=True)]
+)
+def test_slots_are_on_the_device_of_their_table(make):
+    with tf.device("CPU:1"):
+        table = tf.Variable(tf.ones([5, 2]))
+    optimizer, grad = make(), tf.IndexedSlices(tf.ones([1, 2]), [3])
     tf.function(lambda: optimizer.apply([grad], [table]))()
     slots = [v.value for v in optimizer.variables if v.shape.rank]
     assert slots
-    assert all(slot.device == table.device for slot in slots), slots
-""",
-        "replicas": """
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-with strategy.scope():
-    table = tf.Variable(tf.ones([5, 2]))
-for optimizer in (Adagrad(), RowWiseAdagrad(), LazyAdam(correct_skipped=True)):
-    try:
-        optimizer.build([table])
-    except ValueError as error:
-        assert "under a tf.distribute strategy of 2 replicas" in str(error), error
-    else:
-        raise AssertionError("built")
-""",
-    }
-    start = """
-import tensorflow as tf
-two = [tf.config.LogicalDeviceConfiguration()] * 2
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, two)
-from tfsampled.optimizers import *
-"""
-    command = [sys.executable, "-c", start + codes[code]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert all(slot.device == table.device for slot in slots)
+
+
+def test_a_mirrored_variable_is_refused():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        table = tf.Variable(tf.ones([5, 2]))
+    with pytest.raises(ValueError, match=r"Received: the variable .* under 2 replicas"):
+        LazyAdam().build([table])
 
 
 def text_model():
@@ -157,14 +137,13 @@ def test_one_optimizer_for_the_table_and_another_for_the_rest(jit, policy):
 
 
 @OURS
-def test_keras_own_loss_scaling_in_compile_is_refused(ours):
+def test_keras_loss_scaling_in_compile_trains(ours):
+    """It makes gradients as large as the tables, but the numbers are right."""
     keras.config.set_dtype_policy("mixed_float16")
     model = text_model()
-    model.compile(ours(), loss="mse", jit_compile=False)
-    with pytest.raises(ValueError, match=r"under the policy mixed_float16, .*: pass "):
-        fit(model)
-    model.compile(LossScaleOptimizer(ours()), loss="mse", jit_compile=False)
-    assert np.isfinite(fit(model).history["loss"]).all()
+    for optimizer in (ours(), LossScaleOptimizer(ours())):
+        model.compile(optimizer, loss="mse", jit_compile=False)
+        assert np.isfinite(fit(model).history["loss"]).all()
 
 
 @OURS
@@ -173,7 +152,7 @@ def test_loss_scaling_that_a_user_turns_off(ours):
     optimizer.loss_scale_factor = None
     table = keras.Variable(steps.start())
     optimizer.apply([GOOD], [table])
-    np.testing.assert_array_equal(table, steps.train(ours(0.1), [GOOD]))
+    np.testing.assert_allclose(table, steps.train(ours(0.1), [GOOD]), rtol=1e-6)
 
 
 @OURS
@@ -182,7 +161,7 @@ def test_update_step_takes_a_variable_of_keras(ours):
     optimizer = ours(0.1)
     optimizer.build([table])
     optimizer.update_step(GOOD, table, 0.1)
-    np.testing.assert_array_equal(table, steps.train(ours(0.1), [GOOD]))
+    np.testing.assert_allclose(table, steps.train(ours(0.1), [GOOD]), rtol=1e-6)
 
 
 def test_the_learning_rate_is_asked_for_once_for_all_tables():

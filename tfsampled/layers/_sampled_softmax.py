@@ -276,6 +276,7 @@ class SampledSoftmax(keras.layers.Layer):
             logits += self._scaled_bias()
         return tf.reshape(logits, tf.concat([rows.shape, [self.num_classes]], axis=0))
 
+    @tf.autograph.experimental.do_not_convert
     def sampled_loss(
         self,
         inputs: Any,
@@ -310,6 +311,7 @@ class SampledSoftmax(keras.layers.Layer):
         targets = self._validated(targets, sampled=True)
         return self._compute_losses(inputs, targets, sample_weight, sampled=True)
 
+    @tf.autograph.experimental.do_not_convert
     def exact_loss(
         self,
         inputs: Any,
@@ -327,6 +329,7 @@ class SampledSoftmax(keras.layers.Layer):
         targets = self._validated(targets, sampled=False)
         return self._compute_losses(inputs, targets, sample_weight, sampled=False)
 
+    @tf.autograph.experimental.do_not_convert
     def ranks(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
         """Counts the classes with a higher logit than the example's best label.
 
@@ -354,6 +357,7 @@ class SampledSoftmax(keras.layers.Layer):
             return tf.ones(tf.shape(inputs)[:-1], tf.bool)
         return example_mask
 
+    @tf.autograph.experimental.do_not_convert
     def top_k(self, inputs: Any, k: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Finds the `k` classes of the highest logits, in chunks of classes.
 
@@ -441,7 +445,8 @@ class SampledSoftmax(keras.layers.Layer):
     def _validated(self, targets: Labels, sampled: bool) -> Labels:
         """Returns labels that are not read before they are found to be valid."""
         checks = self._label_checks(targets.ids, targets.label_mask, sampled)
-        if not (assertions := validation.assert_all(checks)):
+        assertions = validation.assert_all(checks)
+        if not assertions:
             return targets
         with tf.control_dependencies(assertions):
             return targets._replace(ids=tf.identity(targets.ids))

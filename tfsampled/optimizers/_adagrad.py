@@ -7,42 +7,43 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled.optimizers import _checks
 from tfsampled.optimizers import _sparse_rows as rows
-from tfsampled.optimizers._row_sparse import RowSparse
+from tfsampled.optimizers._row_sparse import RowSparse, validate_at_least_0
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class Adagrad(RowSparse, keras.optimizers.Adagrad):
-    r"""`keras.optimizers.Adagrad`, at the cost of the rows touched.
+    """`keras.optimizers.Adagrad`, at the cost of the rows touched.
 
-    For each row $r$ of the gradient $g$, in which a row stands once as the sum of its
-    copies,
+    For each row `r` of the gradient `g`, whose copies are summed first,
 
-    $$a_r \leftarrow a_r + g_r^2, \qquad
-      w_r \leftarrow w_r - \eta\, g_r / \sqrt{a_r + \epsilon}$$
+        a_r = a_r + g_r ** 2
+        w_r = w_r - learning_rate * g_r / sqrt(a_r + epsilon)
 
-    and nothing else is read or written. These are the numbers that Keras gives for
-    the densified gradient: a row whose gradient is zero moves neither there nor here.
+    and nothing else is read or written. This equals Keras's Adagrad on the densified
+    gradient, where a row of zeros does not move either. Keras's own step on a
+    row-sparse gradient squares each copy of a repeated row by itself, and differs.
+
     A dense gradient gets Keras's own update, so that one optimizer serves the encoder
-    and the table. NaN in a gradient makes the numbers it meets NaN, as in Keras.
+    and the table. NaN in a gradient makes the values that it meets NaN, as in Keras.
 
     Row-sparse gradients are unscaled, clipped (`clipnorm`, `global_clipnorm`,
-    `clipvalue`) as the table they stand for, and take `weight_decay` on the rows
+    `clipvalue`) as the table they stand for, and decayed (`weight_decay`) on the rows
     touched only.
 
     Args:
-        learning_rate: A float, a `keras.optimizers.schedules.LearningRateSchedule`, or
-            a function without arguments that gives the learning rate.
-        initial_accumulator_value: What the accumulators start at; not below 0.
-        epsilon: A small number for stability; not below 0.
+        learning_rate: A float of at least 0, a
+            `keras.optimizers.schedules.LearningRateSchedule`, or a function without
+            arguments that returns the learning rate.
+        initial_accumulator_value: Initial value of the accumulators, at least 0.
+        epsilon: A small number for stability, at least 0.
         **kwargs: Arguments of `keras.optimizers.Optimizer`, such as `clipnorm`,
             `weight_decay`, `loss_scale_factor` and `name`.
 
     Raises:
-        ValueError: `use_ema`, `ema_overwrite_frequency` or
-            `gradient_accumulation_steps` is set: they need the whole table. Or a number
-            is impossible.
+        ValueError: If an argument has an invalid value, or `use_ema`,
+            `ema_overwrite_frequency` or `gradient_accumulation_steps` is set, which
+            need the whole table.
 
     Example:
         >>> import tensorflow as tf
@@ -55,9 +56,9 @@ class Adagrad(RowSparse, keras.optimizers.Adagrad):
                [0.901, 0.901],
                [0.905, 0.905]], dtype=float32)
 
-    References:
-        Duchi et al., `Adaptive Subgradient Methods for Online Learning and Stochastic
-        Optimization <https://jmlr.org/papers/v12/duchi11a.html>`_, 2011
+    Reference:
+        Duchi et al., Adaptive Subgradient Methods for Online Learning and Stochastic
+        Optimization, 2011, https://jmlr.org/papers/v12/duchi11a.html
     """
 
     def __init__(
@@ -67,8 +68,8 @@ class Adagrad(RowSparse, keras.optimizers.Adagrad):
         epsilon: float = 1e-7,
         **kwargs: Any,
     ) -> None:
-        _checks.not_negative(
-            "Adagrad",
+        validate_at_least_0(
+            self,
             initial_accumulator_value=initial_accumulator_value,
             epsilon=epsilon,
         )
@@ -79,14 +80,14 @@ class Adagrad(RowSparse, keras.optimizers.Adagrad):
             **kwargs,
         )
 
-    def row_changes(
+    def sparse_step(
         self,
         ids: tf.Tensor | None,
         values: tf.Tensor,
         variable: tf.Variable,
         learning_rate: Any,
     ) -> tf.Tensor:
-        """What to add to these rows of a variable; updates their slots."""
+        """Returns what to add to rows of a variable, and updates their slots."""
         accumulator = self.slot("accumulators", variable)
         squares = rows.read(accumulator, ids) + tf.square(values)
         rows.write(accumulator, ids, squares)

@@ -8,62 +8,60 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled.optimizers import _checks
 from tfsampled.optimizers import _sparse_rows as rows
-from tfsampled.optimizers._row_sparse import RowSparse
+from tfsampled.optimizers._row_sparse import RowSparse, validate_at_least_0
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class LazyAdam(RowSparse, keras.optimizers.Adam):
-    r"""Adam on the rows touched.
+    """Adam on the rows touched.
 
-    For each row $r$ of the gradient $g$ of step $t$, in which a row stands once as the
-    sum of its copies,
+    For each row `r` of the gradient `g` of step `t`, whose copies are summed first,
 
-    $$m_r \leftarrow m_r + (1 - \beta_1)(g_r - m_r), \qquad
-      v_r \leftarrow v_r + (1 - \beta_2)(g_r^2 - v_r)$$
-    $$w_r \leftarrow w_r - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}
-      \frac{m_r}{\sqrt{v_r} + \epsilon}$$
+        m_r = m_r + (1 - beta_1) * (g_r - m_r)
+        v_r = v_r + (1 - beta_2) * (g_r ** 2 - v_r)
+        w_r = w_r - learning_rate * sqrt(1 - beta_2 ** t) / (1 - beta_1 ** t)
+                    * m_r / (sqrt(v_r) + epsilon)
 
-    and nothing else is read or written. Where every row is touched in every step this
-    is `keras.optimizers.Adam` on the densified gradient. A row that is not touched
-    stands still, while in Adam its moments decay and it moves on by them.
+    and nothing else is read or written. If every row is touched in every step, this is
+    `keras.optimizers.Adam` on the densified gradient. A row that is not touched does
+    not move, while in Adam its moments decay and it moves on by them.
 
-    `correct_skipped=True` makes up for that. For a row that was skipped $k$ times, the
-    moments first decay as they do in Adam, by $\beta_1^k$ and $\beta_2^k$, and the row
-    is then moved as far as Adam moves it in the $k + 1$ steps that begin now, if it is
-    skipped as often again:
+    `correct_skipped=True` makes up for that. If a row was skipped `k` times, its
+    moments first decay as in Adam, by `beta_1 ** k` and `beta_2 ** k`. The row is then
+    moved as far as Adam moves it in `k + 1` steps, by the factor
 
-    $$\text{times} \quad \sum_{j=0}^{k} \rho^j = \frac{1 - \rho^{k+1}}{1 - \rho},
-      \qquad \rho = \beta_1 / \sqrt{\beta_2}$$
+        sum_{j=0..k} rho ** j = (1 - rho ** (k + 1)) / (1 - rho)
+        rho = beta_1 / sqrt(beta_2)
 
-    which is 1 for a row touched in every step and nears 10 for one touched rarely. It
-    needs one more number a row, of `int64`.
+    which is 1 for a row that is touched in every step and nears 10 for one that is
+    touched rarely. It needs one more int64 per row.
 
     A dense gradient gets Keras's own update, or the corrected one of all rows, so that
-    one optimizer serves the encoder and the table. NaN in a gradient makes the numbers
-    it meets NaN, as in Keras.
+    one optimizer serves the encoder and the table. NaN in a gradient makes the values
+    that it meets NaN, as in Keras.
 
     Row-sparse gradients are unscaled, clipped (`clipnorm`, `global_clipnorm`,
-    `clipvalue`) as the table they stand for, and take `weight_decay` on the rows
+    `clipvalue`) as the table they stand for, and decayed (`weight_decay`) on the rows
     touched only.
 
     Args:
-        learning_rate: A float, a `keras.optimizers.schedules.LearningRateSchedule`, or
-            a function without arguments that gives the learning rate.
-        beta_1: Decay of the first moments, at least 0 and below 1.
-        beta_2: Decay of the second moments, at least 0 and below 1.
-        epsilon: A small number for stability; not below 0.
+        learning_rate: A float of at least 0, a
+            `keras.optimizers.schedules.LearningRateSchedule`, or a function without
+            arguments that returns the learning rate.
+        beta_1: Decay of the first moments, in `[0, 1)`.
+        beta_2: Decay of the second moments, in `[0, 1)`.
+        epsilon: A small number for stability, at least 0.
         amsgrad: Whether to divide by the largest second moment so far.
-        correct_skipped: Whether to make up for the steps in which a row was skipped.
+        correct_skipped: Whether to make up for the steps in which a row was skipped. It
+            needs a `beta_1` below `sqrt(beta_2)`.
         **kwargs: Arguments of `keras.optimizers.Optimizer`, such as `clipnorm`,
             `weight_decay`, `loss_scale_factor` and `name`.
 
     Raises:
-        ValueError: `use_ema`, `ema_overwrite_frequency` or
-            `gradient_accumulation_steps` is set: they need the whole table. Or a number
-            is impossible; with `correct_skipped`, `beta_1` must be below the root of
-            `beta_2`.
+        ValueError: If an argument has an invalid value, or `use_ema`,
+            `ema_overwrite_frequency` or `gradient_accumulation_steps` is set, which
+            need the whole table.
 
     Example:
         >>> import tensorflow as tf
@@ -76,11 +74,10 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
                [0.9, 0.9],
                [0.9, 0.9]], dtype=float32)
 
-    References:
-        Kingma and Ba, `Adam: A Method for Stochastic Optimization
-        <https://arxiv.org/abs/1412.6980>`_, 2014; for the correction, see
-        `A method to improve accuracy of LazyAdam
-        <https://github.com/tensorflow/tensorflow/issues/23668>`_, 2018
+    Reference:
+        Kingma and Ba, Adam: A Method for Stochastic Optimization, 2014,
+        https://arxiv.org/abs/1412.6980; for the correction, A method to improve
+        accuracy of LazyAdam, 2018, https://github.com/tensorflow/tensorflow/issues/23668
     """
 
     def __init__(
@@ -94,13 +91,17 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
         correct_skipped: bool = False,
         **kwargs: Any,
     ) -> None:
-        _checks.decay_rates("LazyAdam", beta_1=beta_1, beta_2=beta_2)
-        _checks.not_negative("LazyAdam", epsilon=epsilon)
+        for name, rate in {"beta_1": beta_1, "beta_2": beta_2}.items():
+            if not 0 <= rate < 1:
+                raise ValueError(
+                    f"`{name}` must be in [0, 1). Received: {name}={rate!r}."
+                )
+        validate_at_least_0(self, epsilon=epsilon)
         if correct_skipped and not beta_1**2 < beta_2:
             raise ValueError(
-                f"correct_skipped=True got beta_1={beta_1} and beta_2={beta_2}, with "
-                "which a skipped row would move without end: pass a beta_1 below the "
-                "root of beta_2."
+                "`beta_1` must be below sqrt(`beta_2`) with correct_skipped=True: a "
+                "skipped row would move without end. "
+                f"Received: beta_1={beta_1}, beta_2={beta_2}."
             )
         super().__init__(
             learning_rate=learning_rate,
@@ -110,33 +111,32 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
             amsgrad=amsgrad,
             **kwargs,
         )
-        self.correct_skipped = self.own_dense_update = correct_skipped
+        self.correct_skipped = self.handles_dense = correct_skipped
 
     def add_slots(self, variables: Sequence[Any]) -> None:
-        """Adds when each row was last updated, if that is to be corrected for."""
+        """Adds a slot for the step in which each row was last updated."""
         if self.correct_skipped:
-            # How many steps had been made by then.
-            self._updated_at = self.add_row_variables(
+            self._updated_at = self.add_per_row_slots(
                 variables, "updated_at", dtype="int64"
             )
 
-    def row_changes(
+    def sparse_step(
         self,
         ids: tf.Tensor | None,
         values: tf.Tensor,
         variable: tf.Variable,
         learning_rate: Any,
     ) -> tf.Tensor:
-        """What to add to these rows of a variable; updates their slots."""
+        """Returns what to add to rows of a variable, and updates their slots."""
         momentum = self.slot("momentums", variable)
         velocity = self.slot("velocities", variable)
         m, v = rows.read(momentum, ids), rows.read(velocity, ids)
         step = self._step_size(values.dtype, learning_rate)
         if self.correct_skipped:
-            skipped = rows.per_row(self._skipped(ids, variable), m)
+            skipped = rows.expand_to_rank(self._skipped_steps(ids, variable), m)
             m *= tf.cast(tf.pow(self.beta_1, skipped), m.dtype)
             v *= tf.cast(tf.pow(self.beta_2, skipped), v.dtype)
-            step *= tf.cast(self._steps_in_one(skipped), step.dtype)
+            step *= tf.cast(self._catch_up_factor(skipped), step.dtype)
         m += (values - m) * (1 - self.beta_1)
         rows.write(momentum, ids, m)
         v += (tf.square(values) - v) * (1 - self.beta_2)
@@ -148,28 +148,31 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
         return -step * m / (tf.sqrt(v) + self.epsilon)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this optimizer again."""
+        """Returns the arguments of an equal optimizer."""
         return {**super().get_config(), "correct_skipped": self.correct_skipped}
 
-    def _step_size(self, dtype: tf.DType, rate: Any) -> tf.Tensor:
-        """The learning rate, corrected for moments that started at 0."""
-        steps = tf.cast(self.iterations, dtype) + 1
-        root = tf.sqrt(1 - tf.pow(tf.cast(self.beta_2, dtype), steps))
-        correction = root / (1 - tf.pow(tf.cast(self.beta_1, dtype), steps))
-        return tf.cast(rate, dtype) * correction
+    def _step_size(self, dtype: tf.DType, learning_rate: Any) -> tf.Tensor:
+        """Returns the learning rate, corrected for moments that started at 0."""
+        step = tf.cast(self.iterations, dtype) + 1
+        root = tf.sqrt(1 - tf.pow(tf.cast(self.beta_2, dtype), step))
+        correction = root / (1 - tf.pow(tf.cast(self.beta_1, dtype), step))
+        return tf.cast(learning_rate, dtype) * correction
 
-    def _skipped(self, ids: tf.Tensor | None, variable: Any) -> tf.Tensor:
-        """In how many steps each row was not touched since it was, `[k]` float32."""
+    def _skipped_steps(self, ids: tf.Tensor | None, variable: Any) -> tf.Tensor:
+        """Counts the steps since each row was last updated, `[k]` float32."""
+        # 5 steps were made, updated_at = [5, 2, 0]
+        # skipped = [0, 3, 5]; updated_at becomes [6, 6, 6]
         updated_at = self.slot("updated_at", variable)
-        before = rows.read(updated_at, ids)
-        made = tf.cast(self.iterations, tf.int64)
-        # What is added is 0, but made from what was read, so that XLA, which sees that
-        # the reading comes first, need not copy the slot.
-        rows.write(updated_at, ids, made + 1 + tf.minimum(before, 0))
-        # Of steps that were counted before the counter was set back, none was skipped.
-        return tf.cast(tf.maximum(made - before, 0), tf.float32)
+        last = rows.read(updated_at, ids)
+        num_steps = tf.cast(self.iterations, tf.int64)
+        # The 0 that is added is computed from what was read: XLA then sees that the
+        # read comes first, and does not copy the slot.
+        rows.write(updated_at, ids, num_steps + 1 + tf.minimum(last, 0))
+        # If the counter was set back, no step was skipped.
+        return tf.cast(tf.maximum(num_steps - last, 0), tf.float32)
 
-    def _steps_in_one(self, skipped: tf.Tensor) -> tf.Tensor:
-        """Over how many of Adam's steps a move by the moments of now adds up to."""
+    def _catch_up_factor(self, skipped: tf.Tensor) -> tf.Tensor:
+        """Sums `rho ** j` for `j` from 0 to `skipped`."""
+        # beta_1 = 0.9, beta_2 = 0.999: skipped = [0, 1, 100] -> [1, 1.9, 10.0]
         ratio = tf.constant(self.beta_1 / self.beta_2**0.5, skipped.dtype)
         return (1 - tf.pow(ratio, skipped + 1)) / (1 - ratio)

@@ -1,4 +1,4 @@
-"""Dynamic loss scaling that looks at the rows of a gradient, not at the table."""
+"""Dynamic loss scaling that reads the rows of a gradient, not the table."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled.optimizers import _checks
 from tfsampled.optimizers import _sparse_rows as rows
+from tfsampled.optimizers._row_sparse import variables_for
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     """`keras.optimizers.LossScaleOptimizer` for models with row-sparse gradients.
 
-    Keras's own fills a table of bools to learn whether a row-sparse gradient is
-    finite; this one looks at the rows that the gradient has. Under the policy
-    `mixed_float16`, Keras wraps every optimizer given to `compile` in its own, unless
-    it is wrapped already; a `SampledSoftmaxModel` wraps it in this one.
+    To find out whether a row-sparse gradient is finite, Keras's own makes tensors as
+    large as the table in each step; this one reads the rows of the gradient. Under the
+    policy "mixed_float16" Keras wraps every optimizer given to `compile` in its own,
+    unless it is wrapped already; a `SampledSoftmaxModel` wraps it in this one.
 
     Args:
         inner_optimizer: The optimizer to wrap.
-        initial_scale: What the loss is multiplied by at first; above 0.
-        dynamic_growth_steps: After so many steps without an infinity, the scale is
-            doubled. It is halved where a gradient is not finite, and that step skipped.
+        initial_scale: The initial factor of the loss, positive.
+        dynamic_growth_steps: The scale is doubled after this many steps with finite
+            gradients. If a gradient is not finite, it is halved and the step skipped.
         **kwargs: Arguments of `keras.optimizers.LossScaleOptimizer`, such as `name`.
 
     Raises:
-        ValueError: What is to be wrapped is no optimizer, or a number is impossible.
+        ValueError: If an argument has an invalid value.
 
     Example:
         >>> from tfsampled.optimizers import LazyAdam, LossScaleOptimizer
@@ -47,14 +47,14 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     ) -> None:
         if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
             raise ValueError(
-                f"LossScaleOptimizer got {inner_optimizer!r} to wrap, which is no "
-                "keras.optimizers.Optimizer: pass one, such as LazyAdam(0.001)."
+                "`inner_optimizer` must be a keras.optimizers.Optimizer. "
+                f"Received: inner_optimizer={inner_optimizer!r}."
             )
         if not initial_scale > 0 or not dynamic_growth_steps >= 1:
             raise ValueError(
-                f"LossScaleOptimizer got initial_scale={initial_scale!r} and "
-                f"dynamic_growth_steps={dynamic_growth_steps!r}: pass a scale above 0 "
-                "and 1 step or more."
+                "`initial_scale` must be positive, and `dynamic_growth_steps` at least "
+                f"1. Received: initial_scale={initial_scale!r}, "
+                f"dynamic_growth_steps={dynamic_growth_steps!r}."
             )
         super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, **kwargs)
 
@@ -70,33 +70,27 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
         Args:
             grads: A tensor, a `tf.IndexedSlices` or None for each variable.
-            trainable_variables: The variables; may be left out once it is built.
+            trainable_variables: The variables; optional once the optimizer is built.
 
         Raises:
-            ValueError: The variables are not known, or a gradient cannot be one of its
+            ValueError: If the variables are not known, or a gradient does not fit its
                 variable.
-            tf.errors.InvalidArgumentError: A gradient has a row outside its table.
-                Nothing is updated then, nor is the scale. Under XLA such rows are left
-                out, but for the question whether all is finite.
+            tf.errors.InvalidArgumentError: If a row id is out of range. Neither
+                variables nor scale are updated then. Under XLA such rows are left out,
+                but must be finite too.
         """
         grads = list(grads)
         if not grads:
             return
-        variables = _checks.variables(self, grads, trainable_variables)
+        variables = variables_for(self, grads, trainable_variables)
         if not self.built:
             self.build(variables)
-        grads = list(map(_checks.gradient, grads, variables))
-        outside = [
-            check
-            for grad, variable in zip(grads, variables, strict=True)
-            if isinstance(grad, tf.IndexedSlices)
-            for check in rows.assert_inside(grad.indices, variable)
-        ]
-        with tf.control_dependencies(outside):
+        grads = list(map(rows.validate_gradient, grads, variables))
+        with tf.control_dependencies(rows.assert_rows_in_bounds(grads, variables)):
             super().apply(grads, variables)
 
     def check_finite(self, grads: Sequence[Any]) -> tf.Tensor:
-        """Whether every number of every gradient is finite."""
+        """Returns whether every value of every gradient is finite."""
         return super().check_finite(
             [
                 grad.values if isinstance(grad, tf.IndexedSlices) else grad

@@ -1,4 +1,4 @@
-"""What the row-sparse optimizers have in common."""
+"""The base of the row-sparse optimizers."""
 
 from __future__ import annotations
 
@@ -10,35 +10,40 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled.optimizers import _checks, _keras
-from tfsampled.optimizers import _clipping as clipping
+from tfsampled.optimizers import _keras
 from tfsampled.optimizers import _sparse_rows as rows
-from tfsampled.optimizers._loss_scale import LossScaleOptimizer
+
+_UNSUPPORTED = {
+    "use_ema": "the average of every row moves in every step",
+    "ema_overwrite_frequency": "it writes every row",
+    "gradient_accumulation_steps": "the accumulated gradient is as large as the table",
+}
 
 
 class RowSparse(keras.optimizers.Optimizer):
     """An optimizer that updates the rows that a `tf.IndexedSlices` names.
 
-    A dense gradient goes the way of the Keras optimizer that a subclass also derives
+    A dense gradient is applied by the Keras optimizer that a subclass also derives
     from. A row-sparse one never becomes dense: it is unscaled, its duplicates are
-    summed, it is clipped as the table it stands for, and given to `row_changes`.
+    summed, it is clipped as the table it stands for, and passed to `sparse_step`.
 
     Attributes:
-        own_dense_update: Whether `row_changes` updates by dense gradients too.
+        handles_dense: Whether `sparse_step` applies dense gradients too.
     """
 
-    own_dense_update = False
+    handles_dense = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._made_under = tf.distribute.get_strategy()
-        _checks.options(self)
-        _checks.strategy(self._made_under, of=type(self).__name__)
+    def __init__(self, learning_rate: Any, **kwargs: Any) -> None:
+        validate_at_least_0(self, learning_rate=learning_rate)
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self._strategy = tf.distribute.get_strategy()
+        self._reject_unsupported_options()
+        _reject_replicas(self._strategy, type(self).__name__)
 
     def add_variable(
         self, shape: Any, initializer: Any = "zeros", **kwargs: Any
     ) -> keras.Variable:
-        """Adds a variable to the optimizer's, with one tensor of its size at a time."""
+        """Adds a variable of the optimizer's, with one tensor of its size at a time."""
         if isinstance(initializer, keras.initializers.Constant):
             # Keras's own multiplies a tensor of ones, and holds both.
             value = initializer.value
@@ -48,64 +53,55 @@ class RowSparse(keras.optimizers.Optimizer):
 
         return super().add_variable(shape, initializer, **kwargs)
 
-    def add_row_variables(
+    def add_per_row_slots(
         self,
         variables: Sequence[Any],
         name: str,
         initializer: Any = "zeros",
         dtype: str | None = None,
     ) -> list[keras.Variable]:
-        """Adds a slot of one number a row for each variable, on its device.
+        """Adds a slot with one number per row for each variable, on its device.
 
         Args:
             variables: The variables.
-            name: What the slot is called, after its variable.
-            initializer: What it starts from.
-            dtype: Its dtype; None for float32, or float64 where its variable's is.
+            name: The slot's name, which follows that of its variable.
+            initializer: Its initial value.
+            dtype: Its dtype; None for float32, or float64 if the variable is float64.
         """
-        made = []
+        slots = []
         for variable in variables:
             path = re.sub("[/:]", "_", rows.name_of(variable))
-            value = _tensorflow_variable(variable)
-            with self._made_under.extended.colocate_vars_with(value):
+            with self._strategy.extended.colocate_vars_with(_tf_variable(variable)):
                 slot = self.add_variable(
                     shape=variable.shape[:1],
                     initializer=initializer,
-                    dtype=dtype or rows.wide(variable.dtype).name,
+                    dtype=dtype or rows.accumulation_dtype(variable.dtype).name,
                     name=f"{path}_{name}",
                 )
-            made.append(slot)
-        return made
+            slots.append(slot)
+        return slots
 
     def build(self, variables: Sequence[Any]) -> None:
         """Makes the slots of these variables.
 
         Raises:
-            ValueError: `keras.optimizers.LossScaleOptimizer` is around it, or an option
-                that needs whole tables was set.
+            ValueError: If an option is set that needs whole tables, or a variable is
+                mirrored over replicas.
         """
-        if _keras.loss_scaling(allowed=LossScaleOptimizer):
-            kind = type(self).__name__
-            raise ValueError(
-                f"This {kind} is in a keras.optimizers.LossScaleOptimizer, as compile "
-                "puts every optimizer under the policy mixed_float16, and that looks "
-                "for infinities in gradients as large as the tables: pass "
-                f"tfsampled.optimizers.LossScaleOptimizer({kind}(...)) instead."
-            )
         if self.built:
             return
-        _checks.options(self)
+        self._reject_unsupported_options()
         for variable in variables:
-            value = _tensorflow_variable(variable)
-            copies = getattr(value, "distribute_strategy", self._made_under)
-            _checks.strategy(copies, of=f"The variable {rows.name_of(variable)}")
+            value = _tf_variable(variable)
+            strategy = getattr(value, "distribute_strategy", self._strategy)
+            _reject_replicas(strategy, f"the variable {rows.name_of(variable)}")
         # Slots of equal content that are made in a trace share one more buffer.
         with tf.init_scope():
             super().build(variables)
             self.add_slots(variables)
 
     def add_slots(self, variables: Sequence[Any]) -> None:
-        """Adds what slots the Keras optimizer, if one is derived from, has not."""
+        """Adds the slots that the Keras optimizer of a subclass does not have."""
 
     def apply(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None
@@ -114,51 +110,46 @@ class RowSparse(keras.optimizers.Optimizer):
 
         Args:
             grads: A tensor, a `tf.IndexedSlices` or None for each variable.
-            trainable_variables: The variables; may be left out once it is built.
+            trainable_variables: The variables; optional once the optimizer is built.
 
         Raises:
-            ValueError: The optimizer was not built for a variable, a gradient's shape
-                is not its variable's, or a row-sparse gradient is of a variable with a
+            ValueError: If the optimizer is not built for a variable, a gradient does
+                not fit its variable, or a variable with a row-sparse gradient has a
                 constraint.
-            tf.errors.InvalidArgumentError: A gradient has a row outside its table.
-                Nothing is updated then. Under XLA such rows are left out.
+            tf.errors.InvalidArgumentError: If a row id is out of range. Nothing is
+                updated then. Under XLA such rows are left out.
         """
         grads = list(grads)
         if not grads:
             return
-        _checks.options(self)
-        variables = _checks.variables(self, grads, trainable_variables)
+        self._reject_unsupported_options()
+        variables = variables_for(self, grads, trainable_variables)
         if not self.built:
             self.build(variables)
         for variable in variables:
             self._index_of(variable)
-        grads = [
-            _checks.gradient(grad, variable)
-            for grad, variable in zip(grads, variables, strict=True)
-        ]
-        for grad, variable in zip(grads, variables, strict=True):
-            _checks.constraint(grad, variable, self)
+        grads = list(map(rows.validate_gradient, grads, variables))
+        self._reject_constraints(grads, variables)
         if not any(isinstance(grad, tf.IndexedSlices) for grad in grads):
             super().apply(grads, variables)
             return
-        pairs = [
-            (self._prepare(grad, variable), variable)
-            for grad, variable in self._present(grads, variables)
-        ]
-        if _is_set(self.global_clipnorm):
-            pairs = self._clip_together(pairs)
-        row_sparse = [pair for pair in pairs if isinstance(pair[0], tf.IndexedSlices)]
+        pairs = self._present(grads, variables)
+        with tf.control_dependencies(rows.assert_rows_in_bounds(grads, variables)):
+            pairs = self._clip([(self._distinct(*pair), pair[1]) for pair in pairs])
+        sparse = [pair for pair in pairs if isinstance(pair[0], tf.IndexedSlices)]
         dense = [pair for pair in pairs if not isinstance(pair[0], tf.IndexedSlices)]
-        # Every row has been looked at before the first is written.
-        looked_at = [grad for grad, _ in dense]
-        looked_at += [part for g, _ in row_sparse for part in (g.indices, g.values)]
-        with tf.control_dependencies(looked_at):
-            rate = self.learning_rate
-            for grad, variable in row_sparse:
-                decayed = self.weight_decay is not None and (
+        # Every gradient has been computed and checked before the first row is written.
+        ready = [grad for grad, _ in dense]
+        ready += [part for grad, _ in sparse for part in (grad.indices, grad.values)]
+        with tf.control_dependencies(ready):
+            learning_rate = self.learning_rate
+            for grad, variable in sparse:
+                decays = self.weight_decay is not None and (
                     _keras.uses_weight_decay(self, variable)
                 )
-                self._move(grad.indices, grad.values, variable, rate, decayed)
+                self._apply_rows(
+                    grad.indices, grad.values, variable, learning_rate, decays
+                )
             if dense:
                 super().apply(*zip(*dense, strict=True))
             else:
@@ -167,47 +158,48 @@ class RowSparse(keras.optimizers.Optimizer):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable by its gradient, which is neither clipped nor scaled."""
         if isinstance(gradient, tf.IndexedSlices):
-            gradient = _checks.gradient(gradient, variable)
-            gradient = rows.sum_duplicates(gradient, variable)
+            gradient = rows.validate_gradient(gradient, variable)
+            with tf.control_dependencies(
+                rows.assert_rows_in_bounds([gradient], [variable])
+            ):
+                gradient = rows.sum_duplicates(gradient, variable)
             ids, values = gradient.indices, gradient.values
-        elif self.own_dense_update:
-            ids, values = None, gradient
+            self._apply_rows(ids, values, variable, learning_rate)
+        elif self.handles_dense:
+            self._apply_rows(None, gradient, variable, learning_rate)
         else:
             super().update_step(gradient, variable, learning_rate)
-            return
-        self._move(ids, values, variable, learning_rate)
 
-    def row_changes(
+    def sparse_step(
         self,
         ids: tf.Tensor | None,
         values: tf.Tensor,
         variable: tf.Variable,
         learning_rate: Any,
     ) -> tf.Tensor:
-        """What to add to these rows of a variable; updates their slots.
+        """Returns what to add to rows of a variable, and updates their slots.
 
-        Each slot is read once and then written once, with numbers made from those
-        read: where the order of the two is open, or a slot is read again, XLA makes a
-        copy of it.
+        Each slot is read once and then written once, with numbers made from those read:
+        if the order of the two is open, or a slot is read again, XLA copies it.
 
         Args:
-            ids: `[k]`, of which none stands twice; None for all rows in their order.
-            values: The rows of the gradient, `[k, ...]`, in float32, or in float64 if
-                the variable is. So are the rows that `rows.read` reads.
+            ids: `[k]`, distinct; None for all rows in their order.
+            values: Rows of the gradient, `[k, ...]`, in float32, or in float64 if the
+                variable is. So are the rows that `rows.read` reads.
             variable: The variable.
             learning_rate: A float or a scalar.
         """
         raise NotImplementedError
 
     def slot(self, name: str, variable: Any) -> tf.Variable:
-        """The slot of this name that belongs to a variable.
+        """Returns the slot of a variable.
 
         Args:
             name: Such as `"momentums"`.
             variable: One of the variables that the optimizer was built for.
 
         Raises:
-            ValueError: The optimizer was not built for this variable.
+            ValueError: If the optimizer was not built for this variable.
         """
         return _keras.slot(self, name, self._index_of(variable))
 
@@ -215,84 +207,164 @@ class RowSparse(keras.optimizers.Optimizer):
         index = _keras.index_of(self, variable)
         if index is None:
             raise ValueError(
-                f"{type(self).__name__} is not built for the variable "
-                f"{rows.name_of(variable)}: call build with all the variables that it "
-                "is to train, once."
+                "`build` must be called once, with all variables to train. Received: "
+                f"the variable {rows.name_of(variable)}, for which this "
+                f"{type(self).__name__} is not built."
             )
         return index
 
     def _present(
         self, grads: Sequence[Any], variables: Sequence[Any]
     ) -> list[tuple[Any, Any]]:
-        """The gradients there are, each with its variable; warns of the others."""
+        """Returns the gradients that are not None, and warns of the others."""
         pairs = list(zip(grads, variables, strict=True))
         missing = [rows.name_of(variable) for grad, variable in pairs if grad is None]
         if missing:
             warnings.warn(
-                f"{type(self).__name__} got no gradient for {', '.join(missing)}: "
-                "what has no part in the loss stands still.",
+                f"{type(self).__name__} got no gradient for {', '.join(missing)}, "
+                "which will not be updated.",
                 stacklevel=3,
             )
-        return [(grad, variable) for grad, variable in pairs if grad is not None]
+        return [pair for pair in pairs if pair[0] is not None]
 
-    def _prepare(self, grad: Any, variable: Any) -> Any:
-        """A row-sparse gradient with distinct rows, unscaled and clipped."""
+    def _distinct(self, grad: rows.Gradient, variable: Any) -> rows.Gradient:
+        """Unscales a row-sparse gradient and sums its duplicates."""
         if not isinstance(grad, tf.IndexedSlices):
             return grad
         if self.loss_scale_factor is not None:
-            grad = clipping.on_values(self._unscaled, rows.widened(grad, variable))
-        grad = rows.sum_duplicates(grad, variable)
-        if _is_set(self.clipnorm):
-            grad = clipping.by_norm(grad, self.clipnorm)
-        elif _is_set(self.clipvalue):
-            grad = clipping.by_value(grad, self.clipvalue)
-        return grad
+            grad = rows.map_values(self._unscale, rows.upcast(grad, variable))
+        return rows.sum_duplicates(grad, variable)
 
-    def _unscaled(self, values: tf.Tensor) -> tf.Tensor:
+    def _unscale(self, values: tf.Tensor) -> tf.Tensor:
         return values / self.loss_scale_factor
 
-    def _clip_together(self, pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-        """All gradients by one factor, of which Keras sees only the dense ones.
+    def _clip(self, pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        """Clips the row-sparse gradients by the first limit that is set, as Keras.
 
-        What is clipped here is short enough for Keras, which clips the dense ones by
-        the norm of them alone. They are still scaled; the row-sparse ones are not.
+        Keras clips the dense ones, except by `global_clipnorm`: that takes all
+        gradients, after which the dense ones are short enough for Keras.
         """
+        if _is_set(self.global_clipnorm) and not _is_set(self.clipnorm):
+            return self._clip_together(pairs)
+        if _is_set(self.clipnorm):
+            limit = self.clipnorm
+
+            def clip(values: tf.Tensor) -> tf.Tensor:
+                return tf.clip_by_norm(values, limit)
+
+        elif _is_set(self.clipvalue):
+            limit = self.clipvalue
+
+            def clip(values: tf.Tensor) -> tf.Tensor:
+                return tf.clip_by_value(values, -limit, limit)
+
+        else:
+            return pairs
+        return [
+            (rows.map_values(clip, grad), variable)
+            if isinstance(grad, tf.IndexedSlices)
+            else (grad, variable)
+            for grad, variable in pairs
+        ]
+
+    def _clip_together(self, pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         unscaled = [
             grad
             if isinstance(grad, tf.IndexedSlices) or self.loss_scale_factor is None
-            else self._unscaled(grad)
+            else self._unscale(grad)
             for grad, _ in pairs
         ]
-        factor = clipping.global_factor(unscaled, self.global_clipnorm)
+        factor = rows.global_clip_factor(unscaled, self.global_clipnorm)
 
         def clip(values: tf.Tensor) -> tf.Tensor:
             return values * tf.cast(factor, values.dtype)
 
-        return [(clipping.on_values(clip, grad), variable) for grad, variable in pairs]
+        return [(rows.map_values(clip, grad), variable) for grad, variable in pairs]
 
-    def _move(
+    def _apply_rows(
         self,
         ids: tf.Tensor | None,
         values: tf.Tensor,
         variable: Any,
         learning_rate: Any,
-        decayed: bool = False,
+        decays: bool = False,
     ) -> None:
-        """Updates distinct rows of a variable by their gradients."""
-        variable = _tensorflow_variable(variable)
-        dtype = rows.wide(variable.dtype)
+        """Updates distinct rows of a variable, all rows if `ids` is None."""
+        variable = _tf_variable(variable)
+        dtype = rows.accumulation_dtype(variable.dtype)
         values = tf.cast(values, dtype)
-        change = self.row_changes(ids, values, variable, learning_rate)
-        if decayed:
+        change = self.sparse_step(ids, values, variable, learning_rate)
+        if decays:
             decay = tf.cast(self.weight_decay, dtype) * tf.cast(learning_rate, dtype)
             change -= decay * rows.read(variable, ids)
         rows.add(variable, ids, change)
 
+    def _reject_unsupported_options(self) -> None:
+        for name, reason in _UNSUPPORTED.items():
+            if value := getattr(self, name):
+                raise ValueError(
+                    f"`{name}` must not be set: {type(self).__name__} touches only the "
+                    f"rows of the gradient, and {reason}. Received: {name}={value!r}."
+                )
 
-def _tensorflow_variable(variable: Any) -> tf.Variable:
+    def _reject_constraints(
+        self, grads: Sequence[Any], variables: Sequence[Any]
+    ) -> None:
+        for grad, variable in zip(grads, variables, strict=True):
+            constraint = getattr(variable, "constraint", None)
+            if isinstance(grad, tf.IndexedSlices) and constraint is not None:
+                raise ValueError(
+                    "A variable with a row-sparse gradient must not have a constraint, "
+                    "which reads and writes all its rows in every step. Received: "
+                    f"{rows.name_of(variable)} with {constraint!r}."
+                )
+
+
+def variables_for(
+    optimizer: keras.optimizers.Optimizer, grads: Sequence[Any], variables: Any
+) -> list[Any]:
+    """Returns the variables of the gradients: `variables`, or those built for."""
+    if variables is not None:
+        variables = list(variables)
+    elif optimizer.built:
+        variables = _keras.variables_of(optimizer)
+    else:
+        raise ValueError(
+            "`trainable_variables` must be given, or `build` called before: this "
+            f"{type(optimizer).__name__} is not built."
+        )
+    if len(grads) != len(variables):
+        raise ValueError(
+            "`grads` must have one gradient for each variable, None where there is "
+            f"none. Received: {len(grads)} gradients, {len(variables)} variables."
+        )
+    return variables
+
+
+def validate_at_least_0(optimizer: Any, **numbers: Any) -> None:
+    """Raises `ValueError` if a number is negative or NaN."""
+    for name, value in numbers.items():
+        if isinstance(value, (int, float)) and not value >= 0:
+            raise ValueError(
+                f"`{name}` of {type(optimizer).__name__} must be at least 0. "
+                f"Received: {name}={value!r}."
+            )
+
+
+def _reject_replicas(strategy: tf.distribute.Strategy, name: str) -> None:
+    replicas = strategy.num_replicas_in_sync
+    if replicas > 1:
+        raise ValueError(
+            "A row-sparse optimizer updates one copy of a table: make model and "
+            "optimizer outside the scope of a strategy with several replicas. "
+            f"Received: {name} under {replicas} replicas."
+        )
+
+
+def _tf_variable(variable: Any) -> tf.Variable:
     return variable if isinstance(variable, tf.Variable) else variable.value
 
 
 def _is_set(limit: float | None) -> bool:
-    """Whether Keras would clip by it."""
+    """Tells whether Keras would clip by this limit."""
     return limit is not None and limit > 0

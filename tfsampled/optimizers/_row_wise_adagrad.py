@@ -1,4 +1,4 @@
-"""Adagrad with one accumulator a row."""
+"""Adagrad with one accumulator per row."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled.optimizers import _checks
 from tfsampled.optimizers import _sparse_rows as rows
-from tfsampled.optimizers._row_sparse import RowSparse
+from tfsampled.optimizers._row_sparse import RowSparse, validate_at_least_0
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class RowWiseAdagrad(RowSparse):
-    r"""Adagrad whose state is one number a row: for a table of width D, D times less.
+    """Adagrad with one accumulator per row: a `D`-th of the state for a dim of `D`.
 
-    For each row $r$ of the gradient $g$, in which a row stands once as the sum of its
-    copies, with the mean over the row's D numbers,
+    For each row `r` of the gradient `g`, whose copies are summed first,
 
-    $$a_r \leftarrow a_r + \operatorname{mean}(g_r^2), \qquad
-      w_r \leftarrow w_r - \eta\, g_r / \sqrt{a_r + \epsilon}$$
+        a_r = a_r + mean(g_r ** 2)
+        w_r = w_r - learning_rate * g_r / sqrt(a_r + epsilon)
 
-    and nothing else is read or written. A dense gradient is the gradient of all rows,
-    and gives the same numbers. The rows of a vector have one number each: there, this
-    is Adagrad. NaN in a gradient makes the whole row NaN.
+    with the mean over the values of the row, and nothing else is read or written. A
+    dense gradient is the gradient of all rows, and is treated the same. A row of a
+    vector is one value: there this is Adagrad. NaN in a gradient makes the whole row
+    NaN.
 
     Row-sparse gradients are unscaled, clipped (`clipnorm`, `global_clipnorm`,
-    `clipvalue`) as the table they stand for, and take `weight_decay` on the rows
+    `clipvalue`) as the table they stand for, and decayed (`weight_decay`) on the rows
     touched only.
 
     Args:
-        learning_rate: A float, a `keras.optimizers.schedules.LearningRateSchedule`, or
-            a function without arguments that gives the learning rate.
-        initial_accumulator_value: What the accumulators start at; not below 0.
-        epsilon: A small number for stability; not below 0.
+        learning_rate: A float of at least 0, a
+            `keras.optimizers.schedules.LearningRateSchedule`, or a function without
+            arguments that returns the learning rate.
+        initial_accumulator_value: Initial value of the accumulators, at least 0.
+        epsilon: A small number for stability, at least 0.
         **kwargs: Arguments of `keras.optimizers.Optimizer`, such as `clipnorm`,
             `weight_decay`, `loss_scale_factor` and `name`.
 
     Raises:
-        ValueError: `use_ema`, `ema_overwrite_frequency` or
-            `gradient_accumulation_steps` is set: they need the whole table. Or a number
-            is impossible.
+        ValueError: If an argument has an invalid value, or `use_ema`,
+            `ema_overwrite_frequency` or `gradient_accumulation_steps` is set, which
+            need the whole table.
 
     Example:
         >>> import tensorflow as tf
@@ -54,12 +54,12 @@ class RowWiseAdagrad(RowSparse):
         array([[1.   , 1.   ],
                [0.915, 0.887]], dtype=float32)
 
-    References:
-        Gupta et al., `Training Recommender Systems at Scale: Communication-Efficient
-        Model and Data Parallelism <https://arxiv.org/abs/2010.08899>`_, 2020
+    Reference:
+        Gupta et al., Training Recommender Systems at Scale: Communication-Efficient
+        Model and Data Parallelism, 2020, https://arxiv.org/abs/2010.08899
     """
 
-    own_dense_update = True
+    handles_dense = True
 
     def __init__(
         self,
@@ -68,8 +68,8 @@ class RowWiseAdagrad(RowSparse):
         epsilon: float = 1e-7,
         **kwargs: Any,
     ) -> None:
-        _checks.not_negative(
-            "RowWiseAdagrad",
+        validate_at_least_0(
+            self,
             initial_accumulator_value=initial_accumulator_value,
             epsilon=epsilon,
         )
@@ -79,30 +79,30 @@ class RowWiseAdagrad(RowSparse):
 
     def add_slots(self, variables: Sequence[Any]) -> None:
         """Adds an accumulator for each row of these variables."""
-        self._accumulators = self.add_row_variables(
+        self._accumulators = self.add_per_row_slots(
             variables,
             "accumulator",
             initializer=keras.initializers.Constant(self.initial_accumulator_value),
         )
 
-    def row_changes(
+    def sparse_step(
         self,
         ids: tf.Tensor | None,
         values: tf.Tensor,
         variable: tf.Variable,
         learning_rate: Any,
     ) -> tf.Tensor:
-        """What to add to these rows of a variable; updates their slots."""
+        """Returns what to add to rows of a variable, and updates their slots."""
         accumulator = self.slot("accumulators", variable)
-        width = list(range(1, values.shape.rank))
+        axes = list(range(1, values.shape.rank))
         squares = rows.read(accumulator, ids)
-        squares += tf.reduce_mean(tf.square(values), width)
+        squares += tf.reduce_mean(tf.square(values), axes)
         rows.write(accumulator, ids, squares)
-        denominator = rows.per_row(tf.sqrt(squares + self.epsilon), values)
+        denominator = rows.expand_to_rank(tf.sqrt(squares + self.epsilon), values)
         return -tf.cast(learning_rate, values.dtype) * values / denominator
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this optimizer again."""
+        """Returns the arguments of an equal optimizer."""
         return {
             **super().get_config(),
             "initial_accumulator_value": self.initial_accumulator_value,

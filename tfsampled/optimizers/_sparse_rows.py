@@ -1,155 +1,183 @@
-"""Rows of a table: repeated ones summed, some of them read and written in place.
+"""Row-sparse gradients: duplicates summed, values clipped, rows read and written.
 
-Nothing here costs what the table costs: only as many rows are read, computed and
-written as a gradient has.
+Nothing here costs what the table costs: as many rows are read, computed and written as
+a gradient has.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from tfsampled._core import static_ops, validation, xla
+from tfsampled._core import static_ops, validation
+from tfsampled._core.xla import tracing_for_xla
+
+Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices"
 
 
-def name_of(table: Any) -> str:
-    """What a variable of Keras's or TensorFlow's is called."""
-    return getattr(table, "path", table.name)
+def name_of(variable: Any) -> str:
+    """Returns the name of a Keras or TensorFlow variable."""
+    return getattr(variable, "path", variable.name)
 
 
-def checked(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
-    """The gradient, of tensors, if it can be the table's as far as that is known.
-
-    Args:
-      slices: the gradient.
-      table: the variable that it is of.
-
-    Raises:
-      ValueError: ids that are no vector of int32 or int64, or values that are not as
-        many rows of the table's shape, or not floating.
-    """
-    name, ids = name_of(table), tf.convert_to_tensor(slices.indices)
-    values = tf.convert_to_tensor(slices.values)
-    allowed = f"[n, {', '.join(map(str, table.shape[1:]))}]".replace(", ]", "]")
-    if not values.shape.is_compatible_with([None, *table.shape[1:]]):
-        raise ValueError(
-            f"The gradient of {name} has values of shape {values.shape}, but the "
-            f"table, {tuple(table.shape)}, takes {allowed}: pass each gradient with "
-            "the variable that it is of."
-        )
-    if not ids.shape.is_compatible_with(values.shape[:1]):
-        raise ValueError(
-            f"The gradient of {name} has ids of shape {ids.shape} for values of shape "
-            f"{values.shape}, but takes [n] and {allowed}: pass an id for each row."
-        )
-    if ids.dtype not in (tf.int32, tf.int64) or not values.dtype.is_floating:
-        raise ValueError(
-            f"The gradient of {name} has ids of {ids.dtype.name} and values of "
-            f"{values.dtype.name}, but takes int32 or int64 and a floating dtype: "
-            "cast them."
-        )
-    values = tf.ensure_shape(values, [None, *table.shape[1:]])
-    return tf.IndexedSlices(values, ids, slices.dense_shape)
-
-
-def widened(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
-    """The gradient in float32, in which sums of 16-bit numbers are not rounded to them.
-
-    In float64 where the gradient or the table is.
-    """
-    values = tf.cast(slices.values, wide(slices.values.dtype, table.dtype))
-    return tf.IndexedSlices(values, slices.indices, slices.dense_shape)
-
-
-def wide(*dtypes: Any) -> tf.DType:
-    """float32, or float64 where one of these is."""
+def accumulation_dtype(*dtypes: Any) -> tf.DType:
+    """Returns float64 if one of the dtypes is, else float32."""
     return tf.float64 if tf.float64 in map(tf.as_dtype, dtypes) else tf.float32
 
 
-def sum_duplicates(slices: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
-    """A gradient in which every row stands once, as the sum of its copies.
-
-    Off XLA the rows are the distinct ones, `k <= n`. Under XLA, where no shape may
-    depend on data, `k = n`: a row's other copies become zeros whose id is `num_rows`,
-    which `write` and `add` leave out there; so becomes what lies outside the table.
-
-    Args:
-      slices: values `[n, ...]`, ids `[n]`, in any order and any number of times.
-      table: the variable whose gradient it is, `[num_rows, ...]`.
-
-    Returns:
-      Values `[k, ...]`, `widened`, and ids `[k]`.
+def validate_gradient(gradient: Any, variable: Any) -> Gradient | None:
+    """Converts a gradient to tensors; None stays None.
 
     Raises:
-      tf.errors.InvalidArgumentError: an id lies outside the table (not under XLA).
+        ValueError: If shapes or dtypes do not fit the variable, as far as known before
+            running.
     """
-    slices = widened(slices, table)
-    ids, values = slices.indices, slices.values
-    if xla.tracing_for_xla():
-        ids, values = _sum_in_place(ids, values, table.shape[0])
-    else:
-        # The checks come after: what is computed from ids alone, TensorFlow computes
-        # once for all tables from which these ids were gathered.
-        inside = assert_inside(ids, table)
-        ids, position = tf.unique(ids)
-        with tf.control_dependencies(inside):
-            ids = tf.identity(ids)
-        values = tf.math.unsorted_segment_sum(values, position, tf.size(ids))
-    return tf.IndexedSlices(values, ids, slices.dense_shape)
+    if gradient is None:
+        return None
+    name, shape = name_of(variable), variable.shape
+    if not isinstance(gradient, tf.IndexedSlices):
+        gradient = tf.convert_to_tensor(gradient)
+        if not gradient.shape.is_compatible_with(shape):
+            raise ValueError(
+                f"The gradient of {name} must have the shape {tuple(shape)}. "
+                f"Received: shape={gradient.shape}."
+            )
+        return tf.ensure_shape(gradient, shape)
+    values = tf.convert_to_tensor(gradient.values)
+    ids = tf.convert_to_tensor(gradient.indices)
+    value_shape = tf.TensorShape([None, *shape[1:]])
+    if not values.shape.is_compatible_with(value_shape) or not (
+        ids.shape.is_compatible_with(values.shape[:1])
+    ):
+        raise ValueError(
+            f"The gradient of {name} must have ids [n] and values {value_shape}. "
+            f"Received: ids.shape={ids.shape}, values.shape={values.shape}."
+        )
+    if ids.dtype not in (tf.int32, tf.int64) or not values.dtype.is_floating:
+        raise ValueError(
+            f"The gradient of {name} must have ids of int32 or int64 and floating "
+            f"values. Received: ids of {ids.dtype.name}, values of "
+            f"{values.dtype.name}."
+        )
+    values = tf.ensure_shape(values, value_shape)
+    return tf.IndexedSlices(values, ids, gradient.dense_shape)
 
 
-def assert_inside(ids: tf.Tensor, table: Any) -> list[Any]:
-    """Ops that fail unless every id is a row of the table; none in eager execution."""
-    name = name_of(table)
-    message = (
-        f"The gradient of {name} must have row ids in [0, {{}}). "
-        "Received: ids from {} to {}."
+def assert_rows_in_bounds(
+    gradients: Sequence[Any], variables: Sequence[Any]
+) -> list[Any]:
+    """Returns ops that fail unless every id of row-sparse gradients is a row."""
+    checks = []
+    for gradient, variable in zip(gradients, variables, strict=True):
+        if isinstance(gradient, tf.IndexedSlices):
+            message = (
+                f"The gradient of {name_of(variable)} must have row ids in [0, {{}}). "
+                "Received: ids from {} to {}."
+            )
+            ids, num_rows = gradient.indices, variable.shape[0]
+            checks.append(validation.ids_check(ids, num_rows, "indices", message))
+    return validation.assert_all(checks)
+
+
+def map_values(
+    function: Callable[[tf.Tensor], tf.Tensor], gradient: Gradient
+) -> Gradient:
+    """Applies a function to the values of a gradient."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return function(gradient)
+    values = function(gradient.values)
+    return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+
+
+def upcast(gradient: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
+    """Casts values to float32, so that sums of 16-bit numbers keep their digits.
+
+    To float64 if the gradient or the table is float64.
+    """
+    dtype = accumulation_dtype(gradient.values.dtype, table.dtype)
+    return tf.IndexedSlices(
+        tf.cast(gradient.values, dtype), gradient.indices, gradient.dense_shape
     )
-    return validation.assert_all(
-        [validation.ids_check(ids, table.shape[0], "indices", message)]
-    )
+
+
+def sum_duplicates(gradient: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
+    """Sums the copies of repeated rows.
+
+    Off XLA the result has the distinct rows, `k <= n`. Under XLA, where no shape may
+    depend on data, `k = n`: the other copies of a row become zeros with the id
+    `num_rows`, which `write` and `add` drop there, as do ids that are out of range.
+
+    Args:
+        gradient: Values `[n, ...]`, ids `[n]`, in any order. Off XLA the caller asserts
+            that the ids are in range.
+        table: The variable `[num_rows, ...]`.
+
+    Returns:
+        Values `[k, ...]` in `accumulation_dtype`, and ids `[k]`.
+    """
+    # ids = [7, 7, 2], values = [[1], [3], [5]]
+    # off XLA: ids = [7, 2], values = [[4], [5]]
+    # under XLA, 9 rows: ids = [7, 9, 2], values = [[4], [0], [5]]
+    gradient = upcast(gradient, table)
+    ids, values = gradient.indices, gradient.values
+    if not tracing_for_xla():
+        ids, segments = tf.unique(ids)
+        values = tf.math.unsorted_segment_sum(values, segments, tf.size(ids))
+        return tf.IndexedSlices(values, ids, gradient.dense_shape)
+    n, num_rows = tf.shape(ids)[0], table.shape[0]
+    in_bounds = validation.in_range(ids, num_rows)
+    first = static_ops.index_of_first(ids)
+    is_first = in_bounds & tf.equal(first, tf.range(n))
+    segments = tf.where(in_bounds, first, -1)  # segment -1 is dropped
+    values = tf.math.unsorted_segment_sum(values, segments, n)
+    ids = tf.where(is_first, ids, tf.cast(num_rows, ids.dtype))
+    return tf.IndexedSlices(values, ids, gradient.dense_shape)
+
+
+def global_clip_factor(gradients: Sequence[Gradient], limit: float) -> tf.Tensor:
+    """Returns the factor that clips all gradients to a joint norm of `limit`.
+
+    A row-sparse gradient counts as the table it stands for: its rows must be distinct.
+    NaN if the norm is not finite, as in TensorFlow.
+    """
+    values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients]
+    dtype = accumulation_dtype(*(x.dtype for x in values))  # float16 squares overflow
+    squares = [tf.reduce_sum(tf.square(tf.cast(x, dtype))) for x in values]
+    norm = tf.sqrt(tf.add_n(squares))
+    return limit * tf.minimum(1.0 / norm, 1.0 / limit) + (norm - norm)
 
 
 def read(variable: Any, ids: tf.Tensor | None) -> tf.Tensor:
-    """The rows `[k, ...]` of a variable, `wide`; all of them where `ids` is None."""
-    found = tf.convert_to_tensor(variable) if ids is None else tf.gather(variable, ids)
-    return tf.cast(found, found.dtype if found.dtype.is_integer else wide(found.dtype))
+    """Reads rows `[k, ...]`, floating ones upcast; all rows if `ids` is None."""
+    rows = tf.convert_to_tensor(variable) if ids is None else tf.gather(variable, ids)
+    return (
+        rows if rows.dtype.is_integer else tf.cast(rows, accumulation_dtype(rows.dtype))
+    )
 
 
-def write(variable: Any, ids: tf.Tensor | None, values: tf.Tensor) -> None:
-    """Replaces these rows of a variable, in place; all of them where `ids` is None."""
-    values = tf.cast(values, variable.dtype)
+def write(variable: Any, ids: tf.Tensor | None, rows: tf.Tensor) -> None:
+    """Replaces rows of a variable, in place; all rows if `ids` is None."""
+    rows = tf.cast(rows, variable.dtype)
     if ids is None:
-        variable.assign(values)
+        variable.assign(rows)
     else:
-        variable.scatter_update(tf.IndexedSlices(values, ids))
+        variable.scatter_update(tf.IndexedSlices(rows, ids))
 
 
-def add(variable: Any, ids: tf.Tensor | None, values: tf.Tensor) -> None:
-    """Adds to these distinct rows of a variable, in place; to all if `ids` is None."""
-    if ids is not None and xla.tracing_for_xla():
-        values = tf.cast(values, variable.dtype)
-        variable.scatter_add(tf.IndexedSlices(values, ids))
+def add(variable: Any, ids: tf.Tensor | None, rows: tf.Tensor) -> None:
+    """Adds to distinct rows of a variable, in place; to all rows if `ids` is None."""
+    if ids is not None and tracing_for_xla():
+        rows = tf.cast(rows, variable.dtype)
+        variable.scatter_add(tf.IndexedSlices(rows, ids))
     else:
-        # TensorFlow's scatter_add takes twice as long as the two together.
-        write(variable, ids, read(variable, ids) + values)
+        # TensorFlow's scatter_add takes twice as long as these two.
+        write(variable, ids, read(variable, ids) + rows)
 
 
-def per_row(numbers: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """`[k]` as `[k, 1, ...]`, of the rank of `rows`."""
-    shape = tf.concat([tf.shape(numbers), [1] * (rows.shape.rank - 1)], 0)
-    return tf.reshape(numbers, shape)
-
-
-def _sum_in_place(
-    ids: tf.Tensor, values: tf.Tensor, num_rows: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    n = tf.shape(ids)[0]
-    inside = validation.in_range(ids, num_rows)
-    first = static_ops.index_of_first(ids)
-    kept = inside & tf.equal(first, tf.range(n))
-    once = tf.where(kept, ids, tf.cast(num_rows, ids.dtype))
-    # What is of segment -1 is of none.
-    place = tf.where(inside, first, -1)
-    return once, tf.math.unsorted_segment_sum(values, place, n)
+def expand_to_rank(numbers: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Reshapes `[k]` to `[k, 1, ...]`, with the rank of `rows`."""
+    for _ in range(rows.shape.rank - 1):
+        numbers = tf.expand_dims(numbers, -1)
+    return numbers
