@@ -168,3 +168,34 @@ def use_small_chunks(patch: pytest.MonkeyPatch, num_classes: int) -> None:
     patch.setattr(full_softmax_chunks, "CHUNK_BYTES", 1)
     patch.setattr(full_softmax_top_k, "CHUNK_BYTES", 1)
     patch.setattr(full_softmax_chunks, "MIN_CHUNK", num_classes)
+
+
+SAMPLERS = ["uniform", "log_uniform", "learned_unigram", "fixed_unigram", "all"]
+SAMPLER_LABELS = np.array([[0, 2], [1, 1], [2, 0]])
+
+
+def sampler_arguments(
+    sampler: str, num_sampled: int, unique: bool, range_max: int, **more: Any
+) -> dict[str, Any]:
+    """Makes keyword arguments for a candidate sampler, but for labels and num_true."""
+    if sampler == "all":
+        return {"num_sampled": range_max, "unique": unique, **more}
+    arguments: dict[str, Any] = {
+        "num_sampled": num_sampled,
+        "unique": unique,
+        "range_max": range_max,
+    }
+    if sampler == "fixed_unigram":
+        weights = np.random.default_rng(range_max).integers(1, 50, range_max)
+        arguments.update(unigrams=weights.astype(float).tolist(), distortion=0.75)
+    return arguments | more
+
+
+def assert_equal_draws(actual: Any, expected: Any) -> None:
+    """Checks ids bit for bit, expected counts within 2 ulp, dtypes and shapes."""
+    for a, b in zip(actual, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+    np.testing.assert_array_equal(actual[0].numpy(), expected[0].numpy())
+    assert max_ulps(actual[1], expected[1]) <= 2
+    assert max_ulps(actual[2], expected[2]) <= 2

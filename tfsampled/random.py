@@ -1,8 +1,14 @@
 """The candidate samplers of `tf.random`, which also run under XLA.
 
-Each draws the ids that TensorFlow draws from the same seeds, call by call. Off XLA
-TensorFlow's own op does it. In a `tf.function(jit_compile=True)`, where TensorFlow has
-no such op, compiled code does, and these things differ:
+A sampler draws `num_sampled` class ids and says how often each label and each of these
+ids is expected among them. With replacement, the expected count of a class of
+probability `P` is `P * num_sampled`. With `unique=True` it is `1 - (1 - P)**num_tries`,
+where `num_tries` draws were needed to find `num_sampled` different classes. See
+https://www.tensorflow.org/extras/candidate_sampling.pdf.
+
+Each function draws the ids that TensorFlow draws from the same seeds, call by call. Off
+XLA TensorFlow's own op draws them. In a `tf.function(jit_compile=True)`, where
+TensorFlow has no such op, compiled code does, and these things differ:
 
 - The first call of a traced function draws what the first call of TensorFlow's op in
   a function draws, the second what its second draws, and so on. A new trace (new
@@ -12,7 +18,7 @@ no such op, compiled code does, and these things differ:
 - Ops called eagerly with equal arguments share one position in the random stream;
   compiled code shares its position with nobody but the calls of the same traced code.
 - Without any seed the draws are different in each process and each trace.
-- The expected count of a label outside the range is NaN instead of an error.
+- The expected count of a label out of range is NaN instead of an error.
 - A function that runs in several places shares one position. TensorFlow gives each
   place, and the forward pass that a gradient tape records, a position of its own.
 - A compiled function that draws cannot be exported as a SavedModel by itself, nor run
@@ -22,11 +28,7 @@ no such op, compiled code does, and these things differ:
   the outer one first.
 """
 
-import functools
-
-import tensorflow as tf
-
-from tfsampled._core.candidate_sampling import samplers as _candidates
+from tfsampled._core.candidate_sampling import samplers as _samplers
 
 __all__ = [
     "all_candidate_sampler",
@@ -40,56 +42,47 @@ __all__ = [
 def uniform_candidate_sampler(
     true_classes, num_true, num_sampled, unique, range_max, seed=None, name=None
 ):
-    """Samples classes that are all equally likely.
-
-    `P(class) = 1 / range_max`. The expected count of a class is `P * num_sampled`, or
-    `1 - (1 - P)**num_tries` with `unique=True`, where `num_tries` draws were needed to
-    find `num_sampled` different classes.
+    """Samples classes that are all equally likely, `P(class) = 1 / range_max`.
 
     Args:
-      true_classes: int64 `[batch, num_true]`, the labels. They are not kept out of
-        what is sampled.
-      num_true: int, the labels of an example.
-      num_sampled: int, how many classes to sample.
-      unique: bool, sample without replacement; needs `num_sampled <= range_max`.
-      range_max: int, the number of classes.
-      seed: int, the seed of this operation; see `tf.random.set_seed`.
-      name: A name for the operation.
+        true_classes: int64 `[batch, num_true]`, the labels. They may be sampled too.
+        num_true: int, the labels of an example.
+        num_sampled: int, how many classes to sample.
+        unique: bool, sample without replacement; needs `num_sampled <= range_max`.
+        range_max: int, the number of classes.
+        seed: int, the seed of this operation; see `tf.random.set_seed`.
+        name: A name for the operation.
 
     Returns:
-      sampled_candidates: int64 `[num_sampled]`.
-      true_expected_count: float32 `[batch, num_true]`, how often each label is
-        expected among the sampled classes.
-      sampled_expected_count: float32 `[num_sampled]`, the same of the sampled classes.
+        A tuple `(sampled_candidates, true_expected_count, sampled_expected_count)`:
+        int64 `[num_sampled]`, float32 `[batch, num_true]`, float32 `[num_sampled]`.
 
     Raises:
-      ValueError: arguments that cannot be right, whatever the data.
-      tf.errors.InvalidArgumentError: a label outside `[0, range_max)`. Under XLA its
-        expected count is NaN instead.
+        ValueError: If an argument is invalid, whatever the data.
+        tf.errors.InvalidArgumentError: If a label is outside `[0, range_max)`. Under
+            XLA its expected count is NaN instead.
 
     Example:
-      >>> import tensorflow as tf
-      >>> import tfsampled
-      >>> tf.random.set_seed(1)
-      >>> draw = tf.function(tfsampled.random.uniform_candidate_sampler,
-      ...                    jit_compile=True)
-      >>> compiled = draw([[3]], 1, 4, True, 1000, seed=2)
-      >>> kernel = tf.random.uniform_candidate_sampler([[3]], 1, 4, True, 1000, seed=2)
-      >>> compiled[0].numpy().tolist() == kernel[0].numpy().tolist()
-      True
-
-    Reference:
-      `Candidate Sampling Algorithms
-      <https://www.tensorflow.org/extras/candidate_sampling.pdf>`_
+        >>> import tensorflow as tf
+        >>> import tfsampled
+        >>> tf.random.set_seed(1)
+        >>> draw = tf.function(
+        ...     tfsampled.random.uniform_candidate_sampler, jit_compile=True)
+        >>> actual = draw([[3]], 1, 4, True, 1000, seed=2)
+        >>> kernel = tf.random.uniform_candidate_sampler(
+        ...     [[3]], 1, 4, True, 1000, seed=2)
+        >>> actual[0].numpy().tolist() == kernel[0].numpy().tolist()
+        True
     """
-    return _candidates.uniform(
+    return _samplers.sample(
+        "Uniform",
         true_classes,
         num_true,
         num_sampled,
         unique,
         range_max,
-        functools.partial(tf.compat.v1.random.get_seed, seed),
-        name=name,
+        seed,
+        name,
     )
 
 
@@ -99,54 +92,45 @@ def log_uniform_candidate_sampler(
     """Samples classes from a log-uniform (Zipfian) distribution.
 
     `P(class) = (log(class + 2) - log(class + 1)) / log(range_max + 1)`: for classes in
-    order of falling frequency, like the words of a vocabulary. The expected count of a
-    class is `P * num_sampled`, or `1 - (1 - P)**num_tries` with `unique=True`, where
-    `num_tries` draws were needed to find `num_sampled` different classes.
+    order of falling frequency, like the words of a vocabulary.
 
     Args:
-      true_classes: int64 `[batch, num_true]`, the labels. They are not kept out of
-        what is sampled.
-      num_true: int, the labels of an example.
-      num_sampled: int, how many classes to sample.
-      unique: bool, sample without replacement; needs `num_sampled <= range_max`.
-      range_max: int, the number of classes.
-      seed: int, the seed of this operation; see `tf.random.set_seed`.
-      name: A name for the operation.
+        true_classes: int64 `[batch, num_true]`, the labels. They may be sampled too.
+        num_true: int, the labels of an example.
+        num_sampled: int, how many classes to sample.
+        unique: bool, sample without replacement; needs `num_sampled <= range_max`.
+        range_max: int, the number of classes.
+        seed: int, the seed of this operation; see `tf.random.set_seed`.
+        name: A name for the operation.
 
     Returns:
-      sampled_candidates: int64 `[num_sampled]`.
-      true_expected_count: float32 `[batch, num_true]`, how often each label is
-        expected among the sampled classes.
-      sampled_expected_count: float32 `[num_sampled]`, the same of the sampled classes.
+        A tuple `(sampled_candidates, true_expected_count, sampled_expected_count)`:
+        int64 `[num_sampled]`, float32 `[batch, num_true]`, float32 `[num_sampled]`.
 
     Raises:
-      ValueError: arguments that cannot be right, whatever the data.
-      tf.errors.InvalidArgumentError: a label outside `[0, range_max)`. Under XLA its
-        expected count is NaN instead.
+        ValueError: If an argument is invalid, whatever the data.
+        tf.errors.InvalidArgumentError: If a label is outside `[0, range_max)`. Under
+            XLA its expected count is NaN instead.
 
     Example:
-      >>> import tensorflow as tf
-      >>> import tfsampled
-      >>> tf.random.set_seed(1)
-      >>> ids, of_labels, of_ids = tfsampled.random.log_uniform_candidate_sampler(
-      ...     [[0], [999]], 1, 64, True, 1000)
-      >>> ids.shape, of_labels.shape, of_ids.shape
-      (TensorShape([64]), TensorShape([2, 1]), TensorShape([64]))
-      >>> bool(of_labels[0, 0] > of_labels[1, 0])
-      True
-
-    Reference:
-      `Candidate Sampling Algorithms
-      <https://www.tensorflow.org/extras/candidate_sampling.pdf>`_
+        >>> import tensorflow as tf
+        >>> import tfsampled
+        >>> ids, of_labels, of_ids = tfsampled.random.log_uniform_candidate_sampler(
+        ...     [[0], [999]], 1, 64, True, 1000)
+        >>> ids.shape, of_labels.shape, of_ids.shape
+        (TensorShape([64]), TensorShape([2, 1]), TensorShape([64]))
+        >>> bool(of_labels[0, 0] > of_labels[1, 0])
+        True
     """
-    return _candidates.log_uniform(
+    return _samplers.sample(
+        "LogUniform",
         true_classes,
         num_true,
         num_sampled,
         unique,
         range_max,
-        functools.partial(tf.compat.v1.random.get_seed, seed),
-        name=name,
+        seed,
+        name,
     )
 
 
@@ -156,57 +140,48 @@ def learned_unigram_candidate_sampler(
     """Samples classes in proportion to how often they were labels before.
 
     `P(class) = (1 + labels seen so far of this class) / (range_max + labels seen)`;
-    the labels of this call count from the next call on. The expected count of a class
-    is `P * num_sampled`, or `1 - (1 - P)**num_tries` with `unique=True`, where
-    `num_tries` draws were needed to find `num_sampled` different classes.
-
-    What was learned is not saved in checkpoints. In compiled code it belongs to the
-    traced function, and each call sums all `range_max` weights.
+    the labels of this call count from the next call on. What was learned is not saved
+    in checkpoints. In compiled code it belongs to the traced function, and each call
+    sums all `range_max` weights.
 
     Args:
-      true_classes: int64 `[batch, num_true]`, the labels. They are not kept out of
-        what is sampled.
-      num_true: int, the labels of an example.
-      num_sampled: int, how many classes to sample.
-      unique: bool, sample without replacement; needs `num_sampled <= range_max`.
-      range_max: int, the number of classes; less than `2**31 - 1`.
-      seed: int, the seed of this operation; see `tf.random.set_seed`.
-      name: A name for the operation.
+        true_classes: int64 `[batch, num_true]`, the labels. They may be sampled too.
+        num_true: int, the labels of an example.
+        num_sampled: int, how many classes to sample.
+        unique: bool, sample without replacement; needs `num_sampled <= range_max`.
+        range_max: int, the number of classes; less than `2**31 - 1`.
+        seed: int, the seed of this operation; see `tf.random.set_seed`.
+        name: A name for the operation.
 
     Returns:
-      sampled_candidates: int64 `[num_sampled]`.
-      true_expected_count: float32 `[batch, num_true]`, how often each label is
-        expected among the sampled classes.
-      sampled_expected_count: float32 `[num_sampled]`, the same of the sampled classes.
+        A tuple `(sampled_candidates, true_expected_count, sampled_expected_count)`:
+        int64 `[num_sampled]`, float32 `[batch, num_true]`, float32 `[num_sampled]`.
 
     Raises:
-      ValueError: arguments that cannot be right, whatever the data.
-      tf.errors.InvalidArgumentError: a label outside `[0, range_max)`. Under XLA its
-        expected count is NaN instead, and it is not learned.
+        ValueError: If an argument is invalid, whatever the data.
+        tf.errors.InvalidArgumentError: If a label is outside `[0, range_max)`. Under
+            XLA its expected count is NaN instead, and it is not learned.
 
     Example:
-      >>> import tensorflow as tf
-      >>> import tfsampled
-      >>> tf.random.set_seed(1)
-      >>> draw = tf.function(
-      ...     tfsampled.random.learned_unigram_candidate_sampler, jit_compile=True)
-      >>> labels = tf.zeros([8, 1], tf.int64)
-      >>> [float(draw(labels, 1, 1, False, 8).true_expected_count[0, 0])
-      ...  for _ in range(2)]
-      [0.125, 0.5625]
-
-    Reference:
-      `Candidate Sampling Algorithms
-      <https://www.tensorflow.org/extras/candidate_sampling.pdf>`_
+        >>> import tensorflow as tf
+        >>> import tfsampled
+        >>> tf.random.set_seed(1)
+        >>> draw = tf.function(
+        ...     tfsampled.random.learned_unigram_candidate_sampler, jit_compile=True)
+        >>> labels = tf.zeros([8, 1], tf.int64)
+        >>> [float(draw(labels, 1, 1, False, 8).true_expected_count[0, 0])
+        ...  for _ in range(2)]
+        [0.125, 0.5625]
     """
-    return _candidates.learned_unigram(
+    return _samplers.sample(
+        "LearnedUnigram",
         true_classes,
         num_true,
         num_sampled,
         unique,
         range_max,
-        functools.partial(tf.compat.v1.random.get_seed, seed),
-        name=name,
+        seed,
+        name,
     )
 
 
@@ -227,68 +202,61 @@ def fixed_unigram_candidate_sampler(
 ):
     """Samples classes in proportion to given weights.
 
-    `P(class) = weight**distortion / sum of all weight**distortion`. The expected count
-    of a class is `P * num_sampled`, or `1 - (1 - P)**num_tries` with `unique=True`,
-    where `num_tries` draws were needed to find `num_sampled` different classes.
+    `P(class) = weight**distortion / sum of all weight**distortion`. In compiled code
+    the weights are an input of the graph. Off XLA they are an attribute of TensorFlow's
+    op: four bytes a class in every graph that is saved.
 
-    In compiled code the weights are an input of the graph. Off XLA they are an
-    attribute of TensorFlow's op: four bytes a class in every graph that is saved. A
-    weight of 0 is never drawn, so `unique=True` needs `num_sampled` weights above 0.
+    With `unique=True`, `num_sampled` distinct classes must be found in `2**31` tries on
+    average, after which TensorFlow's op ends the process.
 
     Args:
-      true_classes: int64 `[batch, num_true]`, the labels. They are not kept out of
-        what is sampled.
-      num_true: int, the labels of an example.
-      num_sampled: int, how many classes to sample.
-      unique: bool, sample without replacement; needs `num_sampled <= range_max`.
-      range_max: int, the number of classes: as many as have a weight.
-      vocab_file: A file with a line for each class, whose last comma-separated field
-        is the weight. Either this or `unigrams`.
-      distortion: float, the power that weights are raised to; 0 makes them equal.
-      num_reserved_ids: int, classes at the front that are never drawn.
-      num_shards: int, parts that the classes are dealt out to.
-      shard: int, the part that this sampler draws from.
-      unigrams: The weights, as a list of floats.
-      seed: int, the seed of this operation; see `tf.random.set_seed`.
-      name: A name for the operation.
+        true_classes: int64 `[batch, num_true]`, the labels. They may be sampled too.
+        num_true: int, the labels of an example.
+        num_sampled: int, how many classes to sample.
+        unique: bool, sample without replacement; needs `num_sampled <= range_max`.
+        range_max: int, the number of classes: as many as have a weight.
+        vocab_file: A file with a line for each class, whose last comma-separated field
+            is the weight. Either this or `unigrams`.
+        distortion: float, the power that weights are raised to; 0 makes them equal.
+        num_reserved_ids: int, classes at the front that are never drawn.
+        num_shards: int, parts that the classes are dealt out to.
+        shard: int, the part that this sampler draws from.
+        unigrams: The weights, as a list of floats.
+        seed: int, the seed of this operation; see `tf.random.set_seed`.
+        name: A name for the operation.
 
     Returns:
-      sampled_candidates: int64 `[num_sampled]`.
-      true_expected_count: float32 `[batch, num_true]`, how often each label is
-        expected among the sampled classes.
-      sampled_expected_count: float32 `[num_sampled]`, the same of the sampled classes.
+        A tuple `(sampled_candidates, true_expected_count, sampled_expected_count)`:
+        int64 `[num_sampled]`, float32 `[batch, num_true]`, float32 `[num_sampled]`.
 
     Raises:
-      ValueError: arguments that cannot be right, whatever the data.
-      tf.errors.InvalidArgumentError: a label outside `[0, range_max)`. Under XLA its
-        expected count is NaN instead.
+        ValueError: If an argument is invalid, whatever the data.
+        tf.errors.InvalidArgumentError: If a label is outside `[0, range_max)`. Under
+            XLA its expected count is NaN instead.
 
     Example:
-      >>> import tensorflow as tf
-      >>> import tfsampled
-      >>> ids, of_labels, _ = tfsampled.random.fixed_unigram_candidate_sampler(
-      ...     [[1]], 1, 100, False, 3, unigrams=[0.0, 1.0, 3.0])
-      >>> sorted(set(ids.numpy().tolist())), of_labels.numpy().tolist()
-      ([1, 2], [[25.0]])
-
-    Reference:
-      `Candidate Sampling Algorithms
-      <https://www.tensorflow.org/extras/candidate_sampling.pdf>`_
+        >>> import tensorflow as tf
+        >>> import tfsampled
+        >>> ids, of_labels, _ = tfsampled.random.fixed_unigram_candidate_sampler(
+        ...     [[1]], 1, 100, False, 3, unigrams=[0.0, 1.0, 3.0])
+        >>> sorted(set(ids.numpy().tolist())), of_labels.numpy().tolist()
+        ([1, 2], [[25.0]])
     """
-    return _candidates.fixed_unigram(
+    return _samplers.sample(
+        "FixedUnigram",
         true_classes,
         num_true,
         num_sampled,
         unique,
         range_max,
-        functools.partial(tf.compat.v1.random.get_seed, seed),
+        seed,
+        name,
         vocab_file=vocab_file,
         distortion=distortion,
         num_reserved_ids=num_reserved_ids,
         num_shards=num_shards,
         shard=shard,
         unigrams=unigrams,
-        name=name,
     )
 
 
@@ -298,39 +266,29 @@ def all_candidate_sampler(
     """Returns every class: the samples with which a sampled loss is the full one.
 
     Args:
-      true_classes: int64 `[batch, num_true]`, the labels.
-      num_true: int, the labels of an example.
-      num_sampled: int, the number of classes.
-      unique: bool, without effect.
-      seed: int, without effect. As in TensorFlow, a call without it moves on the seeds
-        of the operations that follow in a graph.
-      name: A name for the operation.
+        true_classes: int64 `[batch, num_true]`, the labels.
+        num_true: int, the labels of an example.
+        num_sampled: int, the number of classes.
+        unique: bool, without effect.
+        seed: int, without effect. As in TensorFlow, a call without it moves on the
+            seeds of the operations that follow in a graph.
+        name: A name for the operation.
 
     Returns:
-      sampled_candidates: int64 `[num_sampled]`, the numbers from 0.
-      true_expected_count: float32 `[batch, num_true]`, ones.
-      sampled_expected_count: float32 `[num_sampled]`, ones.
+        A tuple `(sampled_candidates, true_expected_count, sampled_expected_count)`:
+        the int64 numbers below `num_sampled`, and float32 ones.
 
     Raises:
-      ValueError: arguments that cannot be right, whatever the data.
-      tf.errors.InvalidArgumentError: a label outside `[0, num_sampled)`. Under XLA its
-        expected count is NaN instead.
+        ValueError: If an argument is invalid, whatever the data.
+        tf.errors.InvalidArgumentError: If a label is outside `[0, num_sampled)`. Under
+            XLA its expected count is NaN instead.
 
     Example:
-      >>> import tensorflow as tf
-      >>> import tfsampled
-      >>> tfsampled.random.all_candidate_sampler([[2]], 1, 3, True)[0].numpy().tolist()
-      [0, 1, 2]
-
-    Reference:
-      `Candidate Sampling Algorithms
-      <https://www.tensorflow.org/extras/candidate_sampling.pdf>`_
+        >>> import tfsampled
+        >>> ids, _, _ = tfsampled.random.all_candidate_sampler([[2]], 1, 3, True)
+        >>> ids.numpy().tolist()
+        [0, 1, 2]
     """
-    return _candidates.all_candidates(
-        true_classes,
-        num_true,
-        num_sampled,
-        unique,
-        functools.partial(tf.compat.v1.random.get_seed, seed),
-        name=name,
+    return _samplers.sample(
+        "All", true_classes, num_true, num_sampled, unique, num_sampled, seed, name
     )

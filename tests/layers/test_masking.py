@@ -8,6 +8,7 @@ import tensorflow as tf
 from tests.helpers import logsumexp64
 from tfsampled.layers import SampledSoftmax
 from tfsampled.optimizers import LazyAdam
+from tfsampled.samplers import FixedUnigram
 
 CLASSES, DIM = 20, 4
 LABELS = np.array([[3, -1, -1], [4, 5, -1], [6, 7, 8], [-1, -1, -1]])
@@ -142,3 +143,16 @@ def test_padding_moves_no_row(num_shards, jit_compile):
     moved = np.flatnonzero(np.any(before != after, axis=1))
     assert set(moved.tolist()) == touched
     assert 0 not in touched
+
+
+def test_padding_where_class_0_is_never_drawn():
+    """Its expected count of 0 makes a logit of infinity."""
+    head = SampledSoftmax(
+        CLASSES, 3, FixedUnigram([0.0] + [1.0] * (CLASSES - 1)), ignore_class=-1
+    )
+    head.build((None, DIM))
+    with tf.GradientTape() as tape:
+        losses = head.sampled_loss(tf.ones([2, DIM]), [-1, 7])
+    gradient = tape.gradient(losses, head.kernel.value)
+    assert losses[0] == 0
+    assert np.isfinite(gradient.values).all()

@@ -283,9 +283,9 @@ ARGUMENTS = [
     ({"num_classes": 0}, "`num_classes` must be an int of at least 1"),
     ({"num_sampled": 0}, "Received: num_sampled=0"),
     ({"num_sampled": 2.5}, "Received: num_sampled=2.5"),
-    ({"num_sampled": 11}, "num_sampled is 11, but there are 10 classes to draw from"),
+    ({"num_sampled": 11}, "Received: num_sampled=11, num_classes=10"),
     ({"num_true": 0}, "Received: num_true=0"),
-    ({"sampler": "zipf"}, r"sampler is 'zipf'; .* \['log_uniform', 'uniform'\]"),
+    ({"sampler": "zipf"}, "Received: sampler='zipf'"),
     (
         {"temperature": 0.0},
         "`temperature` must be a positive number",

@@ -379,7 +379,7 @@ def test_labels_in_the_wrong_order_are_told_in_fit(data):
     encoder = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(8)])
     model = SampledSoftmaxModel(encoder, head)
     model.compile("sgd")
-    with pytest.warns(UserWarning, match="the labels are not ordered by frequency"):
+    with pytest.warns(UserWarning, match="The labels are not ordered by frequency"):
         model.fit(np.tile(x, (11, 1)), 4999 - np.arange(11 * EXAMPLES), verbose=0)
 
 

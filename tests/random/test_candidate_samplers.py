@@ -6,19 +6,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.sampler_helpers import (
-    LABELS,
+import tfsampled
+from tests.helpers import (
     MODES,
+    SAMPLER_LABELS,
     SAMPLERS,
-    arguments,
     assert_equal_draws,
-    mirror,
-    tensorflows,
+    sampler_arguments,
 )
-from tfsampled._core.candidate_sampling import distributions as draws
-from tfsampled._core.candidate_sampling import samplers as candidates
 
-# num_sampled, unique, range_max: all classes, a few of many, hashed ids, copies.
+# num_sampled, unique, range_max: all classes, many classes (hashed ids), with copies.
 CONFIGURATIONS = [
     pytest.param((3, True, 3), marks=pytest.mark.slow),
     (300, True, 301),
@@ -27,87 +24,92 @@ CONFIGURATIONS = [
 ]
 
 
-def _three_calls(sampler, function, mode, given):
-    labels = tf.constant(LABELS)
-    call = MODES[mode](lambda labels: function(labels, 2, **given))
-    return [call(labels) for _ in range(3)]
+def candidate_sampler(module, sampler):
+    return getattr(module, f"{sampler}_candidate_sampler")
+
+
+def three_calls(module, sampler, mode, arguments):
+    function = candidate_sampler(module, sampler)
+    call = MODES[mode](lambda labels: function(labels, 2, **arguments))
+    return [call(tf.constant(SAMPLER_LABELS)) for _ in range(3)]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_signatures_are_tensorflows(sampler):
-    ours, theirs = mirror(sampler), tensorflows(sampler)
-    assert inspect.signature(ours) == inspect.signature(theirs)
+def test_signatures_equal_tensorflows(sampler):
+    actual, expected = (
+        inspect.signature(candidate_sampler(module, sampler))
+        for module in (tfsampled.random, tf.random)
+    )
+    assert actual == expected
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_three_compiled_calls_are_tensorflows_first_three(sampler, configuration):
+def test_three_compiled_calls_equal_tensorflows_first_three(sampler, configuration):
     num_sampled, unique, range_max = configuration
     if range_max > 10**6 and sampler not in ("uniform", "log_uniform"):
         pytest.skip("a list of weights this long is in the slow tests")
-    given = arguments(sampler, num_sampled, unique, range_max, seed=7)
-    mine = _three_calls(sampler, mirror(sampler), "jit", given)
-    theirs = _three_calls(sampler, tensorflows(sampler), "function", given)
-    for a, b in zip(mine, theirs, strict=True):
+    arguments = sampler_arguments(sampler, num_sampled, unique, range_max, seed=7)
+    actual = three_calls(tfsampled.random, sampler, "jit", arguments)
+    expected = three_calls(tf.random, sampler, "function", arguments)
+    for a, b in zip(actual, expected, strict=True):
         assert_equal_draws(a, b)
 
 
 @pytest.mark.parametrize("mode", ["eager", "function"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_off_xla_three_calls_are_tensorflows(sampler, mode):
-    given = arguments(sampler, 20, True, 30, seed=7)
-    mine = _three_calls(sampler, mirror(sampler), mode, given)
+def test_three_calls_off_xla_equal_tensorflows(sampler, mode):
+    arguments = sampler_arguments(sampler, 20, True, 30, seed=7)
+    actual = three_calls(tfsampled.random, sampler, mode, arguments)
     tf.random.set_seed(20160410)
-    theirs = _three_calls(sampler, tensorflows(sampler), mode, given)
-    for a, b in zip(mine, theirs, strict=True):
+    expected = three_calls(tf.random, sampler, mode, arguments)
+    for a, b in zip(actual, expected, strict=True):
         assert_equal_draws(a, b)
 
 
 def test_eager_calls_share_tensorflows_position():
-    given = arguments("uniform", 9, True, 1000, seed=3)
-    alone = _three_calls("uniform", tensorflows("uniform"), "eager", given)
+    arguments = sampler_arguments("uniform", 9, True, 1000, seed=3)
+    expected = three_calls(tf.random, "uniform", "eager", arguments)
     tf.random.set_seed(20160410)
-    labels = tf.constant(LABELS)
-    for function, expected in zip(
-        (mirror("uniform"), tensorflows("uniform"), mirror("uniform")),
-        alone,
-        strict=True,
-    ):
-        assert_equal_draws(function(labels, 2, **given), expected)
+    modules = (tfsampled.random, tf.random, tfsampled.random)
+    for module, draw in zip(modules, expected, strict=True):
+        function = candidate_sampler(module, "uniform")
+        assert_equal_draws(function(SAMPLER_LABELS, 2, **arguments), draw)
 
 
 @pytest.mark.parametrize(
-    ("global_seed", "seed"), [(5, None), (None, 5), (5, 6), (0, 0), (2**40, 2**35)]
+    ("global_seed", "seed"), [(5, None), (None, 5), (0, 0), (2**40, 2**35)]
 )
 def test_seeds_are_read_as_tensorflow_reads_them(global_seed, seed):
-    def two_sites(function):
+    def two_sites(module):
         """Two draws: without an operation seed the second's depends on the first."""
-        given = arguments("uniform", 8, False, 2**14, seed=seed)
-        return function(LABELS, 2, **given), function(LABELS, 2, **given)
+        function = candidate_sampler(module, "uniform")
+        arguments = sampler_arguments("uniform", 8, False, 2**14, seed=seed)
+        return [function(SAMPLER_LABELS, 2, **arguments) for _ in range(2)]
 
     tf.random.set_seed(global_seed)
-    compiled = tf.function(lambda: two_sites(mirror("uniform")), jit_compile=True)
-    kernel = tf.function(lambda: two_sites(tensorflows("uniform")))
+    compiled = tf.function(lambda: two_sites(tfsampled.random), jit_compile=True)
+    kernel = tf.function(lambda: two_sites(tf.random))
     for _ in range(2):
-        for mine, theirs in zip(compiled(), kernel(), strict=True):
-            assert_equal_draws(mine, theirs)
+        for actual, expected in zip(compiled(), kernel(), strict=True):
+            assert_equal_draws(actual, expected)
 
 
-def test_without_seeds_every_trace_draws_something_else():
+def test_without_seeds_each_trace_draws_other_ids():
     tf.random.set_seed(None)
-    given = arguments("uniform", 8, False, 2**40)
-    draws = [
-        tf.function(lambda: mirror("uniform")(LABELS, 2, **given), jit_compile=True)()
+    function = tfsampled.random.uniform_candidate_sampler
+    first, second = (
+        tf.function(lambda: function([[1]], 1, 8, False, 2**40), jit_compile=True)()
         for _ in range(2)
-    ]
-    assert not np.array_equal(draws[0][0], draws[1][0])
+    )
+    assert not np.array_equal(first[0], second[0])
 
 
 def test_fixed_unigram_reads_files_shards_and_reserved_ids(tmp_path):
     path = tmp_path / "vocabulary.csv"
     weights = np.random.default_rng(2).integers(0, 9, 102) / 4
     path.write_text("".join(f"word {i},x,{w}\n" for i, w in enumerate(weights)))
-    given = {
+    arguments = {
         "num_sampled": 20,
         "unique": False,
         "range_max": 36,
@@ -118,138 +120,128 @@ def test_fixed_unigram_reads_files_shards_and_reserved_ids(tmp_path):
         "shard": 1,
         "seed": 4,
     }
-    name = "fixed_unigram"
-    mine = _three_calls(name, mirror(name), "jit", given)
-    theirs = _three_calls(name, tensorflows(name), "function", given)
-    for a, b in zip(mine, theirs, strict=True):
+    actual = three_calls(tfsampled.random, "fixed_unigram", "jit", arguments)
+    expected = three_calls(tf.random, "fixed_unigram", "function", arguments)
+    for a, b in zip(actual, expected, strict=True):
         assert_equal_draws(a, b)
 
 
-def test_fixed_unigram_handles_rejected_words():
-    # Few words are rejected unless there are a billion classes: so this checks who
-    # plays which part on a stream of its own.
-    rejecting = np.random.default_rng(0).random(999) < 0.3
-    is_float, at = draws._parts(tf.constant(rejecting))
-    expected, floats, latest = [], [], -1
-    column_next = False
-    for place, rejected in enumerate(rejecting):
-        expected.append(not column_next)
-        if not column_next:
-            latest, column_next = place, True
-        else:
-            column_next = bool(rejected)
-        floats.append(latest)
-    np.testing.assert_array_equal(is_float.numpy(), expected)
-    np.testing.assert_array_equal(at.numpy(), floats)
+def test_fixed_unigram_takes_an_array():
+    draws = []
+    for weights in (np.arange(1.0, 7.0), np.arange(1.0, 7.0).tolist()):
+        tf.random.set_seed(3)
+        function = tfsampled.random.fixed_unigram_candidate_sampler
+        draws.append(function([[0]], 1, 3, True, 6, unigrams=weights, seed=1))
+    assert_equal_draws(*draws)
 
 
 def test_fixed_unigram_keeps_its_table_out_of_the_graph():
     def graph_bytes(range_max):
-        given = arguments("fixed_unigram", 8, True, range_max, seed=1)
-        function = tf.function(mirror("fixed_unigram"), jit_compile=True)
-        graph = function.get_concrete_function(LABELS, 2, **given).graph
+        arguments = sampler_arguments("fixed_unigram", 8, True, range_max, seed=1)
+        function = tf.function(
+            tfsampled.random.fixed_unigram_candidate_sampler, jit_compile=True
+        )
+        graph = function.get_concrete_function(SAMPLER_LABELS, 2, **arguments).graph
         return graph.as_graph_def().ByteSize()
 
     # Both have powers of two: equal ops. The table itself has 12 bytes a class.
     assert abs(graph_bytes(2**16) - graph_bytes(2**10)) < 2000
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(
-    ("labels", "num_true", "num_sampled", "message"),
+    ("sampler", "labels", "num_true", "num_sampled", "message"),
     [
-        ([[1, 2]], 1, 4, r"true_classes has shape \(1, 2\); it must be \[batch, num_t"),
-        ([1], 1, 4, r"true_classes has shape \(1,\)"),
-        ([[1]], 0, 4, "`num_true` must be an int of at least 1. Received: num_true=0"),
-        (
-            [[1]],
-            1,
-            0,
-            "`num_sampled` must be an int of at least 1. Received: num_sampled=0",
-        ),
-        ([[1]], 1, 11, "num_sampled is 11, but there are 10 classes to draw from"),
+        ("uniform", [[1, 2]], 1, 4, r"`true_classes` must have shape \(batch, num_tr"),
+        ("log_uniform", [1], 1, 4, r"Received: shape=\(1,\), num_true=1"),
+        ("all", [[1]], 0, 4, "`num_true` must be an int of at least 1"),
+        ("learned_unigram", [[1]], 1, 0, "`num_sampled` must be an int of at least 1"),
+        ("fixed_unigram", [[1]], 1, 11, "Received: num_sampled=11, range_max=10"),
     ],
 )
-def test_bad_arguments(sampler, mode, labels, num_true, num_sampled, message):
-    given = arguments(sampler, num_sampled, True, 10)
-    if sampler == "all":
-        if num_sampled == 11:
-            pytest.skip("its range is num_sampled")
-        given["num_sampled"] = num_sampled
+def test_invalid_arguments_raise(sampler, labels, num_true, num_sampled, message):
+    arguments = sampler_arguments(sampler, num_sampled, True, 10)
     with pytest.raises(ValueError, match=message):
-        MODES[mode](lambda: mirror(sampler)(labels, num_true, **given))()
+        candidate_sampler(tfsampled.random, sampler)(labels, num_true, **arguments)
+
+
+def test_too_many_classes_raise():
+    with pytest.raises(ValueError, match="`range_max` must be at most 2147483646"):
+        tfsampled.random.learned_unigram_candidate_sampler([[0]], 1, 1, True, 2**31)
+    with pytest.raises(ValueError, match="Received: range_max=9223372036854775808"):
+        tfsampled.random.uniform_candidate_sampler([[0]], 1, 1, True, 2**63)
+
+
+def test_a_refused_draw_takes_no_seed():
+    def draw(num_sampled=5):
+        function = tfsampled.random.uniform_candidate_sampler
+        return function([[0], [2]], 1, num_sampled, True, 9)[0].numpy()
+
+    tf.random.set_seed(1)
+    undisturbed = draw()
+    tf.random.set_seed(1)
+    with pytest.raises(ValueError, match="`num_sampled` must be at most `range_max`"):
+        draw(100)
+    np.testing.assert_array_equal(draw(), undisturbed)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_labels_out_of_range(sampler):
-    given = arguments(sampler, 4, True, 10)
-    for bad in (-1, 10, 2**40):
-        labels = tf.constant([[3], [bad]], tf.int64)
-        for mode in ("eager", "function"):
-            call = MODES[mode](lambda x: mirror(sampler)(x, 1, **given))
-            with pytest.raises(
-                tf.errors.InvalidArgumentError, match=rf"\[0, 10\).*{bad}"
-            ):
-                call(labels)
-    labels = tf.constant([[3], [-1], [10], [2**40]], tf.int64)
-    count = MODES["jit"](lambda x: mirror(sampler)(x, 1, **given))(labels)[1].numpy()
+def test_labels_out_of_range_raise_or_are_nan(sampler):
+    arguments = sampler_arguments(sampler, 4, True, 10)
+    function = candidate_sampler(tfsampled.random, sampler)
+    for mode in ("eager", "function"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[0, 10\).*-1"):
+            MODES[mode](lambda labels: function(labels, 1, **arguments))([[3], [-1]])
+    compiled = MODES["jit"](lambda labels: function(labels, 1, **arguments))
+    count = compiled(tf.constant([[3], [-1], [10], [2**40]], tf.int64))[1].numpy()
     np.testing.assert_array_equal(np.isnan(count), [[False], [True], [True], [True]])
 
 
-def test_a_vocabulary_without_numbers_is_refused(tmp_path):
-    path = tmp_path / "vocabulary.csv"
-    path.write_text("a,1\nb,many\n")
-    with pytest.raises(ValueError, match=r"line 2: 'b,many' does not end in a number"):
-        MODES["jit"](
-            lambda: mirror("fixed_unigram")([[1]], 1, 1, True, 2, vocab_file=str(path))
-        )()
-
-
-def test_counts_have_no_gradient():
+def test_expected_counts_have_no_gradient():
     weights = tf.Variable([1.0, 2.0])
 
     @tf.function(jit_compile=True)
     def gradient():
         with tf.GradientTape() as tape:
-            drawn = candidates.log_uniform(LABELS, 2, 2, True, 50, (1, 2))
+            drawn = tfsampled.random.log_uniform_candidate_sampler(
+                SAMPLER_LABELS, 2, 2, True, 50
+            )
             loss = tf.reduce_sum(weights * drawn.sampled_expected_count)
         return tape.gradient(loss, weights), drawn.sampled_expected_count
 
-    found, expected = gradient()
-    np.testing.assert_array_equal(found.numpy(), expected.numpy())
+    actual, expected = gradient()
+    np.testing.assert_array_equal(actual.numpy(), expected.numpy())
 
 
-BAD_WEIGHTS = [
-    (
-        {"unigrams": [1.0, 2.0], "num_reserved_ids": 4},
-        "2 classes have a weight above 0",
-    ),
-    ({"unigrams": [1.0] * 5 + [-1.0]}, "the weight of class 5 is -1.0"),
-    ({"unigrams": [float("nan")] + [1.0] * 5}, "the weight of class 0 is nan"),
-    ({"unigrams": [1.0] * 4}, "range_max is 6, but 4 classes have a weight"),
-    ({}, "from vocab_file or from unigrams, but neither were given"),
-    ({"unigrams": [1.0] * 6, "vocab_file": "x"}, "but both were given"),
-    ({"vocab_file": "/no/such/file"}, "vocab_file '/no/such/file' does not exist"),
-    (
-        {"unigrams": [1.0] * 6, "num_shards": 2, "shard": 2},
-        "shard is 2 of num_shards 2",
-    ),
-]
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"unigrams": [1.0, 2.0], "num_reserved_ids": 4}, "by which 2 of 6 classes"),
+        ({"unigrams": [1.0] * 5 + [-1.0]}, "Received: -1.0 for class 5"),
+        ({"unigrams": [float("nan")] + [1.0] * 5}, "Received: nan for class 0"),
+        ({"unigrams": [1e9] * 6, "distortion": 4.5}, "Received: inf for class 0"),
+        ({"unigrams": [1e38] * 6}, "positive and finite sum in float32"),
+        ({"unigrams": [0.0] * 6}, "positive and finite sum in float32"),
+        # The third class has a probability of 0 in float32: TensorFlow's op, and a
+        # head, would draw for good.
+        ({"unigrams": [1.0] * 2 + [1e-9] * 4, "distortion": 5.0}, "by which 2 of 6"),
+        ({"unigrams": [1.0] * 4}, "Received: range_max=6, 4 weights"),
+        ({}, "Received: vocab_file='' and 0 unigrams"),
+        ({"unigrams": [1.0] * 6, "vocab_file": "x"}, "'x' and 6 unigrams"),
+        ({"vocab_file": "/no/such/file"}, "`vocab_file` must be an existing file"),
+        ({"unigrams": [1.0] * 6, "num_shards": 2, "shard": 2}, "shard=2, num_shards=2"),
+    ],
+)
+def test_invalid_weights_raise(weights, message):
+    with pytest.raises(ValueError, match=message):
+        tfsampled.random.fixed_unigram_candidate_sampler(
+            [[0]], 1, 3, True, 6, **weights
+        )
 
 
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
-@pytest.mark.parametrize(("given", "says"), BAD_WEIGHTS)
-def test_weights_that_cannot_be_drawn_from(given, says, mode):
-    draw = mode(lambda: mirror("fixed_unigram")([[0]], 1, 3, True, 6, **given))
-    with pytest.raises(ValueError, match=says):
-        draw()
-
-
-def test_weights_in_an_array():
-    drawn = []
-    for weights in (np.arange(1.0, 7.0), np.arange(1.0, 7.0).tolist()):
-        tf.random.set_seed(3)
-        draw = mirror("fixed_unigram")([[0]], 1, 3, True, 6, unigrams=weights, seed=1)
-        drawn.append(draw)
-    assert_equal_draws(*drawn)
+def test_an_invalid_vocabulary_raises(tmp_path):
+    path = tmp_path / "vocabulary.csv"
+    path.write_text("a,1\nb,many\n")
+    with pytest.raises(ValueError, match=r"line 2 of .* is 'b,many'"):
+        tfsampled.random.fixed_unigram_candidate_sampler(
+            [[1]], 1, 1, True, 2, vocab_file=str(path)
+        )

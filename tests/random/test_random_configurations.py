@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.sampler_helpers import (
-    MODES,
-    arguments,
-    assert_equal_draws,
-    mirror,
-    tensorflows,
-)
+import tfsampled
+from tests.helpers import MODES, assert_equal_draws, sampler_arguments
 
 pytestmark = pytest.mark.slow
 
@@ -28,14 +23,15 @@ def test_every_id_of_three_calls(sampler, case):
     num_true = int(rng.integers(1, 4))
     labels = tf.constant(rng.integers(0, range_max, (rng.integers(1, 9), num_true)))
     seed = int(rng.integers(2**40))
-    given = arguments(sampler, num_sampled, unique, range_max, seed=seed)
+    arguments = sampler_arguments(sampler, num_sampled, unique, range_max, seed=seed)
 
-    def three(function, mode):
+    def three(module, mode):
         tf.random.set_seed(case)
-        call = MODES[mode](lambda x: function(x, num_true, **given))
+        function = getattr(module, f"{sampler}_candidate_sampler")
+        call = MODES[mode](lambda x: function(x, num_true, **arguments))
         return [call(labels) for _ in range(3)]
 
-    expected = three(tensorflows(sampler), "function")
+    expected = three(tf.random, "function")
     for mode in MODES:
-        for mine, theirs in zip(three(mirror(sampler), mode), expected, strict=True):
-            assert_equal_draws(mine, theirs)
+        for a, b in zip(three(tfsampled.random, mode), expected, strict=True):
+            assert_equal_draws(a, b)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.sampler_helpers import SAMPLERS, arguments, mirror
-from tfsampled._core.candidate_sampling import samplers as candidates
+import tfsampled
+from tests.helpers import SAMPLERS, sampler_arguments
 
 CALLS = 2000
 CLASSES = 40
@@ -39,16 +39,27 @@ def _inclusion(p):
     return np.array(chances)
 
 
-@pytest.mark.parametrize("unique", [False, True])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    ("sampler", "unique"),
+    [
+        ("log_uniform", True),
+        ("learned_unigram", False),
+        *(
+            pytest.param(sampler, unique, marks=pytest.mark.slow)
+            for sampler in SAMPLERS
+            for unique in (False, True)
+        ),
+    ],
+)
 def test_inclusion_frequencies_agree_with_expected_counts(sampler, unique):
-    given = arguments(sampler, NUM_SAMPLED, unique, CLASSES, seed=1)
+    function = getattr(tfsampled.random, f"{sampler}_candidate_sampler")
+    arguments = sampler_arguments(sampler, NUM_SAMPLED, unique, CLASSES, seed=1)
     every_class = tf.range(CLASSES, dtype=tf.int64)[:, tf.newaxis]
 
     @tf.function(jit_compile=True)
     def many():
         def turn(i, seen, expected):
-            drawn = mirror(sampler)(every_class, 1, **given)
+            drawn = function(every_class, 1, **arguments)
             ones = tf.ones_like(drawn.sampled_candidates, tf.float64)
             seen += tf.math.unsorted_segment_sum(ones, drawn[0], CLASSES)
             return i + 1, seen, expected + tf.cast(drawn[1][:, 0], tf.float64)
@@ -62,8 +73,8 @@ def test_inclusion_frequencies_agree_with_expected_counts(sampler, unique):
         return
     assert np.sum(seen) == pytest.approx(NUM_SAMPLED)
     if unique:
-        with_copies = arguments(sampler, NUM_SAMPLED, False, CLASSES, seed=1)
-        p = mirror(sampler)(every_class, 1, **with_copies)[1].numpy()[:, 0]
+        with_copies = sampler_arguments(sampler, NUM_SAMPLED, False, CLASSES, seed=1)
+        p = function(every_class, 1, **with_copies)[1].numpy()[:, 0]
         truth = _inclusion(p.astype(np.float64) / NUM_SAMPLED)
         assert np.max(np.abs(expected - truth)) < APPROXIMATION
         deviation = np.sqrt(truth * (1 - truth) / CALLS)
@@ -75,10 +86,8 @@ def test_inclusion_frequencies_agree_with_expected_counts(sampler, unique):
 
 def test_a_wrong_distribution_would_be_noticed():
     """The tolerance above tells log-uniform draws from uniform counts."""
-    drawn = [
-        candidates.log_uniform([[0]], 1, 10, False, CLASSES, (1, call))[0]
-        for call in range(200)
-    ]
+    draw = tf.function(tfsampled.random.log_uniform_candidate_sampler)
+    drawn = [draw([[0]], 1, 10, False, CLASSES, seed=1)[0] for _ in range(200)]
     seen = np.bincount(np.concatenate(drawn), minlength=CLASSES) / len(drawn)
     allowed = Z * np.sqrt(10 / CLASSES / len(drawn))
     assert np.max(np.abs(seen - 10 / CLASSES)) > allowed

@@ -1,5 +1,8 @@
-"""`tfsampled.samplers`: what they draw, what they expect, what they keep."""
+"""`tfsampled.samplers`: what they draw, what they expect, what they save."""
 
+import copy
+import json
+import pickle
 import warnings
 
 import keras
@@ -7,7 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers import count_operations
 from tfsampled import samplers
+from tfsampled._core.candidate_sampling import alias_method
 from tfsampled.layers import SampledSoftmax
 
 CLASSES, SAMPLED, DIM = 40, 20, 4
@@ -25,29 +30,31 @@ MAKERS = {
 each_sampler = pytest.mark.parametrize("name", MAKERS)
 
 
-def three(head):
-    """Losses of three steps, which move the sampler on."""
+def three_losses(head):
+    """Returns the losses of three steps, which move the sampler on."""
     return [head.sampled_loss(FEATURES, LABELS).numpy().tolist() for _ in range(3)]
 
 
-def headed(sampler):
+def make_model(sampler):
     return keras.Sequential(
         [keras.Input((DIM,)), SampledSoftmax(CLASSES, SAMPLED, sampler=sampler)]
     )
 
 
+def draw_twice(sampler):
+    return [
+        sampler.sample([[1]], CLASSES, SAMPLED)[0].numpy().tolist() for _ in range(2)
+    ]
+
+
 @each_sampler
 def test_expected_counts_are_those_of_many_draws(name):
     sampler, draws = MAKERS[name](seed=3), 3000
-    # So many that one is drawn twice: TensorFlow's count of a draw without repeats,
-    # P * num_sampled, is above 1 for the likeliest classes.
     sampler.build(CLASSES)
     labels = tf.range(CLASSES, dtype=tf.int64)[:, tf.newaxis]
-
-    many = tf.function(lambda: simulate(sampler, labels, draws))
-    seen, expected = many()
+    seen, expected = tf.function(lambda: simulate(sampler, labels, draws))()
     # A class is drawn or not, so that the standard deviation is at most a half. And
-    # the count takes the number of tries as given, which moves it by a little more.
+    # the count takes the number of tries for fixed, which moves it by a little more.
     error = 5 * 0.5 / np.sqrt(draws) + 0.02
     np.testing.assert_allclose(seen, expected, atol=error)
     assert int(sampler.position) == draws
@@ -81,62 +88,93 @@ def simulate(sampler, labels, draws):
         *(pytest.param(one, marks=pytest.mark.slow) for one in list(MAKERS)[:3]),
     ],
 )
-def test_compiled_code_draws_what_eager_code_draws(name):
-    def drawn(**kwargs):
+def test_draws_are_equal_in_all_modes(name):
+    def draw(**kwargs):
         sampler = MAKERS[name](seed=7)
         sampler.build(CLASSES)
 
-        def draw(labels):
+        def sample(labels):
             return sampler.sample(labels, CLASSES, SAMPLED).sampled_candidates
 
-        draw = tf.function(draw, **kwargs) if kwargs else draw
+        sample = tf.function(sample, **kwargs) if kwargs else sample
         labels = tf.constant(LABELS[:, np.newaxis])
-        return [draw(labels).numpy().tolist() for _ in range(3)]
+        return [sample(labels).numpy().tolist() for _ in range(3)]
 
-    assert drawn() == drawn(jit_compile=True) == drawn(jit_compile=False)
+    assert draw() == draw(jit_compile=True) == draw(jit_compile=False)
 
 
 @each_sampler
 @pytest.mark.parametrize("how", ["keras", "weights", "checkpoint"])
 def test_a_loaded_sampler_goes_on_where_the_saved_one_was(name, how, tmp_path):
-    model = headed(MAKERS[name]())
-    three(model.layers[-1])
+    model = make_model(MAKERS[name]())
+    three_losses(model.layers[-1])
     if how == "keras":
         model.save(tmp_path / "model.keras")
         other = keras.models.load_model(tmp_path / "model.keras")
     elif how == "weights":
         model.save_weights(tmp_path / "model.weights.h5")
-        other = headed(MAKERS[name]())
+        other = make_model(MAKERS[name]())
         other.load_weights(tmp_path / "model.weights.h5")
     else:
         path = tf.train.Checkpoint(model=model).save(tmp_path / "checkpoint")
-        other = headed(MAKERS[name]())
+        other = make_model(MAKERS[name]())
         tf.train.Checkpoint(model=other).restore(path).expect_partial()
-    assert three(other.layers[-1]) == three(model.layers[-1])
+    assert three_losses(other.layers[-1]) == three_losses(model.layers[-1])
 
 
 def test_state_is_no_weight_of_the_head():
-    head = headed(samplers.LearnedUnigram()).layers[-1]
+    head = make_model(samplers.LearnedUnigram()).layers[-1]
     assert [weight.name for weight in head.weights] == ["kernel", "bias"]
     assert head.count_params() == CLASSES * (DIM + 1)
 
 
-def test_a_seed_fixes_the_draws_and_none_leaves_them_free():
-    def drawn(sampler):
-        return [
-            sampler.sample([[1]], CLASSES, SAMPLED)[0].numpy().tolist() for _ in "ab"
-        ]
-
-    assert drawn(samplers.Uniform(seed=1)) == drawn(samplers.Uniform(seed=1))
-    assert drawn(samplers.Uniform(seed=1)) != drawn(samplers.Uniform(seed=2))
-    assert drawn(samplers.Uniform()) != drawn(samplers.Uniform())
+def test_seeds_fix_the_draws():
+    assert draw_twice(samplers.Uniform(seed=1)) == draw_twice(samplers.Uniform(seed=1))
+    assert draw_twice(samplers.Uniform(seed=1)) != draw_twice(samplers.Uniform(seed=2))
+    assert draw_twice(samplers.Uniform()) != draw_twice(samplers.Uniform())
     keras.utils.set_random_seed(5)
-    first = drawn(samplers.Uniform())
+    first = draw_twice(samplers.Uniform())
     keras.utils.set_random_seed(5)
-    assert drawn(samplers.Uniform()) == first
+    assert draw_twice(samplers.Uniform()) == first
 
 
-def test_counts_are_no_part_of_the_graph():
+def test_a_seed_generator_gives_each_sampler_a_seed():
+    generator = keras.random.SeedGenerator(1)
+    first, second = (samplers.Uniform(seed=generator) for _ in range(2))
+    assert first.seed != second.seed
+    restored = samplers.Uniform.from_config(first.get_config())
+    assert draw_twice(restored) == draw_twice(first)
+
+
+@pytest.mark.parametrize("num_sampled", [2**20, 2**21, 2**22])
+def test_calls_of_a_million_classes_draw_other_words(num_sampled):
+    """TensorFlow's position overflows: its calls draw the same classes again."""
+    sampler = samplers.Uniform(seed=1)
+    sampler.build(num_sampled)
+    labels = tf.constant([[0]], tf.int64)
+    starts = [int(sampler._next_stream(labels, num_sampled).low) for _ in range(3)]
+    assert starts == [0, 512 * num_sampled, 1024 * num_sampled]
+
+
+@pytest.mark.parametrize("num_classes", [10_000, 1_000_000])
+def test_a_draw_has_few_operations(num_classes):
+    sampler = samplers.LogUniform(seed=1)
+    sampler.build(num_classes)
+    function = tf.function(lambda x: sampler._sample(x, num_classes, 1024))
+    labels = tf.TensorSpec([None, 1], tf.int64)
+    assert count_operations(function.get_concrete_function(labels)) < 200
+
+
+def test_fixed_unigram_prepares_its_table_once(monkeypatch):
+    sampler = samplers.FixedUnigram(COUNTS, 0.75)
+    sampler.build(CLASSES)
+    for name in ("class_weights", "alias_table", "validate_weights"):
+        monkeypatch.delattr(alias_method, name)
+    draw_twice(sampler)
+    sampler.build(CLASSES)  # of a second head
+
+
+def test_counts_are_not_in_the_graph():
     classes = 100_000
     head = SampledSoftmax(
         classes, SAMPLED, sampler=samplers.FixedUnigram(np.arange(1, classes + 1))
@@ -145,6 +183,33 @@ def test_counts_are_no_part_of_the_graph():
     function = tf.function(head.sampled_loss)
     graph = function.get_concrete_function(FEATURES, LABELS).graph.as_graph_def()
     assert graph.ByteSize() < 2 * classes  # four bytes a class would not fit
+
+
+def test_counts_are_compact_in_the_config():
+    counts = RNG.random(100_000).astype("float32")  # compress badly
+    sampler = samplers.FixedUnigram(counts, 0.5, seed=3)
+    config = sampler.get_config()
+    assert len(json.dumps(config)) < 6 * len(counts)
+    copies = [
+        samplers.FixedUnigram.from_config(config),
+        samplers.FixedUnigram.from_config({**config, "counts": counts.tolist()}),
+        copy.deepcopy(sampler),
+        pickle.loads(pickle.dumps(sampler)),
+        keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(sampler)
+        ),
+    ]
+    for other in copies:
+        np.testing.assert_array_equal(other.counts, counts)
+        assert (other.distortion, other.seed) == (0.5, 3)
+
+
+@each_sampler
+def test_a_cloned_model_draws_the_same(name):
+    model = make_model(MAKERS[name](seed=2))
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    assert three_losses(clone.layers[-1]) == three_losses(model.layers[-1])
 
 
 def test_learned_unigram_learns_labels_and_no_padding():
@@ -156,68 +221,81 @@ def test_learned_unigram_learns_labels_and_no_padding():
     np.testing.assert_array_equal(sampler.class_weights, expected)
 
 
-@pytest.mark.parametrize("graph", [False, True])
-def test_a_warning_where_labels_are_not_ordered_by_frequency(graph):
-    def judged(labels):
-        head = SampledSoftmax(5000, SAMPLED)
-        head.build((None, DIM))
-        loss = tf.function(head.sampled_loss) if graph else head.sampled_loss
+def test_labels_not_ordered_by_frequency_warn_once():
+    def messages(labels):
+        sampler = samplers.LogUniform()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            for _ in range(2):
-                loss(np.zeros((1000, DIM), "float32"), labels)
-                head.sampler.warn_if_unordered()
-        return [str(one.message) for one in caught]
+            for _ in range(3):  # too few labels, enough, more than enough
+                sampler.sample(labels[:, np.newaxis], 5000, SAMPLED)
+        return [str(warning.message) for warning in caught]
 
-    assert judged(np.minimum(RNG.zipf(1.3, 1000) - 1, 4999)) == []
-    for labels in (RNG.integers(0, 5000, 1000), np.full(1000, 4999)):
-        (message,) = judged(labels)
-        assert message.startswith("the labels are not ordered by frequency")
+    assert messages(np.minimum(RNG.zipf(1.3, 600) - 1, 4999)) == []
+    for labels in (RNG.integers(0, 5000, 600), np.full(600, 4999)):
+        (message,) = messages(labels)
+        assert message.startswith("The labels are not ordered by frequency")
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: samplers.FixedUnigram([[1.0]]), r"counts have the shape \(1, 1\)"),
-        (lambda: samplers.FixedUnigram([1.0, -1.0]), "counts lie between -1.0 and 1"),
-        (lambda: samplers.FixedUnigram([1.0, np.inf]), "they must be finite"),
+        (lambda: samplers.Uniform(seed=1.5), "`seed` must be an int.*seed=1.5"),
+        (lambda: samplers.FixedUnigram([[1.0]]), r"Received: shape=\(1, 1\)"),
+        (lambda: samplers.FixedUnigram([1.0, -1.0]), "numbers from -1.0 to 1.0"),
+        (lambda: samplers.FixedUnigram([1.0, np.inf]), "`counts` must be finite"),
+        (lambda: samplers.FixedUnigram([1.0, np.nan]), "`counts` must be finite"),
+        (lambda: samplers.FixedUnigram([0.0, 0.0]), "positive and finite sum"),
+        (lambda: samplers.FixedUnigram([1e9] * 100, 4.5), "inf for class 0"),
         (
             lambda: SampledSoftmax(10, 2, sampler=samplers.FixedUnigram([1, 2])),
-            "has 2 counts, but there are 10 classes",
+            "2 counts for 10 classes",
         ),
         (
             lambda: SampledSoftmax(3, 2, sampler=samplers.FixedUnigram([1, 0, 0])),
-            "only 1 classes have a count above 0",
+            "by which 1 of 3 classes would be drawn",
+        ),
+        (
+            lambda: SampledSoftmax(
+                100, 10, sampler=samplers.FixedUnigram([1.0] * 5 + [1e-9] * 95, 5.0)
+            ),
+            "by which 5 of 100 classes would be drawn",
         ),
         (
             lambda: SampledSoftmax(3, 4, sampler=samplers.LearnedUnigram()),
-            "num_sampled is 4, but there are 3 classes to draw from",
+            "num_sampled=4, num_classes=3",
         ),
         (
             lambda: SampledSoftmax(3, 2, sampler=samplers.Uniform(), seed=1),
-            r"pass Uniform\(seed=1\) instead",
+            r"Pass Uniform\(seed=1\)",
         ),
         (lambda: SampledSoftmax(3, 2, sampler="mean"), "an object of tfsampled.samp"),
     ],
 )
-def test_what_cannot_be(make, message):
+def test_invalid_samplers_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_one_learned_unigram_for_two_numbers_of_classes():
+def test_one_learned_unigram_for_two_numbers_of_classes_raises():
     sampler = samplers.LearnedUnigram()
     SampledSoftmax(10, 2, sampler=sampler).build((None, DIM))
-    with pytest.raises(ValueError, match="counts 10 classes, but the head has 20"):
+    with pytest.raises(ValueError, match="num_classes=20, after num_classes=10"):
         SampledSoftmax(20, 2, sampler=sampler).build((None, DIM))
 
 
 @pytest.mark.parametrize("graph", [False, True])
-def test_a_label_that_has_no_count(graph):
+@pytest.mark.parametrize("label", [5, -1, CLASSES])
+def test_refused_labels_raise_and_move_nothing(graph, label):
     counts = np.ones(CLASSES)
     counts[5] = 0
-    head = SampledSoftmax(CLASSES, 4, sampler=samplers.FixedUnigram(counts))
-    head.build((None, DIM))
-    loss = tf.function(head.sampled_loss) if graph else head.sampled_loss
-    with pytest.raises(tf.errors.InvalidArgumentError, match="count in FixedUnigram"):
-        loss(FEATURES, [1, 2, 3, 4, 5, 6])
+    sampler = samplers.FixedUnigram(counts, seed=1)
+    sampler.build(CLASSES)
+
+    def sample(labels):
+        return sampler.sample(labels, CLASSES, 4)
+
+    sample = tf.function(sample) if graph else sample
+    message = "count in FixedUnigram" if label == 5 else rf"\[0, {CLASSES}\)"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        sample(tf.constant([[1], [label]], tf.int64))
+    assert int(sampler.position) == 0

@@ -37,63 +37,70 @@ def maximum(a: int | tf.Tensor, b: int | tf.Tensor) -> int | tf.Tensor:
     return max(a, b) if both_ints else tf.maximum(a, b)
 
 
-def first_occurrences(ids, valid, id_range):
-    """Marks each id that did not stand further to the front.
+def first_occurrences(
+    ids: tf.Tensor, valid: tf.Tensor | None, num_ids: int
+) -> tf.Tensor:
+    """Marks where a valid id occurs for the first time.
 
     In a table with a slot for each possible id, or a hash table where there are many,
-    a slot keeps the smallest index: who finds its own there is the first of its value.
+    each slot holds the smallest index of its ids.
 
     Args:
-      ids: `[n]` int64 in `[0, id_range)`.
-      valid: `[n]` bool: the ids that count, or None for all.
-      id_range: Python int.
+        ids: `[n]` int64 in `[0, num_ids)`.
+        valid: `[n]` bool, or None if all ids are valid.
+        num_ids: The number of possible ids.
 
     Returns:
-      `[n]` bool.
+        `[n]` bool.
     """
+    # ids = [3, 1, 3] -> slots = [., 1, ., 0] -> [True, True, False]
     n = ids.shape[0]
     index = tf.range(n)
-    if id_range <= max(_DIRECT_TABLE, _SLOTS_PER_ID * n):
-        slots = tf.cast(ids, tf.int32)
-        if valid is not None:
-            slots = tf.where(valid, slots, -1)
-        front = tf.math.unsorted_segment_min(index, slots, id_range)
-        first = tf.equal(tf.gather(front, tf.maximum(slots, 0)), index)
-        return first if valid is None else first & valid
-    return tf.equal(index_of_first(ids, valid), index)
+    if num_ids > max(_DIRECT_TABLE, _SLOTS_PER_ID * n):
+        return tf.equal(index_of_first(ids, valid), index)
+    slots = tf.cast(ids, tf.int32)
+    if valid is not None:
+        slots = tf.where(valid, slots, -1)
+    smallest = tf.math.unsorted_segment_min(index, slots, num_ids)
+    first = tf.equal(tf.gather(smallest, tf.maximum(slots, 0)), index)
+    return first if valid is None else first & valid
 
 
-def index_of_first(ids, valid=None):
-    """For each id the index of the first that equals it.
+def index_of_first(ids: tf.Tensor, valid: tf.Tensor | None = None) -> tf.Tensor:
+    """Finds for each id the index of the first id that equals it.
 
-    Equal ids fall into the same slot of a hash table, which keeps the smallest index.
-    Where that index is of another id, the id is hashed again, differently, until
-    none is left: the smallest index of a slot always settles.
+    Equal ids share a slot of a hash table, which holds their smallest index. Where the
+    index is that of another id, the id is hashed again with another multiplier, until
+    all are settled: the id with the smallest index of a slot always is.
 
     Args:
-      ids: `[n]` of any integer dtype.
-      valid: `[n]` bool: the ids that count, or None for all.
+        ids: `[n]` of any integer dtype.
+        valid: `[n]` bool, or None if all ids are valid.
 
     Returns:
-      `[n]` int32, -1 for ids that do not count.
+        `[n]` int32, -1 where an id is not valid.
     """
+    # ids = [3, 1, 3] -> [0, 1, 0]. If 3 and 1 share a slot in the first round, it holds
+    # 0: both 3s are settled, 1 goes to the second round.
     unsigned = tf.cast(ids, tf.uint64)
-    half = tf.constant(32, tf.uint64)
+    half_word = tf.constant(32, tf.uint64)
 
-    def one_round(multiplier, undecided, first):
+    def hash_round(
+        multiplier: tf.Tensor, pending: tf.Tensor, first: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         # Taken from the shape here: XLA wants the size of the table as a constant.
         n = tf.shape(ids)[0]
-        size = _SLOTS_PER_ID * n
-        high = tf.bitwise.right_shift(unsigned * multiplier, half)
-        slots = tf.bitwise.right_shift(high * tf.cast(size, tf.uint64), half)
-        slots = tf.where(undecided, tf.cast(slots, tf.int32), -1)
-        front = tf.math.unsorted_segment_min(tf.range(n), slots, size)
-        winner = tf.gather(front, tf.maximum(slots, 0))
-        same = tf.equal(tf.gather(ids, tf.minimum(winner, n - 1)), ids)
-        settled = undecided & same
+        num_slots = _SLOTS_PER_ID * n
+        high = tf.bitwise.right_shift(unsigned * multiplier, half_word)
+        slots = tf.bitwise.right_shift(high * tf.cast(num_slots, tf.uint64), half_word)
+        slots = tf.where(pending, tf.cast(slots, tf.int32), -1)
+        smallest = tf.math.unsorted_segment_min(tf.range(n), slots, num_slots)
+        winner = tf.gather(smallest, tf.maximum(slots, 0))
+        is_same = tf.equal(tf.gather(ids, tf.minimum(winner, n - 1)), ids)
+        settled = pending & is_same
         return (
             multiplier + tf.constant(_MULTIPLIER_STEP, tf.uint64),
-            undecided & ~settled,
+            pending & ~settled,
             tf.where(settled, winner, first),
         )
 
@@ -103,27 +110,29 @@ def index_of_first(ids, valid=None):
         -tf.ones_like(ids, tf.int32),
     )
     return tf.while_loop(
-        lambda _, undecided, __: tf.reduce_any(undecided), one_round, state
+        lambda _, pending, __: tf.reduce_any(pending), hash_round, state
     )[2]
 
 
-def places_of(marks, count):
-    """Where the first `count` marks stand.
+def first_k_indices(marks: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Finds the first `k` marks.
 
     Args:
-      marks: `[n]` bool.
-      count: Python int.
+        marks: `[n]` bool.
+        k: How many.
 
     Returns:
-      `[count]` int32, past the end for those that are not there, and how many of them
-      are there, `[]` int32.
+        A tuple `(indices, count)`: `[k]` int32, past the end for marks that are not
+        there, and how many are there, `[]` int32.
     """
+    # marks = [0, 1, 0, 1, 1], k = 2 -> running = [0, 1, 1, 2, 3],
+    # rank = [-1, 0, -1, 1, -1] -> indices = [1, 3], count = 2
     n = marks.shape[0]
     running = tf.cumsum(tf.cast(marks, tf.int32))
-    rank = tf.where(marks & (running <= count), running - 1, -1)
+    rank = tf.where(marks & (running <= k), running - 1, -1)
     # No two marks have one rank: the minimum is that of one number.
-    places = tf.math.unsorted_segment_min(tf.range(n), rank, count)
-    return places, tf.minimum(running[-1], count)
+    indices = tf.math.unsorted_segment_min(tf.range(n), rank, k)
+    return indices, tf.minimum(running[-1], k)
 
 
 def searchsorted_right(ascending: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:

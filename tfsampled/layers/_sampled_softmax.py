@@ -464,9 +464,12 @@ class SampledSoftmax(keras.layers.Layer):
             )
             if targets.example_mask is not None:
                 # A masked example reads a row that is read anyway: with the row of a
-                # class that no example has, the optimizer would move that row.
+                # class that no example has, the optimizer would move that row. That
+                # class may have an expected count of 0 too.
                 has_label = tf.reshape(targets.example_mask, [-1, 1])
                 ids = tf.where(has_label, ids, candidates.sampled_candidates[0])
+                count = tf.where(has_label, candidates.true_expected_count, 1.0)
+                candidates = candidates._replace(true_expected_count=count)
             losses = loss_from_candidates(
                 SOFTMAX,
                 weights=self._table(),

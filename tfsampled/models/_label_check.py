@@ -79,30 +79,26 @@ class LabelCheck:
 
 
 class PeriodicCheck(keras.callbacks.Callback):
-    """Runs checks during `fit`, now and then: reading a variable waits for the step.
+    """Runs a check during `fit`, now and then: reading a variable waits for the step.
 
     Args:
-        checks: Functions to call.
+        check: The function to call.
     """
 
     EVERY = 10  # calls of the compiled function
 
-    def __init__(self, *checks: Callable[[], None]) -> None:
+    def __init__(self, check: Callable[[], None]) -> None:
         super().__init__()
-        self._checks = checks
+        self._check = check
         self._num_calls = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._num_calls += 1
         if self._num_calls % self.EVERY == 0:
-            self._run_checks()
+            self._check()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._run_checks()
+        self._check()
 
     def on_test_begin(self, logs: Any = None) -> None:
-        self._run_checks()
-
-    def _run_checks(self) -> None:
-        for check in self._checks:
-            check()
+        self._check()

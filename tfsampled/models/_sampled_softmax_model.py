@@ -274,12 +274,11 @@ class SampledSoftmaxModel(keras.Model):
                 sampler never draws. The batch changes nothing. Under `jit_compile` the
                 error is raised some steps later, at the end of the epoch at the latest.
         """
-        checks = []
         if isinstance(self.head.sampler, LogUniform):
-            checks.append(self.head.sampler.warn_if_unordered)
-        if self.jit_compile:
-            checks.append(self._label_check.raise_if_invalid)
-        check = PeriodicCheck(*checks)
+            labels = _first_labels(x, y)
+            if labels is not None:
+                self.head.sampler.warn_if_unordered(labels, self.head.num_classes)
+        check = PeriodicCheck(self._raise_if_invalid)
         _set_monitor_modes(callbacks, self._named_metrics())
         with self._fitting(class_weight), _added_callback(callbacks, check) as added:
             return super().fit(
@@ -681,6 +680,15 @@ def _unwrap_labels(y: Any) -> Any:
             )
         (y,) = values
     return integer_labels(y)
+
+
+def _first_labels(x: Any, y: Any) -> Any:
+    """Returns some 10,000 labels of an array, a dataset's first batch, or None."""
+    if isinstance(x, tf.data.Dataset):
+        batch = next(iter(x), (None, None))
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        return y if tf.is_tensor(y) else None
+    return y[:: max(1, len(y) // 10_000)] if hasattr(y, "shape") else None
 
 
 def _find_tied(

@@ -1,9 +1,9 @@
-"""What every sampler is: a protocol, a position in a random stream, saved state."""
+"""The protocol of samplers: a position in a random stream, and state to save."""
 
 from __future__ import annotations
 
+import operator
 import random
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,51 +11,60 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import validation
+from tfsampled._core.candidate_sampling import philox, samplers
 from tfsampled._core.candidate_sampling.samplers import Candidates
-from tfsampled.samplers import _loading as loading
 
 _NO_GLOBAL_SEED = 87654321  # TensorFlow's own, where only an operation has a seed
 
 
 class Sampler(keras.layers.Layer):
-    """What a head asks for classes to compare its labels with.
+    """Draws the classes that a head compares its labels with.
 
-    A subclass implements `draw`, and `supports` and `update` where it has something to
-    say to the labels. Variables that it makes in `build` and returns from `state` are
-    saved in `.keras` and weights files and in checkpoints. They are no weights of the
-    head: `get_weights` and `count_params` leave them out.
+    A subclass implements `draw`, and `supports` and `update` where it needs them.
+    Variables that it makes in `build` and returns from `state` are saved in `.keras`
+    and weights files and in checkpoints. They are no weights of the head:
+    `get_weights` and `count_params` leave them out.
+
+    Under a distribution strategy every replica starts at the same position of the same
+    stream: all replicas draw the same classes in a step.
 
     Args:
-        seed: Makes the draws repeatable: the first calls draw what TensorFlow's
-            samplers draw with this operation seed and no global one. None starts at a
-            random place of the stream, which `keras.utils.set_random_seed` fixes.
+        seed: An int or a `keras.random.SeedGenerator`, of which one seed is taken;
+            makes the draws repeatable. The first calls draw what TensorFlow's samplers
+            draw with this operation seed and no global one (with `num_sampled` below
+            `2**20`, where TensorFlow's position overflows). None starts at a random
+            place of the stream, which `keras.utils.set_random_seed` fixes.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Raises:
+        ValueError: If `seed` is something else.
     """
 
     unsupported_label_message = "labels contain a class that the sampler never draws."
 
-    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, seed: int | keras.random.SeedGenerator | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.seed = seed
+        self.seed = _as_int(seed)
         self._start = random.getrandbits(31) if seed is None else 0
-        self._seeds = (_NO_GLOBAL_SEED, seed or 0)
         self.position: Any = None
-        self._misfit = loading.Misfit()
+        self._mismatch = ""
 
     def validate(self, num_classes: int, num_sampled: int) -> None:
-        """Refuses what cannot be drawn, before anything is.
+        """Checks that so many classes can be drawn; a head calls this when it is made.
 
         Raises:
-            ValueError: More classes are asked for than can be drawn.
+            ValueError: If they cannot.
         """
         if num_sampled > num_classes:
             raise ValueError(
-                f"num_sampled is {num_sampled}, but there are {num_classes} classes to "
-                "draw from without replacement: draw fewer."
+                "`num_sampled` must be at most `num_classes`. Received: "
+                f"num_sampled={num_sampled}, num_classes={num_classes}."
             )
 
     def build(self, num_classes: int) -> None:
-        """Makes the variables; a head calls this when it is built."""
+        """Creates the variables; a head calls this when it is built."""
         del num_classes
         if self.position is None:
             self.position = variable(self._start, "position")
@@ -86,11 +95,14 @@ class Sampler(keras.layers.Layer):
                 sampler never draws. Nothing has changed then. XLA drops the check;
                 the expected count of a label out of range is NaN there.
         """
-        labels = tf.cast(tf.convert_to_tensor(labels), tf.int64)
+        labels = validation.as_class_ids(labels, "labels")
         if not self.built:
             self.build(num_classes)
-        valid = validation.assert_ids_in_range(labels, num_classes, "labels")
-        with tf.control_dependencies([*valid, *self.assertions(labels, label_mask)]):
+        checks = [validation.ids_check(labels, num_classes, "labels")]
+        supported = self.supports(labels)
+        if supported is not None:
+            checks.append(self._support_check(supported, label_mask))
+        with tf.control_dependencies(validation.assert_all(checks)):
             labels = tf.identity(labels)
         return self._sample(labels, num_classes, num_sampled, label_mask)
 
@@ -122,77 +134,90 @@ class Sampler(keras.layers.Layer):
         supported = self.supports(labels)
         if supported is None:
             return []
-        if label_mask is not None:
-            supported |= ~label_mask
-        check = validation.Check(
-            tf.reduce_all(supported), self.unsupported_label_message, tuple
-        )
-        return validation.assert_all([check])
+        return validation.assert_all([self._support_check(supported, label_mask)])
 
     def update(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> None:
         """Learns from the labels of a step, after its draw."""
         del labels, label_mask
 
     def state(self) -> dict[str, tf.Variable]:
-        """The variables to save, by name."""
+        """Returns the variables to save, by name."""
         return {} if self.position is None else {"position": self.position}
 
     def save_own_variables(self, store: Any) -> None:
-        """Puts the state into what Keras saves."""
+        """Saves the state."""
         for name, variable in self.state().items():
             store[name] = variable.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """Takes the state from what Keras saved.
+        """Loads the state.
 
         Raises:
-            ValueError: It is that of another kind of sampler, or of other classes.
+            ValueError: If it is that of another kind of sampler, or of other classes.
         """
         state = self.state()
-        saved, own = loading.shapes(store), loading.shapes(state)
-        if saved != own:
-            raise self._misfit.error(
-                saved,
-                f"the file has the state {saved} for the sampler {self.name!r}, but "
-                f"this {type(self).__name__} has {own}: make the sampler and the "
-                "classes that were saved, or load with skip_mismatch=True, which "
-                "leaves the sampler as it is.",
-            )
+        saved, expected = _shapes(store), _shapes(state)
+        if saved != expected:
+            # Keras loads from every attribute that leads here, and reports the last
+            # one; where that has nothing saved, an earlier mismatch is the reason.
+            if saved or not self._mismatch:
+                self._mismatch = (
+                    f"The file must hold the state {expected} of this "
+                    f"{type(self).__name__}. Received: the state {saved} for sampler "
+                    f"{self.name!r}. Use the sampler and the number of classes that "
+                    "were saved, or load with skip_mismatch=True, which leaves the "
+                    "sampler as it is."
+                )
+            raise ValueError(self._mismatch)
         for name, variable in state.items():
             variable.assign(store[name])
 
     def get_build_config(self) -> None:
-        """Nothing: the head prepares its sampler."""
+        """Returns None: the head builds its sampler."""
         return None
 
-    def _draw_by(
-        self,
-        distribution: Callable[..., Candidates],
-        labels: tf.Tensor,
-        num_classes: int,
-        num_sampled: int,
-        **options: Any,
-    ) -> Candidates:
-        """Draws without replacement from one of `_core.candidates`, and moves on."""
-        return distribution(
-            labels,
-            labels.shape[-1],
-            num_sampled,
-            True,
-            num_classes,
-            self._seeds,
-            position=self.position,
-            **options,
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs to make an equal sampler, without state."""
+        return {"name": self.name, "seed": self.seed}
+
+    def _next_stream(self, labels: tf.Tensor, num_sampled: int) -> philox.Stream:
+        """Moves the position on, once the labels are validated."""
+        with tf.control_dependencies([labels]):
+            return samplers.next_stream(
+                self.position, (_NO_GLOBAL_SEED, self.seed or 0), 512 * num_sampled
+            )
+
+    def _support_check(
+        self, supported: tf.Tensor, label_mask: tf.Tensor | None
+    ) -> validation.Check:
+        if label_mask is not None:
+            supported |= ~label_mask
+        return validation.Check(
+            tf.reduce_all(supported), self.unsupported_label_message, tuple
         )
 
-    def get_config(self) -> dict[str, Any]:
-        """What `from_config` needs to make an equal sampler, without its state."""
-        return {"name": self.name, "seed": self.seed}
+
+def _as_int(seed: int | keras.random.SeedGenerator | None) -> int | None:
+    if seed is None:
+        return None
+    if isinstance(seed, keras.random.SeedGenerator):
+        low, high = (int(word) for word in seed.next())
+        return low + (high << 32)
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ValueError(
+            "`seed` must be an int, a `keras.random.SeedGenerator` or None. "
+            f"Received: seed={seed!r}."
+        ) from None
+
+
+def _shapes(store: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of saved or unsaved variables, by name."""
+    return {name: tuple(store[name].shape) for name in store.keys()}  # noqa: SIM118
 
 
 def variable(value: Any, name: str) -> tf.Variable:
-    """A variable that belongs to no gradient and no graph, made even while tracing."""
+    """Makes an int64 variable outside the graph that may be being traced."""
     with tf.init_scope():
-        value = np.asarray(value)
-        dtype = tf.float32 if value.dtype == np.float32 else tf.int64
-        return tf.Variable(value, dtype=dtype, trainable=False, name=name)
+        return tf.Variable(np.asarray(value, np.int64), trainable=False, name=name)

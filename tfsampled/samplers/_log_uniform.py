@@ -1,4 +1,4 @@
-"""The sampler of ids in the order of their frequency."""
+"""The sampler of class ids in the order of their frequency."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core.candidate_sampling import samplers as candidates
+from tfsampled._core.candidate_sampling import distributions, samplers
 from tfsampled._core.candidate_sampling.samplers import Candidates
-from tfsampled.samplers._base import Sampler, variable
+from tfsampled.samplers._base import Sampler
+
+_ENOUGH_LABELS = 1000  # to judge their order
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class LogUniform(Sampler):
-    """`P(c) = log((c + 2) / (c + 1)) / log(num_classes + 1)`, for ids by frequency.
+    """Draws classes in the order of their frequency, the most frequent one first.
 
-    Class 0 is taken to be the most frequent. While it trains, a
-    `SampledSoftmaxModel` compares the labels that it has seen with this: where
-    `Uniform` would make them likelier, the ids plainly are not in that order, and a
-    warning says so, once. So does `sample`, called eagerly on enough labels.
+    `P(c) = log((c + 2) / (c + 1)) / log(num_classes + 1)`. `fit`, and eager calls of
+    `sample`, look at the first 1000 labels or so, and warn if `Uniform` would make
+    these likelier: then the ids plainly are not in that order.
 
     Args:
         seed: See `Sampler`.
@@ -34,55 +35,60 @@ class LogUniform(Sampler):
         (TensorShape([64]), TensorShape([2, 1]), TensorShape([64]))
     """
 
-    ENOUGH = 1000  # labels, before they are judged
-
-    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, seed: int | keras.random.SeedGenerator | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(seed, **kwargs)
-        self._num_classes = 0
-        self._warned = False
-        self._seen: Any = None
-
-    def build(self, num_classes: int) -> None:
-        """Makes the variables, among them what is known of the labels' order."""
-        super().build(num_classes)
-        self._num_classes = num_classes
-        if self._seen is None:
-            self._seen = variable(np.zeros(2, np.float32), "seen")
+        self._num_labels = 0  # that were looked at
+        self._sum_logs = 0.0
 
     def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
-        """As `Sampler.draw`."""
-        return self._draw_by(candidates.log_uniform, labels, num_classes, num_sampled)
+        """See `Sampler.draw`."""
+        stream = self._next_stream(labels, num_sampled)
+        distribution = distributions.log_uniform(num_classes)
+        return samplers.draw(distribution, labels, num_classes, num_sampled, stream)
 
-    def update(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> None:
-        """Adds to the sum of `log(id + 1)` and to the number of labels."""
-        logs = tf.math.log1p(tf.cast(tf.maximum(labels, 0), tf.float32))
-        ones = (
-            tf.ones_like(logs)
-            if label_mask is None
-            else tf.cast(label_mask, tf.float32)
-        )
-        more = tf.stack([tf.reduce_sum(logs * ones), tf.reduce_sum(ones)])
-        self._seen.assign_add(more)
+    def _sample(
+        self,
+        labels: tf.Tensor,
+        num_classes: int,
+        num_sampled: int,
+        label_mask: tf.Tensor | None = None,
+    ) -> Candidates:
         if tf.executing_eagerly():
-            self.warn_if_unordered()
+            self.warn_if_unordered(labels, num_classes, label_mask)
+        return super()._sample(labels, num_classes, num_sampled, label_mask)
 
-    def warn_if_unordered(self) -> None:
-        """Warns, once, if the labels so far plainly are not ordered by frequency."""
-        if self._warned or self._seen is None:
+    def warn_if_unordered(
+        self, labels: Any, num_classes: int, label_mask: Any = None
+    ) -> None:
+        """Warns if the first labels of these calls are not ordered by frequency.
+
+        Once 1000 labels have been looked at, calls return at once.
+
+        Args:
+            labels: Integers of any shape, as arrays or eager tensors.
+            num_classes: How many classes there are.
+            label_mask: bool of the same shape, False for padding; None: no padding.
+        """
+        if self._num_labels >= _ENOUGH_LABELS:
             return
-        total, count = self._seen.numpy()
-        if count < self.ENOUGH:
+        labels = np.asarray(labels)
+        if label_mask is not None:
+            labels = labels[np.asarray(label_mask)]
+        self._num_labels += labels.size
+        self._sum_logs += float(np.sum(np.log1p(np.maximum(labels, 0))))
+        if self._num_labels < _ENOUGH_LABELS:
             return
-        # Nats a label, each distribution coding the labels: P(c) is about
-        # 1 / ((c + 1) log(num_classes + 1)), against 1 / num_classes.
-        log_uniform = total / count + np.log(np.log1p(self._num_classes))
-        if log_uniform > np.log(self._num_classes):
-            self._warned = True
+        # The cross-entropy of the labels under both distributions. P(c) is about
+        # 1 / ((c + 1) * log(num_classes + 1)), against 1 / num_classes.
+        mean_log = self._sum_logs / self._num_labels
+        if mean_log + np.log(np.log1p(num_classes)) > np.log(num_classes):
             warnings.warn(
-                f"the labels are not ordered by frequency: of {count:.0f} seen, the "
-                f"mean logarithm of id + 1 is {total / count:.1f} with "
-                f"{self._num_classes} classes. Sampler 'log_uniform' draws low ids "
-                "most: number the classes by falling frequency, or use "
+                "The labels are not ordered by frequency, but the sampler "
+                f"'log_uniform' draws low ids most. Of {self._num_labels} labels, the "
+                f"mean of log(id + 1) is {mean_log:.1f}, with {num_classes} "
+                "classes. Number the classes by falling frequency, or use "
                 "tfsampled.samplers.FixedUnigram(counts), LearnedUnigram() or "
                 "Uniform().",
                 stacklevel=3,

@@ -1,24 +1,31 @@
-"""The sampler to which all classes are alike."""
+"""The sampler that draws all classes alike."""
 
 from __future__ import annotations
 
 import keras
 import tensorflow as tf
 
-from tfsampled._core.candidate_sampling import samplers as candidates
+from tfsampled._core.candidate_sampling import distributions, samplers
 from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled.samplers._base import Sampler
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class Uniform(Sampler):
-    """Every class alike: `P(c) = 1 / num_classes`.
+    """Draws every class with the same probability, `P(c) = 1 / num_classes`.
 
     Args:
         seed: See `Sampler`.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Example:
+        >>> ids, of_labels, of_ids = Uniform(seed=1).sample([[3]], 1000, 64)
+        >>> ids.shape, of_labels.shape, of_ids.shape
+        (TensorShape([64]), TensorShape([1, 1]), TensorShape([64]))
     """
 
     def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
-        """As `Sampler.draw`."""
-        return self._draw_by(candidates.uniform, labels, num_classes, num_sampled)
+        """See `Sampler.draw`."""
+        stream = self._next_stream(labels, num_sampled)
+        distribution = distributions.uniform(num_classes)
+        return samplers.draw(distribution, labels, num_classes, num_sampled, stream)

@@ -1,26 +1,33 @@
-"""Samplers by counts: given ones, or those of the labels so far."""
+"""The samplers by counts: given ones, or those of the labels so far."""
 
 from __future__ import annotations
 
+import base64
+import zlib
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core.candidate_sampling import alias_method as alias
-from tfsampled._core.candidate_sampling import samplers as candidates
-from tfsampled._core.candidate_sampling.expected_count import gather
+from tfsampled._core.candidate_sampling import (
+    alias_method,
+    distributions,
+    samplers,
+)
 from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled.samplers._base import Sampler, variable
+
+# A step that needs more proposals takes seconds.
+_MAX_TRIES = 2**24
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class FixedUnigram(Sampler):
-    """`P(c)` in proportion to `counts[c] ** distortion`, for classes in any order.
+    """Draws classes in proportion to `counts[c] ** distortion`.
 
     The counts are no part of a traced graph, which only refers to a table made of
-    them. They are part of the config, and so of a `.keras` file.
+    them. They are part of the config, compressed, and so of a `.keras` file.
 
     Args:
         counts: `[num_classes]`, at least 0 and finite: how often each class occurs. A
@@ -30,7 +37,7 @@ class FixedUnigram(Sampler):
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Raises:
-        ValueError: `counts` are no list of such numbers.
+        ValueError: If `counts` is no vector of such numbers.
 
     Example:
         >>> sampler = FixedUnigram([1.0, 8.0, 1.0, 2.0])
@@ -40,84 +47,91 @@ class FixedUnigram(Sampler):
     """
 
     unsupported_label_message = (
-        "labels contain a class whose count in FixedUnigram is 0, so that it could not "
-        "be a label: give every class that can be one a count above 0."
+        "`labels` must be classes whose count in FixedUnigram is above 0. Received: a "
+        "class that is never drawn. Give every class that can be a label a count above "
+        "0."
     )
 
     def __init__(
         self,
         counts: Any,
         distortion: float = 1.0,
-        seed: int | None = None,
+        seed: int | keras.random.SeedGenerator | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(seed, **kwargs)
         self.counts = np.asarray(counts, np.float32)
         self.distortion = float(distortion)
-        self._drawn_ever: Any = None
+        self._distribution: Any = None
         if self.counts.ndim != 1:
             raise ValueError(
-                f"counts have the shape {self.counts.shape}; pass one number for each "
-                "class."
+                "`counts` must have shape (num_classes,). "
+                f"Received: shape={self.counts.shape}."
             )
         if not (np.isfinite(self.counts).all() and (self.counts >= 0).all()):
             raise ValueError(
-                f"counts lie between {self.counts.min()} and {self.counts.max()}; "
-                "they must be finite and at least 0."
+                "`counts` must be finite and at least 0. Received: numbers from "
+                f"{self.counts.min()} to {self.counts.max()}."
             )
+        self._validate_weights(num_sampled=1)
 
     def validate(self, num_classes: int, num_sampled: int) -> None:
-        """As `Sampler.check`; the counts must be one for each class."""
+        """See `Sampler.validate`; there must be one count for each class."""
         super().validate(num_classes, num_sampled)
         if len(self.counts) != num_classes:
             raise ValueError(
-                f"FixedUnigram has {len(self.counts)} counts, but there are "
-                f"{num_classes} classes: pass one count for each class."
+                "`counts` must have one number for each class. Received: "
+                f"{len(self.counts)} counts for {num_classes} classes."
             )
-        drawable = np.count_nonzero(self.counts)
-        if num_sampled > drawable:
-            raise ValueError(
-                f"num_sampled is {num_sampled}, but only {drawable} classes have a "
-                "count above 0: ask for fewer, or add 1 to the counts."
-            )
+        self._validate_weights(num_sampled)
 
     def build(self, num_classes: int) -> None:
-        """Makes the variables, and says which classes are ever drawn."""
+        """See `Sampler.build`."""
         super().build(num_classes)
-        if self._drawn_ever is None:
-            weights = alias.class_weights(self.counts, self.distortion, 0, 1, 0)
-            with tf.init_scope():
-                self._drawn_ever = tf.constant(
-                    alias.alias_table(weights).probability > 0
-                )
+        if self._distribution is None:
+            table = alias_method.alias_table(self._weights())
+            self._distribution = distributions.fixed_unigram(table)
 
     def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
-        """As `Sampler.draw`."""
-        return self._draw_by(
-            candidates.fixed_unigram,
-            labels,
-            num_classes,
-            num_sampled,
-            distortion=self.distortion,
-            unigrams=self.counts,
+        """See `Sampler.draw`."""
+        stream = self._next_stream(labels, num_sampled)
+        return samplers.draw(
+            self._distribution, labels, num_classes, num_sampled, stream
         )
 
     def supports(self, labels: tf.Tensor) -> tf.Tensor:
-        """Where a label has a count above 0."""
-        return gather(labels, self._drawn_ever)
+        """Returns where a label has a probability above 0."""
+        return self._distribution.probability(labels) > 0
 
     def get_config(self) -> dict[str, Any]:
-        """As `Sampler.get_config`, with the counts."""
+        """See `Sampler.get_config`; the counts are float32, compressed and base64."""
+        counts = zlib.compress(self.counts.astype("<f4").tobytes(), level=1)
         return {
             **super().get_config(),
-            "counts": self.counts.tolist(),
+            "counts": base64.b64encode(counts).decode("ascii"),
             "distortion": self.distortion,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FixedUnigram:
+        """Makes an equal sampler; older configs hold the counts as a list."""
+        counts = config["counts"]
+        if isinstance(counts, str):
+            counts = np.frombuffer(zlib.decompress(base64.b64decode(counts)), "<f4")
+        return cls(**{**config, "counts": counts})
+
+    def _weights(self) -> np.ndarray:
+        return alias_method.class_weights(self.counts, self.distortion)
+
+    def _validate_weights(self, num_sampled: int) -> None:
+        alias_method.validate_weights(
+            self._weights(), num_sampled, _MAX_TRIES, "counts"
+        )
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class LearnedUnigram(Sampler):
-    """`P(c)` in proportion to one more than how often `c` was a label so far.
+    """Draws classes in proportion to 1 plus how often they were labels so far.
 
     The counts are a variable of `num_classes` numbers, `class_weights`, saved with
     the head. Summing them up is the work of each step. Under a distribution strategy
@@ -126,47 +140,51 @@ class LearnedUnigram(Sampler):
     Args:
         seed: See `Sampler`.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Example:
+        >>> sampler = LearnedUnigram()
+        >>> _ = sampler.sample([[1], [1]], num_classes=3, num_sampled=2)
+        >>> sampler.class_weights.numpy().tolist()
+        [1, 3, 1]
     """
 
-    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, seed: int | keras.random.SeedGenerator | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(seed, **kwargs)
         self.class_weights: Any = None
 
     def build(self, num_classes: int) -> None:
-        """Makes the variables; one that two heads share needs equal classes.
+        """See `Sampler.build`; heads that share a sampler need equal classes.
 
         Raises:
-            ValueError: It was prepared for another number of classes.
+            ValueError: If it was built for another number of classes.
         """
         super().build(num_classes)
         if self.class_weights is None:
-            self.class_weights = variable(np.ones(num_classes, np.int64), "weights")
+            self.class_weights = variable(np.ones(num_classes), "weights")
         elif self.class_weights.shape != [num_classes]:
             raise ValueError(
-                f"this LearnedUnigram counts {self.class_weights.shape[0]} classes, "
-                f"but the head has {num_classes}: give each head its own."
+                "A LearnedUnigram that several heads share must have one number of "
+                f"classes. Received: num_classes={num_classes}, after num_classes="
+                f"{self.class_weights.shape[0]}."
             )
 
     def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
-        """As `Sampler.draw`; then counts the labels."""
-        return self._draw_by(
-            candidates.learned_unigram,
-            labels,
-            num_classes,
-            num_sampled,
-            class_weights=self.class_weights,
-        )
+        """See `Sampler.draw`; then counts the labels."""
+        stream = self._next_stream(labels, num_sampled)
+        return samplers.draw_and_learn(self.class_weights, labels, num_sampled, stream)
 
     def update(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> None:
         """Takes back what padding has added to the counts in the draw."""
         if label_mask is None:
             return
-        padding = tf.cast(tf.logical_not(label_mask), tf.int64)
+        padding = tf.cast(~label_mask, tf.int64)
         slices = tf.IndexedSlices(tf.reshape(padding, [-1]), tf.reshape(labels, [-1]))
         self.class_weights.scatter_sub(slices)
 
     def state(self) -> dict[str, tf.Variable]:
-        """The position and the counts."""
+        """Returns the position and the counts."""
         if self.class_weights is None:
             return {}
         return {**super().state(), "class_weights": self.class_weights}

@@ -1,76 +1,54 @@
-"""Walker's alias table of a fixed distribution, as TensorFlow's kernel builds it."""
+"""Walker's alias table of given weights, as TensorFlow's kernel builds it."""
 
-import functools
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core.candidate_sampling import distributions as draws
+from tfsampled._core.candidate_sampling.unique import expected_distinct
+
+# TensorFlow's kernel ends the process after so many tries.
+MAX_KERNEL_TRIES = 2**31 - 1
 
 
 class AliasTable(NamedTuple):
-    """A distribution over `[0, n)`.
+    """A distribution over `[0, n)`: draw a column, keep it or take its alias.
 
     Attributes:
-      keep: `[n]` float32, the chance that a column of the table stands for itself.
-      alias: `[n]` int32, what it stands for otherwise.
-      probability: `[n]` float32: the weight over the running sum of all weights.
+        threshold: `[n]` float32, the probability to keep a column.
+        alias: `[n]` int32, the class to take otherwise.
+        probability: `[n]` float32: the weight over the running sum of all weights.
     """
 
-    keep: np.ndarray
+    threshold: np.ndarray
     alias: np.ndarray
     probability: np.ndarray
 
 
-def given_weights(vocab_file, unigrams):
-    """The weights as they were given, in a file or as numbers.
+def read_weights(vocab_file: str, unigrams: Sequence[float]) -> Sequence[float]:
+    """Returns the weights of one of the two sources.
+
+    Args:
+        vocab_file: A file; the weight is the last comma-separated field of each line.
+        unigrams: The weights themselves.
 
     Raises:
-      ValueError: both were given, or neither, or a file that cannot be read.
+        ValueError: If both are given, or neither, or the file cannot be read.
     """
     if bool(vocab_file) == (len(unigrams) > 0):
         raise ValueError(
-            "a fixed unigram sampler takes its weights from vocab_file or from "
-            f"unigrams, but {'both' if vocab_file else 'neither'} were given."
+            "Exactly one of `vocab_file` and `unigrams` must be given. Received: "
+            f"vocab_file={vocab_file!r} and {len(unigrams)} unigrams."
         )
-    return read_vocabulary(vocab_file) if vocab_file else unigrams
-
-
-def check_weights(weights, range_max, at_least):
-    """Raises `ValueError` where these weights cannot be drawn from.
-
-    Args:
-      weights: `[n]` float32, those of reserved ids included.
-      range_max: Python int, the classes that there should be.
-      at_least: Python int, how many different classes have to be found.
-    """
-    if len(weights) != range_max:
-        raise ValueError(
-            f"range_max is {range_max}, but {len(weights)} classes have a weight "
-            "(reserved ids included): they must be as many."
-        )
-    if not np.all((weights >= 0) & np.isfinite(weights)):
-        bad = int(np.flatnonzero(~((weights >= 0) & np.isfinite(weights)))[0])
-        raise ValueError(
-            f"the weight of class {bad} is {weights[bad]}; weights must be finite "
-            "and not negative."
-        )
-    if (positive := np.count_nonzero(weights)) < at_least:
-        raise ValueError(
-            f"{positive} classes have a weight above 0, but {at_least} different ones "
-            "are to be drawn: draw fewer, or pass unique=False."
-        )
-
-
-def read_vocabulary(vocab_file):
-    """The last comma-separated field of each line, `[lines]` float32.
-
-    Raises:
-      ValueError: a field that is not a number.
-    """
+    if not vocab_file:
+        return unigrams
     if not tf.io.gfile.exists(vocab_file):
-        raise ValueError(f"vocab_file {vocab_file!r} does not exist.")
+        raise ValueError(
+            f"`vocab_file` must be an existing file. Received: {vocab_file!r}."
+        )
     weights = []
     with tf.io.gfile.GFile(vocab_file, "r") as lines:
         for number, line in enumerate(lines, start=1):
@@ -81,74 +59,144 @@ def read_vocabulary(vocab_file):
                 weights.append(float(line.rsplit(",", 1)[-1]))
             except ValueError:
                 raise ValueError(
-                    f"vocab_file {vocab_file!r}, line {number}: {line!r} does not end "
-                    "in a number; each line must be comma-separated with the weight "
-                    "of its class last."
+                    "Each line of `vocab_file` must end in a number after the last "
+                    f"comma. Received: line {number} of {vocab_file!r} is {line!r}."
                 ) from None
-    return np.asarray(weights, np.float32)
+    return weights
 
 
-def class_weights(unigrams, distortion, num_reserved_ids, num_shards, shard):
-    """The weights of this shard's classes, `[n]` float32: zeros, then `w**distortion`.
+def class_weights(
+    unigrams: Sequence[float] | np.ndarray,
+    distortion: float,
+    num_reserved_ids: int = 0,
+    num_shards: int = 1,
+    shard: int = 0,
+) -> np.ndarray:
+    """Computes a shard's weights: 0 for reserved ids, then `unigram**distortion`.
 
     The ids are counted as TensorFlow counts them: the first weight has the number of
-    reserved ids that fell into this shard.
+    reserved ids in this shard.
+
+    Returns:
+        `[n]` float32.
+
+    Raises:
+        ValueError: If there is no such shard.
+
+    Example:
+        >>> class_weights([1.0, 2.0, 3.0], distortion=2.0, num_reserved_ids=1)
+        array([0., 1., 4., 9.], dtype=float32)
     """
     if num_shards < 1 or not 0 <= shard < num_shards:
         raise ValueError(
-            f"shard is {shard} of num_shards {num_shards}; it must be at least 0 and "
-            "below num_shards."
+            "`shard` must be at least 0 and below `num_shards`. "
+            f"Received: shard={shard}, num_shards={num_shards}."
         )
     reserved = np.arange(num_reserved_ids) % num_shards == shard
     zeros = np.zeros(np.count_nonzero(reserved), np.float32)
     ids = np.arange(len(unigrams)) + len(zeros)
-    mine = np.asarray(unigrams, np.float32)[ids % num_shards == shard]
+    weights = np.asarray(unigrams, np.float32)[ids % num_shards == shard]
     # One rounding of the float64 power is what a float32 power function gives.
-    distorted = np.power(mine.astype(np.float64), np.float64(np.float32(distortion)))
-    return np.concatenate([zeros, distorted.astype(np.float32)])
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        power = np.power(weights.astype(np.float64), np.float64(np.float32(distortion)))
+        return np.concatenate([zeros, power.astype(np.float32)])
 
 
-def alias_table(weights):
-    """The table for these weights; the last few are remembered.
+def validate_weights(
+    weights: np.ndarray, num_distinct: int, max_tries: int, name: str
+) -> None:
+    """Checks that the weights can be drawn from.
 
     Args:
-      weights: `[n]` float32.
+        weights: `[n]` float32, from `class_weights`.
+        num_distinct: How many distinct classes have to be found.
+        max_tries: In at most how many tries, on average.
+        name: The argument that the weights were made from.
 
-    Returns:
-      An `AliasTable`.
+    Raises:
+        ValueError: If a weight or their sum is no finite float32, a weight is negative,
+            or too few classes would be found.
     """
-    return _remembered_table(weights.tobytes())
+    is_valid = np.isfinite(weights) & (weights >= 0)
+    if not is_valid.all():
+        index = int(np.argmin(is_valid))
+        raise ValueError(
+            f"`{name}` to the power of `distortion` must be finite float32 numbers, at "
+            f"least 0. Received: {weights[index]} for class {index}."
+        )
+    probability = class_probabilities(weights).astype(np.float64)
+    if not np.any(probability > 0):
+        raise ValueError(
+            f"`{name}` to the power of `distortion` must have a positive and finite "
+            f"sum in float32. Received: {len(weights)} numbers whose sum is "
+            f"{np.sum(weights, dtype=np.float64)}."
+        )
+    # A class of at least this probability is certain to be found.
+    if np.count_nonzero(probability * max_tries >= 64) >= num_distinct:
+        return
+    mean, _ = expected_distinct(max_tries, probability, np.ones_like(probability))
+    if mean < num_distinct:
+        raise ValueError(
+            f"`{name}` must let {num_distinct} classes be drawn in {max_tries} tries. "
+            f"Received: {name} by which {mean:.0f} of {len(weights)} classes would be "
+            "drawn. Sample fewer, or use a smaller distortion."
+        )
 
 
-@functools.lru_cache(maxsize=4)
-def _remembered_table(weights):
-    return _build(np.frombuffer(weights, np.float32))
+def class_probabilities(weights: np.ndarray) -> np.ndarray:
+    """Returns the probabilities that TensorFlow reports: float32, a float32 sum."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return weights / np.add.accumulate(weights)[-1]
 
 
-def first_tries(table, num_sampled, unique):
-    """How many tries to draw at once from this table."""
-    chances = table.probability.astype(np.float64)
-    return draws.first_tries(num_sampled, unique, chances, np.ones_like(chances))
+def alias_table(weights: np.ndarray) -> AliasTable:
+    """Builds the table with last-in-first-out stacks, bit for bit as TensorFlow does.
 
+    Args:
+        weights: `[n]` float32, from `class_weights`.
 
-def _build(weights):
-    n = len(weights)
+    Example:
+        >>> table = alias_table(np.array([1.0, 1.0, 4.0], np.float32))
+        >>> table.threshold.tolist(), table.alias.tolist()
+        ([0.5, 0.5, 1.0], [2, 2, 2])
+    """
     total = np.add.accumulate(weights.astype(np.float64))[-1]
     # TensorFlow multiplies in float32 and divides in float64.
-    shares = (weights * np.float32(n)).astype(np.float64) / total
-    below = shares < 1.0
-    low = np.flatnonzero(below).tolist()
-    high = np.flatnonzero(~below).tolist()
-    share = shares.tolist()
-    alias = np.arange(n, dtype=np.int32)
-    while high and low:
-        poor, rich = low.pop(), high.pop()
-        alias[poor] = rich
-        share[rich] -= 1.0 - share[poor]
-        (low if share[rich] < 1.0 else high).append(rich)
-    # What rounding left over on either stack stands for itself.
-    left = high + low
-    keep = np.asarray(share, np.float64).astype(np.float32)
-    keep[left] = 1.0
-    alias[left] = left
-    return AliasTable(keep, alias, weights / np.add.accumulate(weights)[-1])
+    shares = (weights * np.float32(len(weights))).astype(np.float64) / total
+    threshold = np.ones_like(weights)
+    alias = np.arange(len(weights), dtype=np.int32)
+
+    # Each stack from its top. A large class fills up the small ones, until its own
+    # share falls below 1 and the next large class fills it up.
+    # shares = [0.5, 0.5, 2.0] -> small = [1, 0], large = [2]: 2 fills up 1, then 0.
+    small = np.flatnonzero(shares < 1.0)[::-1]
+    large = np.flatnonzero(shares >= 1.0)[::-1]
+    if not len(large):
+        return AliasTable(threshold, alias, class_probabilities(weights))
+    surpluses = iter((shares[large] - 1.0).tolist())
+    share = 1.0 + next(surpluses)
+    first_filled = [0]  # by each large class, a position in `small`
+    final_shares = []  # of the large classes that fell below 1
+    num_filled = len(small)
+    for position, deficit in enumerate(memoryview(1.0 - shares[small])):
+        while share < 1.0 and (surplus := next(surpluses, None)) is not None:
+            final_shares.append(share)
+            first_filled.append(position)
+            share += surplus
+        if share < 1.0:
+            num_filled = position
+            break
+        share -= deficit
+    while share < 1.0 and (surplus := next(surpluses, None)) is not None:
+        final_shares.append(share)
+        first_filled.append(num_filled)
+        share += surplus
+    # What rounding leaves on either stack keeps its column.
+    num_fell = len(final_shares)
+    threshold[large[:num_fell]] = final_shares
+    alias[large[:num_fell]] = large[1 : num_fell + 1]
+    counts = np.diff([*first_filled, num_filled])
+    filled = small[:num_filled]
+    threshold[filled] = shares[filled]
+    alias[filled] = np.repeat(large[: num_fell + 1], counts)
+    return AliasTable(threshold, alias, class_probabilities(weights))

@@ -1,11 +1,12 @@
-"""Random words -> tries, one function per distribution.
+"""The distributions of the candidate samplers: random words to proposed class ids.
 
-A distribution is asked for `count` tries from word `first` of a stream on. It
-answers with ids in the order in which TensorFlow's kernel meets them, with a mask of
-those that are tries at all (a rejected word is none), and with the word at which the
-next try starts.
+A distribution proposes ids in the order in which TensorFlow's kernel meets them, and
+knows the probability of each class.
 """
 
+from __future__ import annotations
+
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,113 +14,153 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core.candidate_sampling import philox
-from tfsampled._core.candidate_sampling.floor_exp import whole_exp
-from tfsampled._core.static_ops import places_of, searchsorted_right
+from tfsampled._core.candidate_sampling import philox, unique
+from tfsampled._core.candidate_sampling.alias_method import AliasTable
+from tfsampled._core.candidate_sampling.expected_count import gather_clipped
+from tfsampled._core.candidate_sampling.floor_exp import floor_exp
+from tfsampled._core.candidate_sampling.unique import Proposals
+from tfsampled._core.static_ops import first_k_indices, searchsorted_right
 
-
-class Tries(NamedTuple):
-    """`ids` [n] int64; `valid` [n] bool or None for all; `next_word` [] int64."""
-
-    ids: tf.Tensor
-    valid: tf.Tensor | None
-    next_word: tf.Tensor | int
-
-
-# A learned unigram try finds a block of so many weights, then the class in it.
+# The learned unigram finds a block of this many weights, then the class in the block.
 _WEIGHTS_PER_BLOCK = 16
 
-Draw = Callable[[philox.Stream, "tf.Tensor | int", int], Tries]
+
+class Distribution(NamedTuple):
+    """A distribution over the classes `[0, range_max)`.
+
+    Attributes:
+        propose: `(stream, offset, count) -> Proposals`: `count` proposals from word
+            `offset` of a `philox.Stream` on.
+        probability: int64 ids of any shape to float32 probabilities.
+        initial_proposals: `(num_sampled, unique) -> int`: how many to make at once.
+    """
+
+    propose: Callable[[philox.Stream, int | tf.Tensor, int], Proposals]
+    probability: Callable[[tf.Tensor], tf.Tensor]
+    initial_proposals: Callable[[int, bool], int]
 
 
-def log_uniform(range_max):
-    """Tries of `P(v) = log((v + 2) / (v + 1)) / log(range_max + 1)`."""
+@functools.lru_cache(maxsize=64)
+def log_uniform(range_max: int) -> Distribution:
+    """Returns `P(v) = log((v + 2) / (v + 1)) / log(range_max + 1)`."""
     log_range = math.log1p(range_max)
 
-    def draw(source, first, count):
-        upper, lower = philox.pairs(source, first, count)
-        upper = tf.bitwise.bitwise_and(upper, tf.constant(0xFFFFF, tf.uint64))
-        # 52 bits: exact in a float64, and so is the scaling by a power of two.
-        bits = tf.cast(upper, tf.float64) * 2.0**32 + tf.cast(lower, tf.float64)
-        ids = whole_exp(bits * (2.0**-52 * log_range), range_max + 1.0) - 1
+    def propose(
+        stream: philox.Stream, offset: int | tf.Tensor, count: int
+    ) -> Proposals:
+        pair = philox.pairs(stream, offset, count)
+        # 52 bits of the two words are the mantissa of a float64 in [1, 2).
+        # words = [0x1234_5678, 0x9abc_def0] -> 0x3ff4_5678_9abc_def0 -> 1.271...
+        low = tf.bitwise.bitwise_and(pair, tf.constant(0xFFFFF, tf.uint64))
+        high = tf.bitwise.right_shift(pair, tf.constant(32, tf.uint64))
+        bits = low * tf.constant(1 << 32, tf.uint64) + high
+        bits += tf.constant(0x3FF << 52, tf.uint64)
+        uniform = tf.bitcast(bits, tf.float64) - 1.0
+        ids = floor_exp(uniform * log_range, range_max + 1.0) - 1
         # exp may round up to range_max + 1, which TensorFlow takes for class 0.
-        ids = tf.where(ids < range_max, ids, ids - range_max)
-        return Tries(ids, None, first + 2 * count)
+        limit = tf.constant(range_max, tf.int64)
+        ids = tf.where(ids < limit, ids, ids - limit)
+        return Proposals(ids, None, offset + 2 * count)
 
-    return draw
+    def probability(ids: tf.Tensor) -> tf.Tensor:
+        v = tf.cast(ids, tf.float64)
+        ratio = tf.math.log((v + 2.0) / (v + 1.0))
+        return tf.cast(ratio / log_range, tf.float32)
 
-
-def uniform(range_max):
-    """Tries of `P(v) = 1 / range_max`."""
-
-    def draw(source, first, count):
-        lower, upper = philox.pairs(source, first, count)
-        number = lower + upper * tf.constant(1 << 32, tf.uint64)
-        ids, valid = _modulo(number, range_max, 64)
-        return Tries(ids, valid, first + 2 * count)
-
-    return draw
+    return Distribution(
+        propose,
+        probability,
+        _proposal_counts(*unique.log_uniform_masses(range_max)),
+    )
 
 
-def learned_unigram(weights):
-    """Tries of the first class whose running sum of weights exceeds a number.
+@functools.lru_cache(maxsize=64)
+def uniform(range_max: int) -> Distribution:
+    """Returns `P(v) = 1 / range_max`."""
+
+    def propose(
+        stream: philox.Stream, offset: int | tf.Tensor, count: int
+    ) -> Proposals:
+        number = philox.pairs(stream, offset, count)
+        ids, valid = _reduce_to_range(number, range_max)
+        return Proposals(ids, valid, offset + 2 * count)
+
+    def probability(ids: tf.Tensor) -> tf.Tensor:
+        return tf.fill(tf.shape(ids), tf.constant(1.0 / range_max, tf.float32))
+
+    masses = np.array([1.0 / range_max]), np.array([float(range_max)])
+    return Distribution(propose, probability, _proposal_counts(*masses))
+
+
+def learned_unigram(weights: tf.Tensor) -> tuple[Distribution, tf.Tensor]:
+    """Returns `P(v) = weights[v] / sum(weights)`, and the sum as `[]` int32.
+
+    A proposal is the first class whose running sum of weights exceeds a random number.
 
     Args:
-      weights: `[range_max]` int64.
-
-    Returns:
-      The distribution, and the sum of the weights, `[]` int32.
+        weights: `[range_max]` int64.
     """
     range_max = weights.shape[0]
-    whole = range_max // _WEIGHTS_PER_BLOCK * _WEIGHTS_PER_BLOCK
-    blocks = tf.reshape(tf.cast(weights[:whole], tf.int32), [-1, _WEIGHTS_PER_BLOCK])
-    rest = tf.reduce_sum(tf.cast(weights[whole:], tf.int32))
-    running = tf.cumsum(tf.concat([tf.reduce_sum(blocks, axis=1), [rest]], axis=0))
+    # With blocks of 2, weights = [1, 2, 4, 1, 3] -> running = [3, 8, 11].
+    in_blocks = range_max // _WEIGHTS_PER_BLOCK * _WEIGHTS_PER_BLOCK
+    blocks = tf.reshape(
+        tf.cast(weights[:in_blocks], tf.int32), [-1, _WEIGHTS_PER_BLOCK]
+    )
+    remainder = tf.reduce_sum(tf.cast(weights[in_blocks:], tf.int32))
+    sums = tf.concat([tf.reduce_sum(blocks, axis=1), [remainder]], axis=0)
+    running = tf.cumsum(sums)
     total = running[-1]
 
-    def draw(source, first, count):
-        number = philox.words(source, first, count)
-        wide_total = tf.cast(total, tf.uint64)
-        rejected = _rejected_below(wide_total)
-        position = tf.cast(number % wide_total, tf.int32)
-        # The block first, then the class in it.
+    def propose(
+        stream: philox.Stream, offset: int | tf.Tensor, count: int
+    ) -> Proposals:
+        number = philox.words(stream, offset, count)
+        range_size = tf.cast(total, tf.uint64)
+        valid = number >= _rejection_threshold(range_size)
+        position = tf.cast(number % range_size, tf.int32)
+        # position = 7 -> block = 1, which starts at 3: weights 4 and 1 in it sum up to
+        # [4, 5]; one of them is at most 7 - 3, so the class is 2 + 1 = 3.
         block = tf.minimum(searchsorted_right(running, position), running.shape[0] - 1)
-        before = tf.where(block > 0, tf.gather(running, tf.maximum(block - 1, 0)), 0)
-        member = block[:, tf.newaxis] * _WEIGHTS_PER_BLOCK + tf.range(
-            _WEIGHTS_PER_BLOCK
-        )
+        start = tf.gather(running - sums, block)
+        member = block[:, tf.newaxis] * _WEIGHTS_PER_BLOCK
+        member += tf.range(_WEIGHTS_PER_BLOCK)
         inside = tf.gather(weights, tf.minimum(member, range_max - 1))
         upto = tf.cumsum(tf.cast(inside, tf.int32), axis=1)
-        passed = (upto <= (position - before)[:, tf.newaxis]) & (member < range_max)
-        ids = block * _WEIGHTS_PER_BLOCK + tf.reduce_sum(
-            tf.cast(passed, tf.int32), axis=1
-        )
-        return Tries(tf.cast(ids, tf.int64), number >= rejected, first + count)
+        passed = (upto <= (position - start)[:, tf.newaxis]) & (member < range_max)
+        ids = member[:, 0] + tf.reduce_sum(tf.cast(passed, tf.int32), axis=1)
+        return Proposals(tf.cast(ids, tf.int64), valid, offset + count)
 
-    return draw, total
+    def probability(ids: tf.Tensor) -> tf.Tensor:
+        weight = tf.cast(gather_clipped(weights, ids), tf.float32)
+        return weight / tf.cast(total, tf.float32)
+
+    return Distribution(propose, probability, unique.initial_proposals), total
 
 
-def fixed_unigram(keep, alias):
-    """Tries from a Walker alias table: one word for a float, one for a column.
+def fixed_unigram(table: AliasTable) -> Distribution:
+    """Returns the distribution of a table made by `alias_method.alias_table`.
 
-    Args:
-      keep: `[range_max]` float32, the chance that a column stands for itself.
-      alias: `[range_max]` int32, what it stands for otherwise.
+    A proposal takes one word for a float and one for a column of the table. The tables
+    become constants outside the graph that is being traced, which only refers to them.
     """
-    range_max = keep.shape[0]
+    with tf.init_scope():
+        threshold, alias, probabilities = (tf.constant(column) for column in table)
+    range_max = threshold.shape[0]
 
-    def draw(source, first, count):
-        if isinstance(first, int):
-            floats, columns = philox.pairs(source, first, count)
+    def propose(
+        stream: philox.Stream, offset: int | tf.Tensor, count: int
+    ) -> Proposals:
+        if isinstance(offset, int):
+            floats, columns = philox.halves(philox.pairs(stream, offset, count))
         else:
-            words = tf.reshape(philox.words(source, first, 2 * count), [count, 2])
+            words = tf.reshape(philox.words(stream, offset, 2 * count), [count, 2])
             floats, columns = words[:, 0], words[:, 1]
         valid, used = None, 2 * count
         if range_max & (range_max - 1) != 0:
             rejected = tf.constant((2**32 - 1) % range_max + 1, tf.uint64)
             floats, columns, valid, used = tf.cond(
                 tf.reduce_any(columns < rejected),
-                lambda: _shifted(floats, columns, rejected),
+                lambda: _resync_after_rejection(floats, columns, rejected),
                 lambda: (
                     floats,
                     columns,
@@ -128,145 +169,122 @@ def fixed_unigram(keep, alias):
                 ),
             )
         column = tf.cast(columns % tf.constant(range_max, tf.uint64), tf.int32)
-        chance = tf.cast(
-            tf.bitwise.bitwise_and(floats, tf.constant(0x7FFFFF, tf.uint64)), tf.float32
+        # 23 bits of the word are a float32 in [0, 1).
+        mantissa = tf.bitwise.bitwise_and(floats, tf.constant(0x7FFFFF, tf.uint64))
+        keep = tf.cast(mantissa, tf.float32) * 2.0**-23 < tf.gather(threshold, column)
+        ids = tf.where(keep, column, tf.gather(alias, column))
+        return Proposals(tf.cast(ids, tf.int64), valid, offset + used)
+
+    probability = np.asarray(table.probability, np.float64)
+    return Distribution(
+        propose,
+        functools.partial(gather_clipped, probabilities),
+        _proposal_counts(probability, np.ones_like(probability)),
+    )
+
+
+def _proposal_counts(
+    probabilities: np.ndarray, multiplicity: np.ndarray
+) -> Callable[[int, bool], int]:
+    """Returns `initial_proposals` of these probabilities, each number computed once."""
+    return functools.cache(
+        functools.partial(
+            unique.initial_proposals,
+            probabilities=probabilities,
+            multiplicity=multiplicity,
         )
-        own = chance * 2.0**-23 < tf.gather(keep, column)
-        ids = tf.where(own, column, tf.gather(alias, column))
-        return Tries(tf.cast(ids, tf.int64), valid, first + used)
-
-    return draw
+    )
 
 
-def _shifted(floats, columns, rejected):
-    """The pairs where words were rejected as columns, which shifts all that follow.
+def _reduce_to_range(
+    number: tf.Tensor, range_max: int
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Maps random uint64 to `[0, range_max)`; returns int64 ids and which are valid."""
+    # 2**64 = 3 * 6148914691236517205 + 1: with range_max = 3 the number 0 is rejected,
+    # which would make class 0 likelier. For a power of two none is.
+    limit = tf.constant(range_max, tf.uint64)
+    ids = tf.bitcast(number % limit, tf.int64)
+    if range_max & (range_max - 1) == 0:
+        return ids, None
+    rejected = (2**64 - 1) % range_max + 1
+    return ids, number >= tf.constant(rejected, tf.uint64)
+
+
+def _rejection_threshold(range_size: tf.Tensor) -> tf.Tensor:
+    """Returns how many of the smallest words are rejected: none for a power of two."""
+    is_power_of_two = tf.equal(tf.bitwise.bitwise_and(range_size, range_size - 1), 0)
+    remainder = tf.constant(0xFFFFFFFF, tf.uint64) % range_size + 1
+    return tf.where(is_power_of_two, tf.constant(0, tf.uint64), remainder)
+
+
+def _resync_after_rejection(
+    floats: tf.Tensor, columns: tf.Tensor, rejected: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Pairs the words again where some were rejected as columns, which shifts the rest.
+
+    Args:
+        floats: `[count]` uint64, every other word.
+        columns: `[count]` uint64, the words between.
+        rejected: `[]` uint64, the words below it are no columns.
 
     Returns:
-      Floats and columns, `[count]` uint64, at the front those that make a try;
-      which ones these are, `[count]` bool; how many words they took, `[]` int64.
+        Floats and columns, `[count]` uint64, the valid ones first; which are valid,
+        `[count]` bool; how many words they took, `[]` int64.
     """
+    # words = [9, 0, 7, 8, 6, 5], rejected = 1: 9 is a float, 0 no column, but 7 is one;
+    # 8 is the next float, 6 its column, 5 has none.
+    # -> floats = [9, 8, .], columns = [7, 6, .], valid = [1, 1, 0], used = 5
     count = floats.shape[0]
-    number = tf.reshape(tf.stack([floats, columns], axis=1), [-1])
-    is_float, at = _parts(number < rejected)
-    is_try = (number >= rejected) & ~is_float
-    places, found = places_of(is_try, count)
-    places = tf.minimum(places, 2 * count - 1)
-    valid = tf.range(count) < found
-    used = tf.reduce_max(tf.where(valid, places + 1, 0))
+    words = tf.reshape(tf.stack([floats, columns], axis=1), [-1])
+    is_float, float_position = _word_roles(words < rejected)
+    is_column = (words >= rejected) & ~is_float
+    position, num_found = first_k_indices(is_column, count)
+    position = tf.minimum(position, 2 * count - 1)
+    valid = tf.range(count) < num_found
+    used = tf.reduce_max(tf.where(valid, position + 1, 0))
     return (
-        tf.gather(number, tf.gather(at, places)),
-        tf.gather(number, places),
+        tf.gather(words, tf.gather(float_position, position)),
+        tf.gather(words, position),
         valid,
         tf.cast(used, tf.int64),
     )
 
 
-def _modulo(number, range_max, bits):
-    """`number` (uint64 of so many bits) brought into the range, and what is kept."""
-    limit = tf.constant(range_max, tf.uint64)
-    if range_max & (range_max - 1) == 0:
-        mask = tf.constant(range_max - 1, tf.uint64)
-        return tf.bitcast(tf.bitwise.bitwise_and(number, mask), tf.int64), None
-    rejected = (2**bits - 1) % range_max + 1
-    ids = tf.bitcast(number % limit, tf.int64)
-    return ids, number >= tf.constant(rejected, tf.uint64)
+def _word_roles(rejecting: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Tells which words are floats, and where the latest float of each word is.
 
-
-def _rejected_below(total):
-    """How many of the smallest words would favour small numbers; none for 2**b."""
-    power_of_two = tf.equal(tf.bitwise.bitwise_and(total, total - 1), 0)
-    rest = tf.constant(0xFFFFFFFF, tf.uint64) % total + 1
-    return tf.where(power_of_two, tf.constant(0, tf.uint64), rest)
-
-
-def _parts(rejecting):
-    """Which words are floats, and for each word where the latest float stands.
-
-    After a float comes a column, after a column that is kept a float, and after one
+    After a float comes a column, after a column that is accepted a float, and after one
     that is rejected another column. So the latest rejecting word in a column's place
-    would settle the parts - and so does the latest rejecting word in any place: read
-    as a float it is followed by a column as well.
+    settles the roles of the words after it, and so does the latest rejecting word in
+    any place: read as a float it is followed by a column as well.
 
     Args:
-      rejecting: `[n]` bool: words that would be rejected as a column.
+        rejecting: `[n]` bool, the words that would be rejected as a column.
 
     Returns:
-      `[n]` bool, and `[n]` int32 positions.
+        `[n]` bool, and `[n]` int32 positions.
     """
+    # rejecting      = [ 0, 1, 0, 0, 0, 0]
+    # before         = [-2,-2, 1, 1, 1, 1]   the last rejecting word before each
+    # is_float       = [ 1, 0, 0, 1, 0, 1]   an even distance
+    # float_position = [ 0, 0, 0, 3, 3, 5]
     n = rejecting.shape[0]
-    position = tf.range(n)
-    # The last rejecting word strictly before; -2 stands for the start of the stream,
-    # which a float follows.
-    latest = _running_max(tf.where(rejecting, position, -2))
-    before = tf.concat([[-2], latest[:-1]], axis=0)
-    is_float = tf.equal((position - before) % 2, 0)
-    return is_float, _running_max(tf.where(is_float, position, 0))
+    before = tf.concat([[-2], _latest(rejecting)[:-1]], axis=0)
+    is_float = tf.equal((tf.range(n) - before) % 2, 0)
+    return is_float, _latest(is_float)
 
 
-def _running_max(x):
-    n = x.shape[0]
-    shift = 1
-    while shift < n:
-        x = tf.maximum(x, tf.concat([x[:shift], x[:-shift]], axis=0))
-        shift *= 2
-    return x
-
-
-def expected_distinct(tries, chances, copies):
-    """Mean and deviation of how many distinct classes so many tries find.
+def _latest(marks: tf.Tensor) -> tf.Tensor:
+    """Returns the position of the latest mark up to each position, -2 if there is none.
 
     Args:
-      tries: Python int.
-      chances: `[m]` NumPy float64, probabilities of classes.
-      copies: `[m]` NumPy float64, how many classes have each.
-    """
-    seen = -np.expm1(tries * np.log1p(-np.minimum(chances, 1 - 1e-16)))
-    return float(np.sum(copies * seen)), math.sqrt(
-        float(np.sum(copies * seen * (1 - seen)))
-    )
-
-
-def log_uniform_chances(range_max):
-    """Probabilities and multiplicities that stand for the log-uniform classes."""
-    edges = np.unique(
-        np.concatenate(
-            [
-                np.arange(min(range_max, 1024)),
-                np.geomspace(min(range_max, 1024), range_max, 1024).astype(np.int64),
-            ]
-        )
-    ).astype(np.float64)
-    copies = np.diff(edges)
-    return np.diff(np.log1p(edges)) / copies / math.log1p(range_max), copies
-
-
-def first_tries(num_sampled, unique, chances=None, copies=None):
-    """How many tries to make at once, so that more are rarely needed.
-
-    Args:
-      num_sampled: Python int.
-      unique: Python bool.
-      chances: `[m]` NumPy float64, probabilities of classes; None where they change.
-      copies: `[m]` NumPy float64, how many classes have each.
+        marks: `[n]` bool.
 
     Returns:
-      A multiple of four, never much more than `4 * num_sampled`: where that does not
-      suffice, the loop that draws more is the cheaper way.
+        `[n]` int32.
     """
-    if not unique:
-        return _multiple_of_four(num_sampled + num_sampled // 64)
-    if chances is None:
-        return _multiple_of_four(num_sampled + num_sampled // 4 + 64)
-    low, high = num_sampled, 4 * num_sampled + 64
-    while low < high:
-        middle = (low + high) // 2
-        mean, deviation = expected_distinct(middle, chances, copies)
-        if mean - 4 * deviation >= num_sampled:
-            high = middle
-        else:
-            low = middle + 1
-    return _multiple_of_four(low)
-
-
-def _multiple_of_four(number):
-    return -(-number // 4) * 4
+    # marks = [0, 1, 0, 1] -> positions = [1, 3, ..], rank = [0, 1, 1, 2]
+    # -> [-2, 1, 1, 3]
+    positions, _ = first_k_indices(marks, marks.shape[0])
+    rank = tf.cumsum(tf.cast(marks, tf.int32))
+    return tf.gather(tf.concat([[-2], positions], axis=0), rank)

@@ -1,110 +1,105 @@
-"""exp to the last bit of a float64, whatever the device's exp does.
+"""`floor(exp(x))` of float64 numbers, the same on every device.
 
-A log-uniform try is the whole part of `exp(x)`. Devices differ in the last bits of
-their exp, and near a whole number that is another class. So the device's exp is
-taken, and where any of its values lies suspiciously near a whole number the batch is
-computed again with integers alone.
+A log-uniform class id is the whole part of `exp(x)`. Devices differ in the last bits of
+their exp, and next to an integer that is another class. So the device's exp is taken,
+and where one of its values is too close to an integer to be sure, the batch is computed
+again in integer arithmetic.
 """
+
+from __future__ import annotations
 
 import math
 from fractions import Fraction
 
 import tensorflow as tf
 
-# Relative distance to a whole number below which the device's exp is not believed.
-# It leaves room for an exp wrong by 100 ulp and for `x` rounded differently.
-_DOUBT = 2.0**-45
+# Relative distance to an integer within which the device's exp is not relied on. It
+# leaves room for an exp that is wrong by 100 ulp.
+_AMBIGUITY = 2.0**-45
 _FRACTION_BITS = 62
-_LOW_BITS = 32
 _TERMS = 20
 
 
-def _ln2(bits):
-    """floor(ln 2 * 2**bits), from ln 2 = sum of 1 / (k * 2**k)."""
+def _floor_ln2(bits: int) -> int:
+    """Returns `floor(ln 2 * 2**bits)`, from `ln 2 = sum of 1 / (k * 2**k)`."""
     total = sum(Fraction(1, k * 2**k) for k in range(1, bits + 20))
     return math.floor(total * 2**bits)
 
 
-_LN2_LONG = _ln2(_FRACTION_BITS + _LOW_BITS)
-_LN2, _LN2_LOW = divmod(_LN2_LONG, 1 << _LOW_BITS)
+_LN2, _LN2_LOW = divmod(_floor_ln2(64 + 32), 1 << 32)
 
 
-def whole_exp(x, largest):
-    """`int64(exp(x))` with exp correctly rounded to float64.
+def floor_exp(x: tf.Tensor, upper_bound: float) -> tf.Tensor:
+    """Computes `int64(exp(x))`, with exp correctly rounded to float64.
 
     Args:
-      x: `[n]` float64 in `[0, 43.7]`.
-      largest: Python float, a bound of `exp(x)`.
+        x: `[n]` float64 in `[0, 43.7]`.
+        upper_bound: An upper bound of `exp(x)`.
 
     Returns:
-      `[n]` int64.
+        `[n]` int64.
     """
-    if largest * _DOUBT >= 0.25:
-        return exact_whole_exp(x)
-    fast = tf.exp(x)
-    whole = tf.cast(fast, tf.int64)
-    doubtful = tf.abs(fast - tf.round(fast)) <= fast * _DOUBT
+    if upper_bound * _AMBIGUITY >= 0.25:
+        return floor_exp_exact(x)
+    # x = [0.1, 1.4, log(3)]: exp = [1.105, 4.055, 3.0 or 2.999...96], is_ambiguous =
+    # [False, False, True], so that the whole batch is computed exactly.
+    exp = tf.exp(x)
+    is_ambiguous = tf.abs(exp - tf.round(exp)) <= exp * _AMBIGUITY
+    floor = tf.cast(exp, tf.int64)
     return tf.cond(
-        # Below e**0.5 the whole part is 1; the doubt at x = 0 is no doubt.
-        tf.reduce_any(doubtful & (fast > 1.5)),
-        lambda: exact_whole_exp(x),
-        lambda: tf.maximum(whole, 1),
+        tf.reduce_any(is_ambiguous), lambda: floor_exp_exact(x), lambda: floor
     )
 
 
-def exact_whole_exp(x):
-    """`whole_exp` in fixed-point integers: multiplications, shifts and additions.
+def floor_exp_exact(x: tf.Tensor) -> tf.Tensor:
+    """Computes `floor_exp` in fixed-point integers: products, shifts and sums.
 
-    `x = k ln 2 + r`, and `exp(r)` is a Taylor sum with 62 bits behind the point.
+    With `x = k * ln 2 + r`, `exp(x) = 2**k * exp(r)`; `exp(r)` is a Taylor sum with 62
+    bits behind the point.
 
     Args:
-      x: `[n]` float64 in `[0, 43.7]`.
+        x: `[n]` float64 in `[0, 43.7]`.
 
     Returns:
-      `[n]` int64.
+        `[n]` int64.
     """
-    # 57 bits behind the point lose nothing from 1/16 on; exp is 1.0... below that.
-    fixed = tf.cast(x * 2.0**57, tf.uint64) * _u64(1 << (_FRACTION_BITS - 57))
-    k = tf.cast(x * (1 / math.log(2)), tf.int64)
-    ku = tf.cast(k, tf.uint64)
-    # Modulo 2**64 the products may wrap: the difference does not.
-    rest = tf.bitcast(
-        fixed - ku * _u64(_LN2) - _shift_right(ku * _u64(_LN2_LOW), _LOW_BITS),
-        tf.int64,
-    )
-    step = tf.cast(rest >= _LN2, tf.int64) - tf.cast(rest < 0, tf.int64)
-    k, rest = k + step, rest - step * _LN2
-    scaled = tf.cast(rest, tf.uint64) * _u64(1 << (64 - _FRACTION_BITS))
+    half_word, mask = _u64(32), _u64(0xFFFFFFFF)
+    shift_right = tf.bitwise.right_shift
+
+    # x = 1.5 -> k = 2, r = 1.5 - 2 ln 2 = 0.1137. k is never too large: r would be
+    # negative. Just above a multiple of ln 2 it may be one less, and exp(r) a little
+    # above 2, which does no harm.
+    k = tf.cast(x * ((1 - 2.0**-46) / math.log(2)), tf.uint64)
+    # r with 64 bits behind the point. The products wrap modulo 2**64, their difference
+    # does not. 57 bits of x lose nothing from 1/16 on; exp is 1.0... below that.
+    fixed = tf.cast(x * 2.0**57, tf.uint64) * _u64(1 << (64 - 57))
+    r = fixed - k * _u64(_LN2) - shift_right(k * _u64(_LN2_LOW), half_word)
+    r_high, r_low = shift_right(r, half_word), tf.bitwise.bitwise_and(r, mask)
     one = _u64(1 << _FRACTION_BITS)
 
-    def add_term(i, total):
-        return i - 1, one + _multiply_high(scaled, total) // tf.cast(i, tf.uint64)
+    def add_term(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns `1 + r * total / i`: the upper half of a 128-bit product, divided."""
+        high = shift_right(total, half_word)
+        low = tf.bitwise.bitwise_and(total, mask)
+        middle = r_high * low + shift_right(r_low * low, half_word)
+        lower = r_low * high + tf.bitwise.bitwise_and(middle, mask)
+        carries = shift_right(middle, half_word) + shift_right(lower, half_word)
+        product = r_high * high + carries
+        return i - 1, one + product // tf.cast(i, tf.uint64)
 
-    start = (tf.constant(_TERMS, tf.int64), tf.fill(tf.shape(x), one))
-    total = tf.while_loop(lambda i, _: i >= 1, add_term, start)[1]
-    # Round to the 53 bits of a float64, then cut off what is behind the point.
-    spare = _FRACTION_BITS - 52
-    rounded = _shift_right(total + _u64(1 << (spare - 1)), spare)
-    k = tf.cast(k, tf.uint64)
-    fifty_two = tf.fill(tf.shape(k), _u64(52))
-    down = tf.bitwise.right_shift(rounded, fifty_two - tf.minimum(k, fifty_two))
-    up = tf.bitwise.left_shift(rounded, tf.maximum(k, fifty_two) - fifty_two)
-    return tf.bitcast(tf.where(k < fifty_two, down, up), tf.int64)
+    # A signed counter: XLA crashes on a loop with an unsigned one.
+    _, total = tf.while_loop(
+        lambda i, _: i > 0, add_term, (_TERMS, tf.fill(tf.shape(x), one))
+    )
+    # Round to the 53 bits of a float64, then drop what is behind the point.
+    spare_bits = _FRACTION_BITS - 52
+    mantissa = shift_right(total + _u64(1 << (spare_bits - 1)), _u64(spare_bits))
+    point = _u64(52)
+    whole = shift_right(mantissa, point - tf.minimum(k, point))
+    return tf.bitcast(
+        tf.bitwise.left_shift(whole, tf.maximum(k, point) - point), tf.int64
+    )
 
 
-def _u64(number):
+def _u64(number: int) -> tf.Tensor:
     return tf.constant(number, tf.uint64)
-
-
-def _shift_right(x, bits):
-    return tf.bitwise.right_shift(x, tf.fill(tf.shape(x), _u64(bits)))
-
-
-def _multiply_high(a, b):
-    """The upper 64 of the 128 bits of a product of uint64."""
-    mask = _u64(0xFFFFFFFF)
-    a1, a0 = _shift_right(a, 32), tf.bitwise.bitwise_and(a, mask)
-    b1, b0 = _shift_right(b, 32), tf.bitwise.bitwise_and(b, mask)
-    middle = a1 * b0 + _shift_right(a0 * b0, 32)
-    lower = a0 * b1 + tf.bitwise.bitwise_and(middle, mask)
-    return a1 * b1 + _shift_right(middle, 32) + _shift_right(lower, 32)

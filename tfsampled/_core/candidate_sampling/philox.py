@@ -1,9 +1,11 @@
 """The random words that TensorFlow's candidate samplers read, as tensors.
 
-TensorFlow's sampler kernels own a Philox4x32-10 generator: its key is `seed`, its
-upper counter words are `seed2`, and its lower counter words number the blocks of
-four 32-bit words. Call `k` of a kernel starts at block `512 * num_sampled * k`.
+TensorFlow's sampler kernels own a Philox4x32-10 generator: its key is `seed`, the upper
+half of its 128-bit counter is `seed2`, and the lower half numbers blocks of four 32-bit
+words. Call `k` of a kernel starts at block `512 * num_sampled * k`.
 """
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -24,9 +26,9 @@ class Stream(NamedTuple):
     """Where one call of a sampler starts to read.
 
     Attributes:
-      key: `[1]` uint64, the generator's key.
-      low: `[]` uint64, the block number.
-      high: `[]` uint64, the upper half of the 128-bit counter.
+        key: `[1]` uint64, the generator's key.
+        low: `[]` uint64, the block number.
+        high: `[]` uint64, the upper half of the 128-bit counter.
     """
 
     key: tf.Tensor
@@ -34,119 +36,129 @@ class Stream(NamedTuple):
     high: tf.Tensor
 
 
-def blocks_reserved(num_sampled):
-    """How many blocks TensorFlow skips after a call that draws `num_sampled`.
+def blocks_per_call(num_sampled: int) -> int:
+    """Returns how many blocks TensorFlow's kernel skips after each call.
 
-    The kernel multiplies 32-bit integers, so the product wraps from
-    `num_sampled = 2**20` on and the step may be negative or zero.
+    The kernel multiplies 32-bit integers: from `num_sampled = 2**20` on the product
+    wraps, and the step may be negative or zero.
     """
+    # num_sampled = 2**20: 2048 * 2**20 = 2**31 wraps to -2**31 words, -2**29 blocks.
     words = (2048 * num_sampled + 2**31) % _WORD - 2**31
     return int((words + 3) / _WORDS_PER_BLOCK)  # C division: towards zero
 
 
-def stream(seed, seed2, call, num_sampled):
-    """The words that call number `call` of TensorFlow's kernel would read.
+def stream(seeds: tuple[int, int], call: tf.Tensor, step: int) -> Stream:
+    """Returns the words that one call of a sampler reads.
 
     Args:
-      seed: Python int, the first of the pair of `tf.compat.v1.random.get_seed`.
-      seed2: Python int, the second.
-      call: `[]` int64 tensor, how many calls went before.
-      num_sampled: Python int.
-
-    Returns:
-      A `Stream`.
+        seeds: The pair of `tf.compat.v1.random.get_seed`.
+        call: `[]` int64, the number of the call, from 0.
+        step: The blocks between two calls; see `blocks_per_call`.
     """
-    step = blocks_reserved(num_sampled)
-    high = tf.constant(seed2 % 2**64, tf.uint64)
+    high = tf.constant(seeds[1] % 2**64, tf.uint64)
     if step < 0:
         # The kernel adds the step as an unsigned number. It loses the carry of the
-        # first borrow from the upper words and keeps that of every later one.
+        # first borrow from the upper half and keeps that of every later one.
         borrows = (call * -step + (_WORD - 1)) // _WORD
         high += tf.cast(tf.maximum(borrows - 1, 0), tf.uint64)
     return Stream(
-        key=tf.constant([seed % 2**64], tf.uint64),
+        key=tf.constant([seeds[0] % 2**64], tf.uint64),
         low=tf.bitcast(call * step, tf.uint64),
         high=high,
     )
 
 
-def pairs(source, first, count):
-    """The words from `first` on, two by two.
+def pairs(stream: Stream, offset: int | tf.Tensor, count: int) -> tf.Tensor:
+    """Reads words two by two, each pair as one number whose low half is the first word.
 
     Args:
-      source: A `Stream`.
-      first: Where to start, in words, a multiple of four: a Python int or a `[]`
-        int64 tensor.
-      count: Python int, even: how many pairs.
+        stream: Where the call starts.
+        offset: The first word, a multiple of four: an int or a `[]` int64 tensor.
+        count: How many pairs, an even number.
 
     Returns:
-      The first and the second word of each pair, both `[count]` uint64.
+        `[count]` uint64.
     """
-    lanes = _blocks(source, first // _WORDS_PER_BLOCK, count // 2)
-    return _interleave(lanes[0::2]), _interleave(lanes[1::2])
+    # words = [1, 2, 3, 4] -> pairs = [1 + 2 * 2**32, 3 + 4 * 2**32]
+    if not tracing_for_xla():
+        return _tf_philox(stream, offset, count, tf.uint64)
+    x0, x1, x2, x3 = _philox_rounds(stream, offset, count // 2)
+    word = tf.constant(_WORD, tf.uint64)
+    return _interleave([x0 + x1 * word, x2 + x3 * word])
 
 
-def words(source, first, count):
-    """The words `first .. first + count - 1`, `[count]` uint64.
+def words(stream: Stream, offset: int | tf.Tensor, count: int) -> tf.Tensor:
+    """Reads words one by one.
 
     Args:
-      source: A `Stream`.
-      first: Where to start: a Python int or a `[]` int64 tensor.
-      count: Python int, a multiple of four.
+        stream: Where the call starts.
+        offset: The first word: an int or a `[]` int64 tensor.
+        count: How many words, a multiple of four.
+
+    Returns:
+        `[count]` uint64, each below `2**32`.
     """
-    blocks = count // _WORDS_PER_BLOCK
-    if isinstance(first, int) and first % _WORDS_PER_BLOCK == 0:
-        return _interleave(_blocks(source, first // _WORDS_PER_BLOCK, blocks))
-    drawn = _interleave(_blocks(source, first // _WORDS_PER_BLOCK, blocks + 1))
-    return tf.slice(drawn, [tf.cast(first % _WORDS_PER_BLOCK, tf.int32)], [count])
+    # offset = 6, count = 4: blocks 1 and 2 hold words 4 to 11; the slice is 6 to 9.
+    aligned = isinstance(offset, int) and offset % _WORDS_PER_BLOCK == 0
+    num_blocks = count // _WORDS_PER_BLOCK + (0 if aligned else 1)
+    if tracing_for_xla():
+        drawn = _interleave(_philox_rounds(stream, offset, num_blocks))
+    else:
+        num_words = num_blocks * _WORDS_PER_BLOCK
+        drawn = tf.cast(_tf_philox(stream, offset, num_words, tf.uint32), tf.uint64)
+    if aligned:
+        return drawn
+    return tf.slice(drawn, [tf.cast(offset % _WORDS_PER_BLOCK, tf.int32)], [count])
 
 
-def _interleave(lanes):
+def halves(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Splits uint64 numbers into their low and their high 32 bits, as uint64."""
+    low = tf.bitwise.bitwise_and(number, tf.constant(_WORD - 1, tf.uint64))
+    return low, tf.bitwise.right_shift(number, tf.constant(32, tf.uint64))
+
+
+def _interleave(lanes: list[tf.Tensor]) -> tf.Tensor:
+    # lanes = [[0, 2], [1, 3]] -> [0, 1, 2, 3]
     return tf.reshape(tf.stack(lanes, axis=1), [-1])
 
 
-def _blocks(source, first, count):
-    """The four words of each of `count` blocks: four lanes, `[count]` uint64 each."""
-    first = tf.cast(first, tf.uint64)
-    low = source.low + first
-    high = source.high + tf.cast(low < source.low, tf.uint64)
-    return (_rounds if tracing_for_xla() else _library)(source.key, low, high, count)
-
-
-def _library(key, low, high, count):
-    """TensorFlow's own Philox, the fastest off XLA."""
-    drawn = tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=[count, _WORDS_PER_BLOCK],
-        key=key,
-        counter=tf.stack([low, high]),
+def _tf_philox(
+    stream: Stream, offset: int | tf.Tensor, count: int, dtype: tf.DType
+) -> tf.Tensor:
+    """Returns `count` numbers of TensorFlow's own Philox, the fastest off XLA."""
+    # Only a stream that wraps carries into the upper half here; it is not read off XLA.
+    low = stream.low + tf.cast(offset // _WORDS_PER_BLOCK, tf.uint64)
+    return tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=[count],
+        key=stream.key,
+        counter=tf.stack([low, stream.high]),
         alg=_ALG_PHILOX,
-        dtype=tf.uint32,
+        dtype=dtype,
     )
-    return tf.unstack(tf.cast(drawn, tf.uint64), axis=1)
 
 
-def _rounds(key, low, high, count):
-    """Philox4x32-10 lane by lane, which XLA fuses with whatever reads the words.
+def _philox_rounds(
+    stream: Stream, offset: int | tf.Tensor, num_blocks: int
+) -> list[tf.Tensor]:
+    """Computes Philox4x32-10 lane by lane, which XLA fuses with what reads the words.
 
-    From TensorFlow's op it would make all four words of a block for each one of them.
+    From TensorFlow's op XLA would compute all four words of a block for each of them.
+
+    Returns:
+        The four words of each block: four lanes, `[num_blocks]` uint64 each.
     """
-    index = low + tf.cast(tf.range(count, dtype=tf.int64), tf.uint64)
-    above = tf.fill([count], high) + tf.cast(index < low, tf.uint64)
+    blocks = offset // _WORDS_PER_BLOCK + tf.range(num_blocks, dtype=tf.int64)
+    index = stream.low + tf.cast(blocks, tf.uint64)
+    carry = tf.cast(index < stream.low, tf.uint64)
+    x0, x1 = halves(index)
+    x2, x3 = halves(stream.high + carry)
+    key0, key1 = halves(stream.key)
     xor = tf.bitwise.bitwise_xor
-    x1, x0 = _halves(index)
-    x3, x2 = _halves(above)
-    key1, key0 = _halves(key)
     for _ in range(_ROUNDS):
-        upper0, lower0 = _halves(x0 * tf.constant(_MULTIPLIERS[0], tf.uint64))
-        upper1, lower1 = _halves(x2 * tf.constant(_MULTIPLIERS[1], tf.uint64))
-        x0, x1 = xor(xor(upper1, x1), key0), lower1
-        x2, x3 = xor(xor(upper0, x3), key1), lower0
-        key0 = _halves(key0 + tf.constant(_KEY_STEPS[0], tf.uint64))[1]
-        key1 = _halves(key1 + tf.constant(_KEY_STEPS[1], tf.uint64))[1]
+        low0, high0 = halves(x0 * tf.constant(_MULTIPLIERS[0], tf.uint64))
+        low1, high1 = halves(x2 * tf.constant(_MULTIPLIERS[1], tf.uint64))
+        x0, x1 = xor(xor(high1, x1), key0), low1
+        x2, x3 = xor(xor(high0, x3), key1), low0
+        key0, _ = halves(key0 + tf.constant(_KEY_STEPS[0], tf.uint64))
+        key1, _ = halves(key1 + tf.constant(_KEY_STEPS[1], tf.uint64))
     return [x0, x1, x2, x3]
-
-
-def _halves(x):
-    """The upper and the lower word of uint64."""
-    upper = tf.bitwise.right_shift(x, tf.constant(32, tf.uint64))
-    return upper, tf.bitwise.bitwise_and(x, tf.constant(_WORD - 1, tf.uint64))

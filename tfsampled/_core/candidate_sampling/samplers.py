@@ -1,43 +1,42 @@
-"""Candidate samplers: labels in; ids and expected counts out.
+"""Candidate samplers: labels to sampled classes and their expected counts.
 
-There are two ways down, chosen where a call is traced. Off XLA it is TensorFlow's own
-op. On the way to XLA, which has no such op, and for callers that own the sampler's
-state, it is tensor code that draws the same ids from the same seeds.
-
-Every function takes `seeds`, the pair that `tf.compat.v1.random.get_seed` returns, or
-a function that takes it: called once, and only if the other arguments are sound,
-because taking seeds moves on those of whatever is seeded next.
+`sample` serves the mirrors of `tf.random`: TensorFlow's op off XLA, and under XLA,
+which has no such op, tensor code that draws the same ids from the same seeds. `draw` is
+the tensor code alone, for callers that own the sampler's state.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.candidate_sampling import alias_method as alias
-from tfsampled._core.candidate_sampling import distributions as draws
-from tfsampled._core.candidate_sampling import expected_count as counts
-from tfsampled._core.candidate_sampling import philox, state
-from tfsampled._core.candidate_sampling.unique import select
+from tfsampled._core.candidate_sampling import (
+    alias_method,
+    distributions,
+    philox,
+    state,
+)
+from tfsampled._core.candidate_sampling.distributions import Distribution
+from tfsampled._core.candidate_sampling.expected_count import (
+    expected_count,
+    nan_if_out_of_range,
+)
+from tfsampled._core.candidate_sampling.unique import sample_static, sample_unique
 from tfsampled._core.xla import tracing_for_xla
 
-Seeds = tuple[Any, Any] | Callable[[], tuple[Any, Any]]
-_INT64_MAX = 2**63 - 1
-Probability = Callable[[tf.Tensor], tf.Tensor]
+_MAX_CLASSES = {"LearnedUnigram": 2**31 - 2}  # it keeps an int32 sum of weights
 
 
 class Candidates(NamedTuple):
     """What a sampler returns.
 
     Attributes:
-      sampled_candidates: `[num_sampled]` int64 class ids.
-      true_expected_count: `[batch, num_true]` float32.
-      sampled_expected_count: `[num_sampled]` float32.
+        sampled_candidates: `[num_sampled]` int64 class ids.
+        true_expected_count: `[batch, num_true]` float32.
+        sampled_expected_count: `[num_sampled]` float32.
     """
 
     sampled_candidates: tf.Tensor
@@ -45,332 +44,205 @@ class Candidates(NamedTuple):
     sampled_expected_count: tf.Tensor
 
 
-class Request(NamedTuple):
-    """What every sampler is asked for, converted and checked."""
-
-    true_classes: tf.Tensor
-    num_true: int
-    num_sampled: int
-    unique: bool
-    range_max: int
-    seeds: Seeds
-    position: tf.Variable | None
-
-    def take_seeds(self) -> tuple[Any, Any]:
-        """The pair of seeds; to be called once."""
-        return self.seeds() if callable(self.seeds) else self.seeds
-
-    @property
-    def ours(self) -> bool:
-        """Whether our tensor code answers, and not TensorFlow's op."""
-        return self.position is not None or tracing_for_xla()
-
-    def op(self, kernel: Callable[..., Any], name: str | None, **more: Any) -> Any:
-        """The answer of one of TensorFlow's ops."""
-        seed, seed2 = (0 if seed is None else seed for seed in self.take_seeds())
-        return Candidates(
-            *kernel(
-                true_classes=self.true_classes,
-                num_true=self.num_true,
-                num_sampled=self.num_sampled,
-                unique=self.unique,
-                seed=seed,
-                seed2=seed2,
-                name=name,
-                **more,
-            )
-        )
-
-
 @tf.autograph.experimental.do_not_convert
-def log_uniform(
+def sample(
+    sampler: str,
     true_classes: Any,
     num_true: Any,
     num_sampled: Any,
     unique: bool,
     range_max: Any,
-    seeds: Seeds,
-    *,
+    seed: int | None,
     name: str | None = None,
-    position: tf.Variable | None = None,
+    **options: Any,
 ) -> Candidates:
-    """Candidates of `P(v) = log((v + 2) / (v + 1)) / log(range_max + 1)`.
+    """Samples candidates as TensorFlow's op does.
 
     Args:
-      true_classes: int64 `[batch, num_true]`.
-      num_true: int, the labels of an example.
-      num_sampled: int, how many classes to draw.
-      unique: Draw without replacement.
-      range_max: int, the number of classes.
-      seeds: The pair of `tf.compat.v1.random.get_seed`, or a function that takes it.
-      name: Of the op or of the name scope.
-      position: An int64 scalar variable that the caller owns, 0 at first; it counts
-        the calls, and our code draws on XLA and off it. By default the count is kept
-        where TensorFlow keeps it (off XLA) or with the traced function.
-
-    Returns:
-      `Candidates`. Under XLA the expected count of a label outside `[0, range_max)`
-      is NaN.
+        sampler: "Uniform", "LogUniform", "LearnedUnigram", "FixedUnigram" or "All".
+        true_classes: Integers `[batch, num_true]`, the labels.
+        num_true: The number of labels of an example.
+        num_sampled: How many classes to sample.
+        unique: Sample without replacement.
+        range_max: The number of classes.
+        seed: The seed of the operation. A refused call takes no seed: that would change
+            the seeds of the operations that follow.
+        name: Of the op or the name scope.
+        **options: Of "FixedUnigram"; see `tfsampled.random`.
 
     Raises:
-      ValueError: shapes or numbers that cannot be right.
-      tf.errors.InvalidArgumentError: off XLA, a label outside `[0, range_max)`.
+        ValueError: If an argument is invalid.
+        tf.errors.InvalidArgumentError: If a label is out of range. Under XLA its
+            expected count is NaN instead.
     """
-    ask = _request(
-        true_classes, num_true, num_sampled, unique, range_max, seeds, position
-    )
-    if not ask.ours:
-        kernel = tf.raw_ops.LogUniformCandidateSampler
-        return ask.op(kernel, name, range_max=ask.range_max)
-    with tf.name_scope(name or "LogUniformCandidateSampler"):
-        return _draw(
-            ask,
-            draws.log_uniform(ask.range_max),
-            _tries("log_uniform", ask.num_sampled, ask.unique, ask.range_max),
-            lambda ids: counts.log_uniform_probability(ids, ask.range_max),
-        )
-
-
-@tf.autograph.experimental.do_not_convert
-def uniform(
-    true_classes: Any,
-    num_true: Any,
-    num_sampled: Any,
-    unique: bool,
-    range_max: Any,
-    seeds: Seeds,
-    *,
-    name: str | None = None,
-    position: tf.Variable | None = None,
-) -> Candidates:
-    """Candidates of `P(v) = 1 / range_max`; see `log_uniform`."""
-    ask = _request(
-        true_classes, num_true, num_sampled, unique, range_max, seeds, position
-    )
-    if not ask.ours:
-        kernel = tf.raw_ops.UniformCandidateSampler
-        return ask.op(kernel, name, range_max=ask.range_max)
-    with tf.name_scope(name or "UniformCandidateSampler"):
-        return _draw(
-            ask,
-            draws.uniform(ask.range_max),
-            _tries("uniform", ask.num_sampled, ask.unique, ask.range_max),
-            lambda ids: counts.uniform_probability(ids, ask.range_max),
-        )
-
-
-@tf.autograph.experimental.do_not_convert
-def learned_unigram(
-    true_classes: Any,
-    num_true: Any,
-    num_sampled: Any,
-    unique: bool,
-    range_max: Any,
-    seeds: Seeds,
-    *,
-    name: str | None = None,
-    position: tf.Variable | None = None,
-    class_weights: tf.Variable | None = None,
-) -> Candidates:
-    """Candidates in proportion to how often a class was a label before, plus one.
-
-    After the draw every label's weight grows by one. See `log_uniform`; beyond its
-    arguments, `class_weights` is an int64 variable `[range_max]` that the caller
-    owns, ones at first. It comes with `position`, or neither is given.
-    """
-    ask = _request(
-        true_classes, num_true, num_sampled, unique, range_max, seeds, position
-    )
-    if ask.range_max > 2**31 - 2:
+    num_true = validation.positive_int(num_true, "num_true")
+    num_sampled = validation.positive_int(num_sampled, "num_sampled")
+    range_max = validation.positive_int(range_max, "range_max")
+    true_classes = validation.as_class_ids(true_classes, "true_classes")
+    if unique and num_sampled > range_max:
         raise ValueError(
-            f"range_max is {ask.range_max}; a learned unigram sampler keeps a weight "
-            f"for each class and can have at most {2**31 - 2}."
+            "`num_sampled` must be at most `range_max` if `unique` is True. "
+            f"Received: num_sampled={num_sampled}, range_max={range_max}."
         )
-    if (position is None) != (class_weights is None):
+    if range_max > (limit := _MAX_CLASSES.get(sampler, 2**63 - 1)):
         raise ValueError(
-            "learned_unigram takes position and class_weights together, or neither: "
-            "both are the sampler's state."
+            f"`range_max` must be at most {limit}. Received: range_max={range_max}."
         )
-    if not ask.ours:
-        kernel = tf.raw_ops.LearnedUnigramCandidateSampler
-        return ask.op(kernel, name, range_max=ask.range_max)
-    with tf.name_scope(name or "LearnedUnigramCandidateSampler"):
-        if class_weights is None:
-            class_weights = state.traced_class_weights(ask.range_max)
-        weights = tf.identity(class_weights)
-        draw, total = draws.learned_unigram(weights)
-        drawn = _draw(
-            ask,
-            draw,
-            draws.first_tries(ask.num_sampled, ask.unique),
-            lambda ids: (
-                tf.cast(counts.gather(ids, weights), tf.float32)
-                / tf.cast(total, tf.float32)
-            ),
+    if not true_classes.shape.is_compatible_with([None, num_true]):
+        raise ValueError(
+            "`true_classes` must have shape (batch, num_true). "
+            f"Received: shape={true_classes.shape}, num_true={num_true}."
         )
-        with tf.control_dependencies([weights, *drawn]):
-            counted = state.count_labels(class_weights, ask.true_classes, total)
-        with tf.control_dependencies([counted]):  # a v1 graph runs what is asked for
-            return Candidates(*map(tf.identity, drawn))
+    weights = None
+    if sampler == "FixedUnigram":
+        weights = _fixed_weights(range_max, num_sampled if unique else 1, **options)
+        options["unigrams"] = [float(weight) for weight in options["unigrams"]]
+    first, second = tf.compat.v1.random.get_seed(seed)
+    seeds = first or 0, second or 0
+    if not tracing_for_xla():
+        if sampler != "All":
+            options["range_max"] = range_max
+        kernel = getattr(tf.raw_ops, f"{sampler}CandidateSampler")
+        return Candidates(
+            *kernel(
+                true_classes=true_classes,
+                num_true=num_true,
+                num_sampled=num_sampled,
+                unique=bool(unique),
+                seed=seeds[0],
+                seed2=seeds[1],
+                name=name,
+                **options,
+            )
+        )
+    with tf.name_scope(name or f"{sampler}CandidateSampler"):
+        if sampler == "All":
+            ones = tf.ones(tf.shape(true_classes), tf.float32)
+            return Candidates(
+                tf.range(num_sampled, dtype=tf.int64),
+                nan_if_out_of_range(ones, true_classes, num_sampled),
+                tf.ones([num_sampled], tf.float32),
+            )
+        step = philox.blocks_per_call(num_sampled)
+        stream = next_stream(state.traced_position(), state.random_if_0(seeds), step)
+        if sampler == "LearnedUnigram":
+            counts = state.traced_class_weights(range_max)
+            return draw_and_learn(counts, true_classes, num_sampled, stream, unique)
+        if weights is not None:
+            table = alias_method.alias_table(weights)
+            distribution = distributions.fixed_unigram(table)
+        else:
+            distribution = _BY_RANGE[sampler](range_max)
+        return draw(distribution, true_classes, range_max, num_sampled, stream, unique)
 
 
-@tf.autograph.experimental.do_not_convert
-def fixed_unigram(
-    true_classes: Any,
-    num_true: Any,
-    num_sampled: Any,
-    unique: bool,
-    range_max: Any,
-    seeds: Seeds,
+_BY_RANGE: dict[str, Callable[[int], Distribution]] = {
+    "Uniform": distributions.uniform,
+    "LogUniform": distributions.log_uniform,
+}
+
+
+def _fixed_weights(
+    range_max: int,
+    num_distinct: int,
     *,
-    vocab_file: str = "",
-    distortion: float = 1.0,
-    num_reserved_ids: int = 0,
-    num_shards: int = 1,
-    shard: int = 0,
-    unigrams: Any = (),
-    name: str | None = None,
-    position: tf.Variable | None = None,
-) -> Candidates:
-    """Candidates in proportion to given weights; see `log_uniform`.
-
-    Beyond its arguments: a weight is the last comma-separated field of a line of
-    `vocab_file`, or an item of `unigrams`, raised to the power `distortion`;
-    `num_reserved_ids` classes at the front are never drawn; of all classes those
-    stay whose id modulo `num_shards` is `shard`. In compiled code the table of the
-    distribution is an input of the graph and no part of it.
-    """
-    ask = _request(
-        true_classes, num_true, num_sampled, unique, range_max, seeds, position
-    )
-    weights = alias.class_weights(
-        alias.given_weights(vocab_file, unigrams),
+    vocab_file: str,
+    distortion: float,
+    num_reserved_ids: int,
+    num_shards: int,
+    shard: int,
+    unigrams: Any,
+) -> Any:
+    """Reads and validates the weights of a fixed unigram sampler, `[range_max]`."""
+    weights = alias_method.class_weights(
+        alias_method.read_weights(vocab_file, unigrams),
         distortion,
         num_reserved_ids,
         num_shards,
         shard,
     )
-    alias.check_weights(weights, ask.range_max, ask.num_sampled if ask.unique else 1)
-    if not ask.ours:
-        return ask.op(
-            tf.raw_ops.FixedUnigramCandidateSampler,
-            name,
-            range_max=ask.range_max,
-            vocab_file=vocab_file,
-            distortion=distortion,
-            num_reserved_ids=num_reserved_ids,
-            num_shards=num_shards,
-            shard=shard,
-            unigrams=[float(weight) for weight in unigrams],
+    if len(weights) != range_max:
+        raise ValueError(
+            "`range_max` must be the number of weights, reserved ids included. "
+            f"Received: range_max={range_max}, {len(weights)} weights."
         )
-    table = alias.alias_table(weights)
-    with tf.name_scope(name or "FixedUnigramCandidateSampler"):
-        with tf.init_scope():  # Outside the graph, which only refers to them.
-            keep, other, probability = (tf.constant(part) for part in table)
-        return _draw(
-            ask,
-            draws.fixed_unigram(keep, other),
-            alias.first_tries(table, ask.num_sampled, ask.unique),
-            lambda ids: counts.gather(ids, probability),
-        )
+    name = "vocab_file" if vocab_file else "unigrams"
+    max_tries = alias_method.MAX_KERNEL_TRIES
+    alias_method.validate_weights(weights, num_distinct, max_tries, name)
+    return weights
 
 
-@tf.autograph.experimental.do_not_convert
-def all_candidates(
-    true_classes: Any,
-    num_true: Any,
-    num_sampled: Any,
-    unique: bool,
-    seeds: Seeds,
-    *,
-    name: str | None = None,
-) -> Candidates:
-    """Every class from 0 to `num_sampled - 1`, each expected once.
+def next_stream(
+    position: tf.Variable, seeds: tuple[int, int], step: int
+) -> philox.Stream:
+    """Counts a call and returns the random words that it reads.
 
-    `unique` and `seeds` have no effect; they are part of TensorFlow's op.
+    Args:
+        position: `[]` int64, the number of calls so far.
+        seeds: The pair of `tf.compat.v1.random.get_seed`.
+        step: The blocks between two calls; see `philox`.
     """
-    ask = _request(
-        true_classes, num_true, num_sampled, unique, num_sampled, seeds, None
-    )
-    if not ask.ours:
-        return ask.op(tf.raw_ops.AllCandidateSampler, name)
-    ask.take_seeds()  # for nothing, as TensorFlow does
-    with tf.name_scope(name or "AllCandidateSampler"):
-        true_count = tf.ones(tf.shape(ask.true_classes), tf.float32)
-        return Candidates(
-            tf.range(ask.num_sampled, dtype=tf.int64),
-            counts.nan_outside(true_count, ask.true_classes, ask.range_max),
-            tf.ones([ask.num_sampled], tf.float32),
-        )
+    call = position.assign_add(1, read_value=True) - 1
+    return philox.stream(seeds, call, step)
 
 
-def _request(
-    true_classes: Any,
-    num_true: Any,
-    num_sampled: Any,
-    unique: bool,
-    range_max: Any,
-    seeds: Seeds,
-    position: tf.Variable | None,
-) -> Request:
-    num_true = validation.positive_int(num_true, "num_true")
-    num_sampled = validation.positive_int(num_sampled, "num_sampled")
-    range_max = validation.positive_int(range_max, "range_max")
-    if unique and num_sampled > range_max:
-        raise ValueError(
-            f"num_sampled is {num_sampled}, but there are {range_max} classes to draw "
-            "from without replacement: draw fewer, or pass unique=False."
-        )
-    if range_max > _INT64_MAX:
-        raise ValueError(f"range_max is {range_max}; it can be at most 2**63 - 1.")
-    true_classes = validation.as_class_ids(true_classes, "true_classes")
-    if not true_classes.shape.is_compatible_with([None, num_true]):
-        raise ValueError(
-            f"true_classes has shape {true_classes.shape}; it must be "
-            f"[batch, num_true] with num_true = {num_true}."
-        )
-    return Request(
-        true_classes, num_true, num_sampled, bool(unique), range_max, seeds, position
-    )
-
-
-def _draw(
-    ask: Request, draw: draws.Draw, tries: int, probability: Probability
+def draw(
+    distribution: Distribution,
+    true_classes: tf.Tensor,
+    num_classes: int,
+    num_sampled: int,
+    stream: philox.Stream,
+    unique: bool = True,
 ) -> Candidates:
-    """Our tensor code: a position in the stream, tries, classes, expected counts."""
-    position = ask.position
-    if position is None:
-        position = state.traced_position()
-    true_classes = ask.true_classes
-    if not tracing_for_xla():
-        sound = validation.assert_ids_in_range(
-            true_classes, ask.range_max, "true_classes"
+    """Draws candidates in tensor code; labels are not validated.
+
+    Args:
+        distribution: What to draw from.
+        true_classes: int64 `[batch, num_true]`.
+        num_classes: The number of classes.
+        num_sampled: How many classes to draw.
+        stream: The random words to draw from.
+        unique: Draw without replacement. False needs XLA.
+    """
+    num_proposals = distribution.initial_proposals(num_sampled, bool(unique))
+    propose = distribution.propose
+    num_tries: tf.Tensor | None
+    if tracing_for_xla():
+        ids, num_tries = sample_static(
+            propose, stream, num_sampled, unique, num_classes, num_proposals
         )
-        with tf.control_dependencies(sound):
-            true_classes = tf.identity(true_classes)
-    with tf.control_dependencies([true_classes]):
-        call = state.next_call(position)
-    source = philox.stream(
-        *state.key_and_counter(ask.take_seeds()), call, ask.num_sampled
-    )
-    ids, num_tries = select(
-        draw, source, ask.num_sampled, ask.unique, ask.range_max, tries
-    )
-
-    def expected(classes: tf.Tensor) -> tf.Tensor:
-        return counts.expected_count(probability(classes), ask.num_sampled, num_tries)
-
-    return Candidates(
-        ids,
-        counts.nan_outside(expected(true_classes), true_classes, ask.range_max),
-        expected(ids),
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _tries(distribution: str, num_sampled: int, unique: bool, range_max: int) -> int:
-    if distribution == "uniform":
-        chances, copies = np.array([1.0 / range_max]), np.array([float(range_max)])
     else:
-        chances, copies = draws.log_uniform_chances(range_max)
-    return draws.first_tries(num_sampled, unique, chances, copies)
+        ids, num_tries = sample_unique(propose, stream, num_sampled, num_proposals)
+    both = tf.concat([tf.reshape(true_classes, [-1]), ids], axis=0)
+    count = expected_count(distribution.probability(both), num_sampled, num_tries)
+    if tracing_for_xla():
+        count = nan_if_out_of_range(count, both, num_classes)
+    true_count, sampled_count = tf.split(count, [-1, num_sampled])
+    true_count = tf.reshape(true_count, tf.shape(true_classes))
+    return Candidates(ids, true_count, sampled_count)
+
+
+def draw_and_learn(
+    class_weights: tf.Variable,
+    true_classes: tf.Tensor,
+    num_sampled: int,
+    stream: philox.Stream,
+    unique: bool = True,
+) -> Candidates:
+    """Draws in proportion to `class_weights`, then adds 1 to the weight of each label.
+
+    Args:
+        class_weights: int64 `[num_classes]`, ones at first.
+        true_classes: int64 `[batch, num_true]`.
+        num_sampled: How many classes to draw.
+        stream: The random words to draw from.
+        unique: See `draw`.
+    """
+    weights = tf.identity(class_weights)
+    distribution, total = distributions.learned_unigram(weights)
+    num_classes = weights.shape[0]
+    drawn = draw(distribution, true_classes, num_classes, num_sampled, stream, unique)
+    with tf.control_dependencies([weights, *drawn]):
+        update = state.count_labels(class_weights, true_classes, total)
+    with tf.control_dependencies([update]):  # a v1 graph runs what is asked for
+        return Candidates(*map(tf.identity, drawn))

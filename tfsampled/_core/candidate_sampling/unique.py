@@ -1,63 +1,234 @@
-"""Tries -> the sampled classes and the number of tries they took."""
+"""Proposals to sampled classes: the first distinct ones, and the tries they took."""
 
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
 import tensorflow as tf
 
-from tfsampled._core.static_ops import first_occurrences, places_of
+from tfsampled._core.candidate_sampling import philox
+from tfsampled._core.static_ops import first_k_indices, first_occurrences
 
 
-def select(draw, source, num_sampled, unique, range_max, tries):
-    """Draws until `num_sampled` classes are found.
+class Proposals(NamedTuple):
+    """Ids that were drawn with replacement.
 
-    One batch of tries nearly always suffices; a loop draws more where it does not.
+    Attributes:
+        ids: `[count]` int64.
+        valid: `[count]` bool, or None if all are valid. An id that is not valid was
+            rejected, and counts as no try.
+        next_offset: Where the next proposals start in the stream, in words.
+    """
+
+    ids: tf.Tensor
+    valid: tf.Tensor | None
+    next_offset: tf.Tensor | int
+
+
+Propose = Callable[[philox.Stream, "int | tf.Tensor", int], Proposals]
+
+
+def sample_unique(
+    propose: Propose, stream: philox.Stream, num_sampled: int, num_proposals: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws until `num_sampled` distinct classes are found; not for XLA.
+
+    One round of proposals nearly always suffices.
 
     Args:
-      draw: A distribution of `draws`.
-      source: A `philox.Stream`.
-      num_sampled: Python int.
-      unique: Python bool: keep each class once.
-      range_max: Python int.
-      tries: Python int, a multiple of four: how many tries to make at once.
+        propose: Of a `distributions.Distribution`.
+        stream: Where to draw from.
+        num_sampled: How many classes.
+        num_proposals: How many proposals to make in a round, a multiple of four.
 
     Returns:
-      The classes, `[num_sampled]` int64, and how many tries TensorFlow's loop would
-      have counted, `[]` int32; None where every try is kept.
+        A tuple `(ids, num_tries)`: int64 `[num_sampled]` in the order in which they
+        were found, and how many valid proposals it took to find them, `[]` int32.
     """
-    first = draw(source, 0, tries)
+
+    def draw_round(
+        ids: tf.Tensor, num_tries: tf.Tensor, offset: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        # num_sampled = 3, ids = [], proposals = [5, 2, 5, 7, 1]
+        # -> distinct = [5, 2, 7, 1], index = [0, 1, 0, 2, 3]: 4 tries until index 2
+        proposals = propose(stream, offset, num_proposals)
+        new = proposals.ids
+        if proposals.valid is not None:
+            new = tf.boolean_mask(new, proposals.valid)
+        distinct, index = tf.unique(tf.concat([ids, new], axis=0))
+        is_last = tf.equal(index, num_sampled - 1)
+        tries = tf.where(
+            tf.size(distinct) < num_sampled,
+            tf.size(new),
+            tf.argmax(is_last, output_type=tf.int32) + 1 - tf.size(ids),
+        )
+        next_offset = tf.cast(proposals.next_offset, tf.int64)
+        return distinct, num_tries + tries, next_offset
+
+    distinct, num_tries, _ = tf.while_loop(
+        lambda ids, *_: tf.size(ids) < num_sampled,
+        draw_round,
+        (tf.zeros([0], tf.int64), tf.constant(0), tf.constant(0, tf.int64)),
+        shape_invariants=(
+            tf.TensorShape([None]),
+            tf.TensorShape([]),
+            tf.TensorShape([]),
+        ),
+    )
+    return tf.slice(distinct, [0], [num_sampled]), num_tries
+
+
+def sample_static(
+    propose: Propose,
+    stream: philox.Stream,
+    num_sampled: int,
+    unique: bool,
+    range_max: int,
+    num_proposals: int,
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Draws as `sample_unique`, with static shapes, or with replacement.
+
+    Args:
+        propose: See `sample_unique`.
+        stream: See there.
+        num_sampled: See there.
+        unique: Take each class once.
+        range_max: The number of classes.
+        num_proposals: See there.
+
+    Returns:
+        As `sample_unique`; the number of tries is None if `unique` is False.
+    """
+    first = propose(stream, 0, num_proposals)
     if not unique and first.valid is None:
         return first.ids[:num_sampled], None
 
-    def keep(ids, valid):
+    def take_first(
+        ids: tf.Tensor, valid: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns the first `num_sampled`, how many there are, and the last's index."""
         marks = first_occurrences(ids, valid, range_max) if unique else valid
-        places, found = places_of(marks, num_sampled)
-        return tf.gather(ids, tf.minimum(places, ids.shape[0] - 1)), found, places[-1]
+        indices, num_found = first_k_indices(marks, num_sampled)
+        last = indices[-1]
+        return tf.gather(ids, tf.minimum(indices, ids.shape[0] - 1)), num_found, last
 
-    def count(valid, length, last):
-        """Tries up to place `last`, or all of them where it is past the end."""
+    def count_tries(valid: tf.Tensor | None, count: int, last: tf.Tensor) -> tf.Tensor:
+        """Counts the valid proposals up to index `last`, which may be past the end."""
         if valid is None:
-            return tf.minimum(last, length - 1) + 1
-        upto = tf.range(length) <= last
-        return tf.reduce_sum(tf.cast(valid & upto, tf.int32))
+            return tf.minimum(last, count - 1) + 1
+        return tf.reduce_sum(tf.cast(valid & (tf.range(count) <= last), tf.int32))
 
-    ids, found, last = keep(first.ids, first.valid)
-    state = (
-        ids,
-        found,
-        count(first.valid, first.ids.shape[0], last),
-        tf.convert_to_tensor(first.next_word, tf.int64),
-    )
-
-    def draw_more(kept, found, num_tries, next_word):
-        more = draw(source, next_word, tries)
-        length = more.ids.shape[0]
-        valid = tf.ones([length], tf.bool) if more.valid is None else more.valid
-        ids, now, last = keep(
-            tf.concat([kept, more.ids], axis=0),
-            tf.concat([tf.range(num_sampled) < found, valid], axis=0),
+    def draw_more(
+        ids: tf.Tensor, num_found: tf.Tensor, num_tries: tf.Tensor, offset: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        # ids = [5, 2, .], num_found = 2, proposals = [2, 7]: the first distinct ones of
+        # [5, 2, ., 2, 7] are at [0, 1, 4], the last of them after 4 - 3 + 1 = 2 tries.
+        more = propose(stream, offset, num_proposals)
+        valid = more.valid
+        if valid is None:
+            valid = tf.ones([num_proposals], tf.bool)
+        ids, num_found, last = take_first(
+            tf.concat([ids, more.ids], axis=0),
+            tf.concat([tf.range(num_sampled) < num_found, valid], axis=0),
         )
-        num_tries += count(more.valid, length, last - num_sampled)
-        return ids, now, num_tries, tf.convert_to_tensor(more.next_word, tf.int64)
+        num_tries += count_tries(more.valid, num_proposals, last - num_sampled)
+        return ids, num_found, num_tries, tf.cast(more.next_offset, tf.int64)
 
+    ids, num_found, last = take_first(first.ids, first.valid)
     ids, _, num_tries, _ = tf.while_loop(
-        lambda _, found, __, ___: found < num_sampled, draw_more, state
+        lambda _, num_found, *__: num_found < num_sampled,
+        draw_more,
+        (
+            ids,
+            num_found,
+            count_tries(first.valid, num_proposals, last),
+            tf.cast(first.next_offset, tf.int64),
+        ),
     )
     return ids, num_tries if unique else None
+
+
+def initial_proposals(
+    num_sampled: int,
+    unique: bool,
+    probabilities: np.ndarray | None = None,
+    multiplicity: np.ndarray | None = None,
+) -> int:
+    """Returns how many proposals to make at once, so that more are rarely needed.
+
+    Args:
+        num_sampled: How many classes to sample.
+        unique: Whether they must be distinct.
+        probabilities: `[m]` float64, probabilities of classes; None if they change.
+        multiplicity: `[m]` float64, how many classes have each.
+
+    Returns:
+        A multiple of four, at most about `4 * num_sampled`: where that does not
+        suffice, drawing more is cheaper.
+
+    Example:
+        >>> initial_proposals(100, unique=False)
+        104
+        >>> initial_proposals(100, True, np.array([1e-3]), np.array([1000.0]))
+        156
+    """
+    if not unique:
+        return _round_up_to_four(num_sampled + num_sampled // 64)
+    if probabilities is None or multiplicity is None:
+        return _round_up_to_four(num_sampled + num_sampled // 4 + 64)
+    low, high = num_sampled, 4 * num_sampled + 64
+    while low < high:
+        middle = (low + high) // 2
+        mean, deviation = expected_distinct(middle, probabilities, multiplicity)
+        if mean - 4 * deviation >= num_sampled:
+            high = middle
+        else:
+            low = middle + 1
+    return _round_up_to_four(low)
+
+
+def expected_distinct(
+    num_tries: int, probabilities: np.ndarray, multiplicity: np.ndarray
+) -> tuple[float, float]:
+    """Returns the mean and a bound of the deviation of the distinct classes found.
+
+    A class of probability `p` is found by `n` tries with probability `1 - (1 - p)**n`.
+
+    Args:
+        num_tries: How many tries.
+        probabilities: `[m]` float64, probabilities of classes.
+        multiplicity: `[m]` float64, how many classes have each.
+
+    Example:
+        >>> expected_distinct(2, np.array([0.5]), np.array([2.0]))[0]
+        1.5
+    """
+    found = -np.expm1(num_tries * np.log1p(-np.minimum(probabilities, 1 - 1e-16)))
+    variance = float(np.sum(multiplicity * found * (1 - found)))
+    return float(np.sum(multiplicity * found)), math.sqrt(variance)
+
+
+def log_uniform_masses(range_max: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns probabilities and multiplicities that stand for the log-uniform classes.
+
+    The first 1024 classes stand for themselves, the others for stretches of classes,
+    each as likely as its mean.
+
+    Example:
+        >>> probabilities, multiplicity = log_uniform_masses(10**6)
+        >>> round(float(np.sum(probabilities * multiplicity)), 9)
+        1.0
+    """
+    head = min(range_max, 1024)
+    tail = np.geomspace(head, range_max, 1024).astype(np.int64)
+    edges = np.unique(np.concatenate([np.arange(head), tail])).astype(np.float64)
+    multiplicity = np.diff(edges)
+    mass = np.diff(np.log1p(edges)) / math.log1p(range_max)
+    return mass / multiplicity, multiplicity
+
+
+def _round_up_to_four(number: int) -> int:
+    return -(-number // 4) * 4

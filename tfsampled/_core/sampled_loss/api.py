@@ -157,13 +157,14 @@ def _draw(
     assertions = validation.assert_all(checks)
     arguments = arguments.after(assertions)
     with tf.control_dependencies(assertions):
-        candidates = samplers.log_uniform(
+        candidates = samplers.sample(
+            "LogUniform",
             arguments.labels,
             arguments.num_true,
             num_sampled,
             True,
             num_classes,
-            lambda: tf.compat.v1.random.get_seed(seed),
+            seed,
         )
     return arguments, candidates
 
