@@ -14,7 +14,7 @@ from rich.console import Console
 
 import tfsampled
 from compat_checks.cases import select
-from compat_checks.judge.check import Checker, subject_of
+from compat_checks.judge.check import Checker, public_functions
 from compat_checks.report import html, record, terminal
 
 
@@ -22,7 +22,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m compat_checks",
         description=(
-            "Proves on this machine that tfsampled gives TensorFlow's numbers. "
+            "Checks on this machine that tfsampled gives TensorFlow's numbers. "
             "Exit code: 0 all equal, 1 a difference, 2 no such device or no such case."
         ),
     )
@@ -30,7 +30,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--device",
         default="CPU:0",
         choices=["CPU:0", "GPU:0", "all"],
-        help="where to run (default: CPU:0); all: every one that there is",
+        help="where to run (default: CPU:0); all: all that are present",
     )
     parser.add_argument(
         "--only", metavar="NAME", help="cases whose name contains NAME, such as seeds/"
@@ -41,7 +41,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def visible_devices() -> list[str]:
-    """Which of CPU:0 and GPU:0 TensorFlow sees."""
+    """Lists which of CPU:0 and GPU:0 TensorFlow sees."""
     kinds = {device.device_type for device in tf.config.list_logical_devices()}
     return [f"{kind}:0" for kind in ("CPU", "GPU") if kind in kinds]
 
@@ -65,15 +65,15 @@ def main(arguments: list[str] | None = None) -> int:
     tf.get_logger().setLevel("ERROR")
     runs = []
     for device in devices:
-        checker = Checker(subject_of(tfsampled), device)
+        checker = Checker(public_functions(tfsampled), device)
         results = terminal.run_with_progress(console, checker, cases)
         runs.append(record.Run(device, results))
         terminal.show(console, runs[-1])
-    written = record.as_dict(runs)
+    summary = record.as_dict(runs)
     if options.json:
-        record.write(options.json, written)
+        record.write(options.json, summary)
     if options.html:
-        options.html.write_text(html.page(written), encoding="utf-8")
+        options.html.write_text(html.page(summary), encoding="utf-8")
     return 0 if all(result.passed for run in runs for result in run.results) else 1
 
 

@@ -1,47 +1,60 @@
-"""What one case is: a row of options, nothing computed."""
+"""A case: the options of one call. Nothing is computed here."""
 
 from __future__ import annotations
 
 import dataclasses
 
 EAGER, FUNCTION, STATIC, GRAPH = "eager", "function", "function_static", "graph"
-JIT = "jit"  # jit_compile=True, which TensorFlow's side runs without
-MODES = (EAGER, FUNCTION, STATIC, GRAPH)
-ALL_MODES = (*MODES, JIT)
+JIT = "jit"  # jit_compile=True; TensorFlow's side runs without it
+TENSORFLOW_MODES = (EAGER, FUNCTION, STATIC, GRAPH)
+MODES = (*TENSORFLOW_MODES, JIT)
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One call (or several, one after the other) of one public function.
+    """One call of one public function, or several calls in a row.
 
     Attributes:
-      name: unique, begins with "family/".
-      kind: "loss", "draw" (a sampler alone), or "signature" (only `path` counts).
-      path: the function under test below the root, "compat.v1.nn.nce_loss".
-      mode: one of ALL_MODES; the batch size is unknown to "function", "graph", "jit".
-      rows, num_classes: rows of the table; classes named in the call (None: rows).
-      dim, num_true, num_sampled: as in the call.
-      batches: the batch size of each call; as many calls as entries.
-      label_batch: rows of labels where they differ from the rows of inputs.
-      labels: "any", "same" (all rows alike), "repeated" (one class num_true times)
-        or "sampled" (only classes that were drawn).
-      label_dtype: a dtype name; label_numpy hands over the NumPy array itself.
-      remove_hits, partition: handed on unless None.
-      weight_shards, bias_shards: tables are cut into that many parts; 0 is one
-        tensor, 1 a list of one.
-      holder: "tensor", "variable", "keras", "sharded", "partitioned".
-      sampler: None (the function's own), a sampler's name, or "given".
-      unique: whether that sampler draws without replacement.
-      true_count, sampled_count: shape of the counts: "drawn", "scalar", "row"
-        ([1, n]), "column" ([batch, 1]) or "full".
-      count_scale: multiplies both counts.
-      seed, global_seed: op seed and global seed.
-      dtype, weight_dtype: of inputs; of the tables where it differs.
-      before: losses computed, and thrown away, in the same call before this one.
-      scale: size of the logits. scope: the `name` argument.
-      second: also compare second derivatives.
-      expect: "equal" to TensorFlow, "beyond" it (the truth alone decides) or "error".
-      spoil: for errors, which argument is made wrong; raises: our exception classes.
+        name: Unique; "family/options".
+        kind: "loss", "sampler", or "signature" (which needs `path` only).
+        path: The function under test, as an attribute path: "compat.v1.nn.nce_loss".
+        mode: One of MODES. The batch size is unknown while tracing in "function",
+            "graph" and "jit".
+        rows: Rows of the table.
+        num_classes: The argument; None for `rows`.
+        dim: Columns of the table.
+        num_true: The argument.
+        num_sampled: The argument.
+        batch_sizes: One batch size for each call.
+        label_rows: Rows of `labels`, if not the batch size.
+        labels: "any", "same" (all rows alike), "repeated" (one class num_true times) or
+            "sampled" (sampled classes only).
+        label_dtype: Dtype of `labels`.
+        numpy_labels: Whether `labels` are passed as a NumPy array.
+        remove_hits: The argument `remove_accidental_hits`; None to leave it out.
+        partition_strategy: The argument; None to leave it out.
+        weight_shards: How many shards `weights` has. 0 passes one tensor, 1 a list of
+            one tensor.
+        bias_shards: The same for `biases`.
+        table_type: "tensor", "variable", "keras", "sharded" or "partitioned".
+        sampler: What draws `sampled_values`: the name of a TensorFlow sampler, "numpy",
+            or None to leave the argument out.
+        unique: Whether that sampler draws without replacement.
+        true_count_shape: Shape of the expected counts of the labels: "sampler" (as
+            drawn), "scalar", "row" (`[1, n]`), "column" (`[batch, 1]`) or "full".
+        sampled_count_shape: The same for the expected counts of the candidates.
+        count_scale: Factor of all expected counts.
+        seed: The argument.
+        global_seed: What `tf.random.set_seed` gets.
+        dtype: Dtype of `inputs`.
+        table_dtype: Dtype of the tables, if another.
+        earlier_calls: How many losses each call computes before this one.
+        logit_scale: Size of the logits.
+        name_scope: The argument `name`.
+        second_order: Whether second derivatives are compared as well.
+        expect: "equal" to TensorFlow, "extension" (TensorFlow refuses it) or "error".
+        invalid_input: For "error": a key of `invalid_inputs.INVALID_INPUTS`.
+        raises: For "error": names of the exception classes that are right.
     """
 
     name: str
@@ -53,31 +66,31 @@ class Case:
     dim: int = 4
     num_true: int = 1
     num_sampled: int = 7
-    batches: tuple[int, ...] = (6,)
-    label_batch: int | None = None
+    batch_sizes: tuple[int, ...] = (6,)
+    label_rows: int | None = None
     labels: str = "any"
     label_dtype: str = "int64"
-    label_numpy: bool = False
+    numpy_labels: bool = False
     remove_hits: bool | None = None
-    partition: str | None = None
+    partition_strategy: str | None = None
     weight_shards: int = 0
     bias_shards: int = 0
-    holder: str = "tensor"
+    table_type: str = "tensor"
     sampler: str | None = None
     unique: bool = True
-    true_count: str = "drawn"
-    sampled_count: str = "drawn"
+    true_count_shape: str = "sampler"
+    sampled_count_shape: str = "sampler"
     count_scale: float = 1.0
     seed: int | None = None
     global_seed: int | None = 17
-    before: int = 0
     dtype: str = "float32"
-    weight_dtype: str | None = None
-    scale: float = 1.0
-    scope: str | None = None
-    second: bool = False
+    table_dtype: str | None = None
+    earlier_calls: int = 0
+    logit_scale: float = 1.0
+    name_scope: str | None = None
+    second_order: bool = False
     expect: str = "equal"
-    spoil: str | None = None
+    invalid_input: str | None = None
     raises: tuple[str, ...] = ()
 
     @property
@@ -85,31 +98,31 @@ class Case:
         return self.name.split("/", 1)[0]
 
     @property
-    def reference_mode(self) -> str:
-        """The mode that TensorFlow can run: it has no losses or samplers under XLA."""
-        return FUNCTION if self.mode == JIT else self.mode
-
-    @property
-    def nce(self) -> bool:
+    def is_nce(self) -> bool:
         return self.path.endswith("nce_loss")
 
     @property
-    def v1(self) -> bool:
+    def is_v1(self) -> bool:
         return "v1" in self.path
 
     @property
-    def classes(self) -> int:
+    def reference_mode(self) -> str:
+        """The mode TensorFlow runs in: its losses and samplers fail under XLA."""
+        return FUNCTION if self.mode == JIT else self.mode
+
+    @property
+    def effective_num_classes(self) -> int:
         return self.rows if self.num_classes is None else self.num_classes
 
     @property
-    def hits_removed(self) -> bool:
-        return (not self.nce) if self.remove_hits is None else self.remove_hits
+    def effective_remove_hits(self) -> bool:
+        return (not self.is_nce) if self.remove_hits is None else self.remove_hits
 
     @property
-    def strategy(self) -> str:
-        if self.holder == "sharded" and self.mode == EAGER:
-            return "div"  # there TensorFlow reads a ShardedVariable by its own layout
-        return (self.partition or "mod") if self.v1 else "div"
+    def effective_partition_strategy(self) -> str:
+        if self.table_type == "sharded" and self.mode == EAGER:
+            return "div"  # TensorFlow looks rows up in a ShardedVariable itself
+        return (self.partition_strategy or "mod") if self.is_v1 else "div"
 
     def replace(self, **changes: object) -> Case:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]

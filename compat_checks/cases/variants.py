@@ -1,4 +1,4 @@
-"""The losses in each of their forms, from which every family starts."""
+"""The losses in each of their variants, from which most families start."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ LOSSES = (SOFTMAX, NCE)
 V1, V2 = "compat.v1.nn.", "nn."
 
 
-def forms(loss: str) -> list[tuple[str, Case]]:
-    """A loss in each of its forms: v2, v1 "mod", v1 "div"."""
-    start = Case("", path=V1 + loss)
-    return [
-        (f"{loss} v2", start.replace(path=V2 + loss)),
-        (f"{loss} mod", start.replace(partition="mod")),
-        (f"{loss} div", start.replace(partition="div")),
-    ]
-
-
-def all_forms() -> list[tuple[str, Case]]:
-    return [form for loss in LOSSES for form in forms(loss)]
+def loss_variants() -> list[tuple[str, Case]]:
+    """Returns each loss as v2, v1 "mod" and v1 "div", with a name for each."""
+    variants = []
+    for loss in LOSSES:
+        v1 = Case("", path=V1 + loss)
+        variants += [
+            (f"{loss} v2", v1.replace(path=V2 + loss)),
+            (f"{loss} mod", v1.replace(partition_strategy="mod")),
+            (f"{loss} div", v1.replace(partition_strategy="div")),
+        ]
+    return variants

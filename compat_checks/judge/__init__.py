@@ -1,1 +1,1 @@
-"""Verdicts: the float64 truth, the error budget, the comparison."""
+"""Judges the results of a case: float64 truth, error budget, comparison."""

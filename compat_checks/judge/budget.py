@@ -1,29 +1,31 @@
-"""The one rule that decides whether an array passes.
+"""The rule that decides whether an array passes: TensorFlow's own error, and a little.
 
-Every element of the truth has a natural scale: the sum of the absolute values of
-what legitimately enters it (products, biases, log counts), weighed by how much it
-moves the element. A loss that is the difference of two large logits has a scale of
-their size; a gradient row that nothing touches has scale 0.
+Errors are counted in ulps at the natural scale of each element: the sum of the absolute
+values of all that is added up in it. The scale of a difference of two large logits is
+as large as they are. The scale of a gradient row that nothing touches is 0.
 
-    error_i = |computed_i - truth_i| / (ulp * scale_i),   ulp = eps of the arithmetic
+    error = |computed - truth| / (eps * scale)         eps of float32 (or of float64)
 
-An array passes when, with TensorFlow's error on the same machine beside ours,
+An array passes if
 
-    max error   <= TensorFlow's max error + MAX_ULPS
-    rms error   <= TensorFlow's rms error + RMS_ULPS
+    largest error  <=  TensorFlow's largest error + MAX_ULPS
+    rms error      <=  TensorFlow's rms error     + RMS_ULPS
 
-Sums in another order move the errors by fractions of an ulp: it is the sums of
-absolute values that are counted. An error of a few tens of ulp is outside for any
-array on which TensorFlow itself is accurate, and a NaN is infinitely far away. Where
-TensorFlow's own error is not finite it counts as 0, so ours has to be right.
+For example, the sum 2.0 - 1.0 has truth 1.0, scale 3.0, and 1 ulp is 1.19e-7 * 3.0 =
+3.6e-7. If TensorFlow computes 1.0000002 (0.6 ulp), then tfsampled may be 3.6 ulp away:
+1.0000012 passes, and 1.00001 (28 ulp) does not.
 
-TensorFlow's max error itself has to stay below TRUTH_ULPS. Beyond that the truth
-does not describe the case (other candidates, say) and nothing would be proved.
+Another order of summation changes errors by fractions of an ulp. Tens of ulp fail
+wherever TensorFlow is accurate. NaN is infinitely far away. Where TensorFlow's error is
+not finite it counts as 0.
 
-float16 and bfloat16 results (TensorFlow computes none; its float32 numbers on the
-same inputs stand in) may be further off by HALF_ULPS of their dtype per rounded
-piece: one ulp is two correct roundings. Where tables and inputs are bfloat16 their
-products are made of bfloat16 factors, so what enters these is rounded as well.
+TensorFlow's largest error must be at most TRUTH_ULPS. If it is not, then the truth
+describes another calculation, and the comparison would prove nothing.
+
+float16 and bfloat16 results may differ by another HALF_ULPS of their dtype for each
+value that is rounded to it. (They are compared with TensorFlow's float32 results, since
+TensorFlow computes none in these dtypes.) If inputs and tables are bfloat16, then so
+are the factors of matrix products, and their rounding counts as well.
 """
 
 from __future__ import annotations
@@ -43,11 +45,19 @@ TRUTH_ULPS = 8.0
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Errors of one array in ulps at its natural scale, and what is allowed."""
+    """Errors of one array in ulps.
+
+    Attributes:
+        array: Name of the array.
+        actual_max: Largest error of the library under test.
+        actual_rms: Its rms error.
+        reference_max: TensorFlow's largest error.
+        reference_rms: TensorFlow's rms error.
+    """
 
     array: str
-    ours_max: float
-    ours_rms: float
+    actual_max: float
+    actual_rms: float
     reference_max: float
     reference_rms: float
 
@@ -60,20 +70,19 @@ class Verdict:
         return _finite(self.reference_rms) + RMS_ULPS
 
     @property
-    def proves(self) -> bool:
-        """TensorFlow itself is near the truth, where it gives a number."""
-        return _finite(self.reference_max) <= TRUTH_ULPS
-
-    @property
     def passed(self) -> bool:
-        within = self.ours_max <= self.allowed_max and self.ours_rms <= self.allowed_rms
-        return within and self.proves
+        return (
+            self.actual_max <= self.allowed_max
+            and self.actual_rms <= self.allowed_rms
+            and _finite(self.reference_max) <= TRUTH_ULPS
+        )
 
     def __str__(self) -> str:
         return (
-            f"{self.array}: error {self.ours_max:.3g} ulp (rms {self.ours_rms:.3g}), "
-            f"TensorFlow {self.reference_max:.3g} (rms {self.reference_rms:.3g}), "
-            f"allowed {self.allowed_max:.3g} (rms {self.allowed_rms:.3g})"
+            f"{self.array}: error {self.actual_max:.3g} ulp "
+            f"(rms {self.actual_rms:.3g}), TensorFlow {self.reference_max:.3g} "
+            f"(rms {self.reference_rms:.3g}), allowed {self.allowed_max:.3g} "
+            f"(rms {self.allowed_rms:.3g})"
         )
 
 
@@ -83,57 +92,52 @@ def _finite(error: float) -> float:
 
 def judge(
     array: str,
-    ours: np.ndarray,
+    actual: np.ndarray,
     reference: np.ndarray,
     truth: Array,
     dtype: np.dtype,
     reference_dtype: np.dtype,
     inputs_dtype: np.dtype,
 ) -> Verdict:
-    """Compares ours and TensorFlow's `reference` with the truth.
+    """Compares two results with the truth.
 
     Args:
-      array: its name, for the report.
-      ours: our array, of the truth's shape.
-      reference: TensorFlow's.
-      truth: value, scale and rounding.
-      dtype: of our result; added-up slices come in a wider one.
-      reference_dtype: of TensorFlow's result.
-      inputs_dtype: what the logits are computed in, where the tables are wider.
+        array: Name of the array.
+        actual: Result of the library under test, of the truth's shape.
+        reference: TensorFlow's result.
+        truth: The same in float64, with its scale.
+        dtype: In which `actual` was computed (summed slices are wider).
+        reference_dtype: In which `reference` was computed.
+        inputs_dtype: In which logits are computed, if tables are wider.
     """
-    ours_errors = errors(ours, truth, dtype, inputs_dtype)
+    actual_errors = errors(actual, truth, dtype, inputs_dtype)
     reference_errors = errors(reference, truth, reference_dtype, inputs_dtype)
-    return Verdict(
-        array,
-        *_largest_and_rms(ours_errors),
-        *_largest_and_rms(reference_errors),
-    )
+    return Verdict(array, *_max_and_rms(actual_errors), *_max_and_rms(reference_errors))
 
 
 def errors(
     computed: np.ndarray, truth: Array, dtype: np.dtype, inputs_dtype: np.dtype
 ) -> np.ndarray:
-    """Errors per element, in ulps at the natural scale; infinite where not finite."""
-    info = ml_dtypes.finfo(dtype)
-    double = dtype == inputs_dtype == np.float64
-    arithmetic = ml_dtypes.finfo(np.float64 if double else np.float32)
+    """Returns the error of each element in ulps; infinity if it is not finite."""
+    result = ml_dtypes.finfo(dtype)
+    is_float64 = dtype == inputs_dtype == np.float64
+    arithmetic = ml_dtypes.finfo(np.float64 if is_float64 else np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
-        off = abs(computed.astype(truth.value.dtype) - truth.value)
-        if info.bits < 32:
-            both = dtype == inputs_dtype == ml_dtypes.bfloat16
-            narrow = truth.narrow if both else 0.0
-            rounding = float(info.eps) * (truth.rounding + narrow)
-            off = np.maximum(
-                off - HALF_ULPS * rounding - float(info.smallest_subnormal), 0
-            )
-        floor = float(arithmetic.smallest_normal)  # below it, results may be flushed
-        ulps = np.maximum(off - floor, 0) / (
-            float(arithmetic.eps) * truth.scale + floor
-        )
+        distance = abs(computed.astype(truth.value.dtype) - truth.value)
+        if result.bits < 32:
+            rounded = truth.rounded
+            if dtype == inputs_dtype == ml_dtypes.bfloat16:
+                rounded = rounded + truth.rounded_factors
+            allowed = HALF_ULPS * float(result.eps) * rounded
+            distance = distance - allowed - float(result.smallest_subnormal)
+        # Results below the smallest normal number may be flushed to 0.
+        tiny = float(arithmetic.smallest_normal)
+        ulp = float(arithmetic.eps) * truth.scale + tiny
+        ulps = np.maximum(distance - tiny, 0) / ulp
     return np.where(np.isnan(ulps), np.inf, ulps).astype(np.float64)
 
 
-def _largest_and_rms(ulps: np.ndarray) -> tuple[float, float]:
+def _max_and_rms(ulps: np.ndarray) -> tuple[float, float]:
     if not ulps.size:
         return 0.0, 0.0
     return float(ulps.max()), float(np.sqrt(np.mean(ulps**2)))

@@ -1,28 +1,40 @@
 """The losses and their derivatives in float64 NumPy, from the formulas.
 
-With columns j = the T labels of an example, then the S sampled classes,
+Each example b has J = T + S columns: its T labels, then the S candidates. With class
+`j` in column `j`,
 
-    l_bj    = <x_b, W_j> + b_j - log(expected count of j)
-    softmax : loss_b = log sum_j exp(l_bj) - 1/T sum_labels l_bj
-    nce     : loss_b = sum_j softplus(l_bj) - 1/T sum_labels l_bj
+    logit_bj = <x_b, W_j> + b_j - log(expected count of j)
+    softmax:   loss_b = log(sum_j exp(logit_bj)) - sum_labels logit_bj / T
+    NCE:       loss_b = sum_j softplus(logit_bj) - sum_labels logit_bj / T
 
-where a sampled column that hits a label of its row takes no part (of several copies
-of that class the last one alone), and labels weigh z = 1/T. So dloss/dl = p - z with
-p the softmax or the sigmoid. Second derivatives are those of the first along a
-direction, by the complex step: exact to the last digits, no difference is formed.
+Accidental hits are left out: candidates that are labels of the example (if a class was
+sampled twice, then only its last copy). With p the softmax or the sigmoid of the
+logits, and z = 1/T for labels and 0 for candidates,
 
-Beside every array stands its `scale`: what the absolute values of all that enters
-it add up to. `budget` counts errors in ulps of that.
+    dloss_b/dlogit_bj = p_bj - z_bj
+
+Second derivatives are the derivatives of the gradients along a direction d, by the
+complex step: f'(x) d = imag(f(x + i h d)) / h. Nothing is subtracted, so with h = 1e-60
+they are exact to the last digit.
+
+    labels  = [[3, 1]]    ids = [1, 4, 1]    num_true = 2
+    classes = [[3, 1, 1, 4, 1]]              what is in each column
+    used    = [[T, T, T, T, F]]              the last copy of 1 is an accidental hit
+    z       = [[.5, .5, 0, 0, 0]]
+
+The scale of an array (see `budget`) is the sum of the absolute values that are added up
+in each element, times how much the element changes with them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from compat_checks.run.problem import Call, Problem, Sampled
+from compat_checks.cases.case import Case
+from compat_checks.run.problem import Call, Problem, SampledValues, split_shards
 
 STEP = 1e-60
 
@@ -31,280 +43,261 @@ STEP = 1e-60
 class Array:
     """One array of the truth.
 
-    value and scale have one shape; `rounding` is the sum of the absolute values
-    of the pieces that are rounded to the result's dtype (rows of an IndexedSlices),
-    `narrow` that of what is rounded before, where bfloat16 numbers are multiplied:
-    logits, their slopes and the inputs times their scales.
+    Attributes:
+        value: What is right.
+        scale: The natural scale of its rounding errors, of the same shape.
+        rounded: The sum of the absolute values that are rounded to the dtype of the
+            result; for tables these are the rows of IndexedSlices.
+        rounded_factors: The same for values that are rounded earlier if matrix products
+            have bfloat16 factors: logits, gradients by logits, gradients of inputs.
     """
 
     value: np.ndarray
     scale: np.ndarray
-    rounding: np.ndarray
-    narrow: np.ndarray
+    rounded: np.ndarray
+    rounded_factors: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """What the formulas need beside the arrays."""
+class Params(NamedTuple):
+    """What the loss is differentiated by, or something of the same shapes.
 
-    nce: bool
-    hits_removed: bool
-    strategy: str
-
-
-class Table:
-    """Rows that live in shards: class id -> (shard, row), own implementation."""
-
-    def __init__(self, shards: list[np.ndarray], strategy: str):
-        self.sizes = [len(shard) for shard in shards]
-        self.strategy = strategy
-        self.starts = np.concatenate([[0], np.cumsum(self.sizes)])
-
-    def place(self, ids: np.ndarray) -> np.ndarray:
-        """Position of each class in the concatenation of the shards."""
-        count = len(self.sizes)
-        if self.strategy == "mod":
-            return self.starts[ids % count] + ids // count
-        total = int(self.starts[-1])
-        short, longer = divmod(total, count)
-        cut = longer * (short + 1)
-        shard = np.where(
-            ids < cut, ids // (short + 1), longer + (ids - cut) // max(short, 1)
-        )
-        first = np.where(ids < cut, shard * (short + 1), cut + (shard - longer) * short)
-        return self.starts[shard] + ids - first
-
-    def cut(self, rows: np.ndarray) -> list[np.ndarray]:
-        return np.split(rows, self.starts[1:-1])
-
-
-def last_copies_that_hit(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """[L, S]: the class hits a label of the row and is its last copy among `ids`."""
-    hit = np.zeros((len(labels), len(ids)), bool)
-    last = {int(drawn): position for position, drawn in enumerate(ids)}
-    for row, classes in enumerate(labels):
-        for label in classes:
-            if int(label) in last:
-                hit[row, last[int(label)]] = True
-    return hit
-
-
-def wide(array: np.ndarray, high: bool) -> np.ndarray:
-    """float64, or for float64 results the widest that NumPy has here."""
-    return np.asarray(array).astype(np.longdouble if high else np.float64)
-
-
-class Truth:
-    """Every array of one call of a loss, with its scale.
-
-    Args:
-      problem: the tables, in shards.
-      call: labels [L, T], inputs [I, D]; L and I are the batch B or 1.
-      sampled: ids [S] and the counts that TensorFlow's sampler expects.
-      setting: which loss, which layout.
-      second: also second derivatives.
+    Attributes:
+        inputs: `[B, D]`.
+        weights: `[rows, D]`.
+        biases: `[rows]`.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        call: Call,
-        sampled: Sampled,
-        setting: Setting,
-        second: bool,
-    ):
-        high = call.inputs.dtype == np.float64
-        self.nce = setting.nce
-        self.true_columns = call.labels.shape[1]
-        self.sampled_columns = len(sampled.ids)
-        self.batch = call.upstream.shape[0]
-        self.weight_table = Table(problem.weights, setting.strategy)
-        self.bias_table = Table(problem.biases, setting.strategy)
-        self.shared_inputs = len(call.inputs) != self.batch
-        self.upstream = wide(call.upstream, high)[:, None]
+    inputs: np.ndarray
+    weights: np.ndarray
+    biases: np.ndarray
+
+
+def compute_truth(
+    case: Case, problem: Problem, call: Call, candidates: SampledValues
+) -> dict[str, Array]:
+    """Computes every array of one call of a loss.
+
+    Args:
+        case: Which loss, how many shards.
+        problem: The tables.
+        call: `labels` `[L, T]` and `inputs` `[I, D]`; L and I are B or 1.
+        candidates: The candidates that TensorFlow drew.
+
+    Returns:
+        "loss", "inputs", "weights[0]", ..., "biases[0]", ... (gradients, one for each
+        shard), and "second inputs", ... if the case compares second derivatives.
+    """
+    loss = _Loss(case, call, candidates)
+    scales = _Scales(loss, loss.params(problem.weights, problem.biases, call.inputs))
+    arrays = {"loss": scales.loss()}
+    arrays |= _split(case, call, "", scales.gradients())
+    if case.second_order:
+        direction = loss.params(
+            problem.weight_direction, problem.bias_direction, call.direction
+        )
+        arrays |= _split(case, call, "second ", scales.second(direction))
+    return arrays
+
+
+def accidental_hits(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Marks candidates that are labels of the example, of copies only the last.
+
+    Args:
+        labels: `[L, T]`.
+        ids: `[S]`.
+
+    Returns:
+        Booleans `[L, S]`.
+    """
+    # labels = [[3, 1]], ids = [1, 4, 1] -> [[False, False, True]]
+    is_last = np.array([drawn not in ids[i + 1 :] for i, drawn in enumerate(ids)], bool)
+    return (labels[:, :, None] == ids).any(axis=1) & is_last
+
+
+class _Loss:
+    """The formulas. Logits may be complex."""
+
+    def __init__(self, case: Case, call: Call, candidates: SampledValues):
+        # For float64 results the truth has to be wider than float64.
+        is_float64 = call.inputs.dtype == np.float64
+        self.dtype = np.dtype(np.longdouble if is_float64 else np.float64)
+        self.is_nce = case.is_nce
+        self.batch_size = len(call.upstream)
+        self.upstream = call.upstream.astype(self.dtype)[:, None]
 
         labels = call.labels.astype(np.int64)
-        columns = self._columns(labels, sampled.ids)
-        self.weight_places = self.weight_table.place(columns)
-        self.bias_places = self.bias_table.place(columns)
-        hit = last_copies_that_hit(labels, sampled.ids) & setting.hits_removed
-        never = np.zeros((self.batch, self.true_columns), bool)
-        hit = np.broadcast_to(hit, (self.batch, self.sampled_columns))
-        self.kept = ~np.concatenate([never, hit], 1)
-        self.log_count = self._columns(
-            np.log(wide(sampled.true_count, high)),
-            np.log(wide(sampled.sampled_count, high)),
-        )
-        self.target = np.zeros(columns.shape)
-        self.target[:, : self.true_columns] = 1 / wide(
-            np.asarray(self.true_columns), high
-        )
+        hits = accidental_hits(labels, candidates.ids)
+        if not case.effective_remove_hits:
+            hits[:] = False
+        counts = candidates.astype(self.dtype)
+        num_true, num_sampled = labels.shape[1], len(candidates.ids)
 
-        def rows(shards: list[np.ndarray]) -> np.ndarray:
-            return np.concatenate([wide(shard, high) for shard in shards])
-
-        x = np.broadcast_to(wide(call.inputs, high), (self.batch, call.inputs.shape[1]))
-        w, b = rows(problem.weights), rows(problem.biases)
-        self.arrays: dict[str, Array] = {}
-        self._first(x, w, b)
-        if second:
-            self._second(
-                (x, w, b),
-                (
-                    np.broadcast_to(wide(call.direction, high), x.shape),
-                    rows(problem.weight_directions),
-                    rows(problem.bias_directions),
-                ),
+        def columns(of_labels: np.ndarray, of_candidates: np.ndarray) -> np.ndarray:
+            """Returns `[B, T + S]`; the arguments broadcast to `[B, T]`, `[B, S]`."""
+            return np.concatenate(
+                [
+                    np.broadcast_to(of_labels, (self.batch_size, num_true)),
+                    np.broadcast_to(of_candidates, (self.batch_size, num_sampled)),
+                ],
+                axis=1,
             )
 
-    def _columns(self, true: np.ndarray, sampled: np.ndarray) -> np.ndarray:
-        """[B, T + S] from what broadcasts to [B, T] and to [B, S]."""
-        return np.concatenate(
-            [
-                np.broadcast_to(true, (self.batch, self.true_columns)),
-                np.broadcast_to(sampled, (self.batch, self.sampled_columns)),
-            ],
-            1,
+        one, zero = np.ones((), self.dtype), np.zeros((), self.dtype)
+        self.classes = columns(labels, candidates.ids)
+        self.is_candidate = columns(np.array(False), np.array(True))
+        self.used = columns(np.array(True), ~hits)
+        self.z = columns(one / num_true, zero)
+        self.log_counts = columns(
+            np.log(counts.true_count), np.log(counts.sampled_count)
         )
 
-    # Forward: logits, their probabilities, the loss.
+    def params(
+        self, weights: np.ndarray, biases: np.ndarray, inputs: np.ndarray
+    ) -> Params:
+        """Returns the arrays in the truth's dtype, `inputs` broadcast to the batch."""
+        inputs = np.broadcast_to(inputs, (self.batch_size, inputs.shape[1]))
+        return Params(*(x.astype(self.dtype) for x in (inputs, weights, biases)))
 
-    def _logits(self, x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
-        dots = np.einsum("bd,bjd->bj", x, w[self.weight_places])
-        return dots + b[self.bias_places] - self.log_count
+    def products(self, params: Params) -> np.ndarray:
+        """Returns `<x_b, W_j>`, `[B, J]`."""
+        return np.einsum("bd,bjd->bj", params.inputs, params.weights[self.classes])
 
-    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
-        if self.nce:
-            small = np.exp(np.where(logits.real > 0, -logits, logits))
-            sigmoid = np.where(logits.real > 0, 1, small) / (1 + small)
-            return np.where(self.kept, sigmoid, 0)
-        top = np.where(self.kept, logits.real, -np.inf).max(1, keepdims=True)
-        powers = np.exp(np.where(self.kept, logits - top, -np.inf))
-        return powers / powers.sum(1, keepdims=True)
+    def logits(self, params: Params) -> np.ndarray:
+        return self.products(params) + params.biases[self.classes] - self.log_counts
 
-    def _terms(self, logits: np.ndarray) -> np.ndarray:
-        """Columns whose sum is the loss."""
-        if self.nce:
-            z = self.target
-            part = np.maximum(logits, 0) - logits * z + np.log1p(np.exp(-abs(logits)))
-            return np.where(self.kept, part, 0)
-        top = np.where(self.kept, logits, -np.inf).max(1, keepdims=True)
-        rest = np.log(
-            np.where(self.kept, np.exp(logits - top), 0).sum(1, keepdims=True)
-        )
-        return self.target * (rest + top - logits)
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Returns the softmax or the sigmoid of the logits, 0 for accidental hits."""
+        if self.is_nce:
+            positive = logits.real > 0
+            exp = np.exp(np.where(positive, -logits, logits))  # never overflows
+            return np.where(self.used, np.where(positive, 1, exp) / (1 + exp), 0)
+        largest = np.where(self.used, logits.real, -np.inf).max(1, keepdims=True)
+        exp = np.exp(np.where(self.used, logits - largest, -np.inf))
+        return exp / exp.sum(1, keepdims=True)
 
-    # Backward: dloss/dlogits handed down to the tables and the inputs.
+    def terms(self, logits: np.ndarray) -> np.ndarray:
+        """Returns the summands of the loss, `[B, J]`."""
+        if self.is_nce:
+            softplus = np.maximum(logits, 0) + np.log1p(np.exp(-abs(logits)))
+            return np.where(self.used, softplus - self.z * logits, 0)
+        largest = np.where(self.used, logits, -np.inf).max(1, keepdims=True)
+        sum_exp = np.where(self.used, np.exp(logits - largest), 0).sum(1, keepdims=True)
+        return self.z * (np.log(sum_exp) + largest - logits)
 
-    def _hand_down(
-        self, slope: np.ndarray, x: np.ndarray, w_rows: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """Slope [B, J] -> gradients of inputs and tables, whole."""
-        weights = np.zeros((self.weight_table.starts[-1], x.shape[1]), slope.dtype)
-        biases = np.zeros(self.bias_table.starts[-1], slope.dtype)
-        np.add.at(weights, self.weight_places, slope[:, :, None] * x[:, None, :])
-        np.add.at(biases, self.bias_places, slope)
-        inputs = np.einsum("bj,bjd->bd", slope, w_rows)
-        return {"inputs": inputs, "weights": weights, "biases": biases}
+    def gradients(self, params: Params) -> Params:
+        d_logits = self.probabilities(self.logits(params)) - self.z
+        return self.backpropagate(self.upstream * d_logits, params)
 
-    def _gradients(
-        self, x: np.ndarray, w: np.ndarray, b: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        slope = self._probabilities(self._logits(x, w, b)) - self.target
-        return self._hand_down(self.upstream * slope, x, w[self.weight_places])
+    def backpropagate(self, d_logits: np.ndarray, params: Params) -> Params:
+        """Returns the gradients of the parameters from that of the logits, `[B, J]`."""
+        d_weights = np.zeros(params.weights.shape, d_logits.dtype)
+        d_biases = np.zeros(params.biases.shape, d_logits.dtype)
+        d_rows = d_logits[:, :, None] * params.inputs[:, None, :]
+        np.add.at(d_weights, self.classes, d_rows)
+        np.add.at(d_biases, self.classes, d_logits)
+        rows = params.weights[self.classes]
+        return Params(np.einsum("bj,bjd->bd", d_logits, rows), d_weights, d_biases)
 
-    # The truth's arrays.
 
-    def _first(self, x: np.ndarray, w: np.ndarray, b: np.ndarray) -> None:
-        rows = w[self.weight_places]
-        logits = self._logits(x, w, b)
-        p = self._probabilities(logits)
-        terms = self._terms(logits)
-        size = np.einsum("bd,bjd->bj", abs(x), abs(rows))
-        size = size + abs(b[self.bias_places]) + abs(self.log_count)
-        self.size = np.where(self.kept, size, 0)
-        self.p = p
-        loss = terms.sum(1)
-        entering = (abs(p - self.target) * self.size).sum(1) + abs(terms).sum(1)
-        # The labels' logits are not rounded: only those of the matrix product.
-        dots = abs(np.einsum("bd,bjd->bj", x, rows))
-        dots = np.where(self.kept, dots, 0)
-        dots[:, : self.true_columns] = 0
-        self.arrays["loss"] = Array(
-            loss, entering + (not self.nce), abs(loss), (p * dots).sum(1)
-        )
+class _Scales:
+    """The arrays of a call: values, their scales, and what is rounded on the way."""
 
-        self.doubt = 1 + self._others(self.size)
-        self.slope_scale = p * self.doubt + self.target
-        up = abs(self.upstream)
-        values = self._gradients(x, w, b)
-        scales = self._hand_down(up * self.slope_scale, abs(x), abs(rows))
-        slope = abs(p - self.target)
-        pieces = self._hand_down(up * slope, abs(x), abs(rows))
-        pieces["inputs"] = abs(values["inputs"])
-        bend = (
-            p * (1 - p) * dots if self.nce else p * (dots + (p * dots).sum(1)[:, None])
-        )
-        narrow = self._hand_down(up * (bend + 2 * slope), abs(x), abs(rows))
-        self._keep("", values, scales, pieces, narrow)
+    def __init__(self, loss: _Loss, params: Params):
+        self.formulas, self.params = loss, params
+        self.abs_params = Params(*map(abs, params))
+        self.abs_upstream = abs(loss.upstream)
+        logits = loss.logits(params)
+        self.terms = loss.terms(logits)
+        self.p = loss.probabilities(logits)
+        # The scale of each logit: the absolute values that are added up in it.
+        scale = loss.products(self.abs_params) + self.abs_params.biases[loss.classes]
+        self.logit_scale = np.where(loss.used, scale + abs(loss.log_counts), 0)
+        # How much each p changes, relative to itself, if logits change by their scale.
+        self.p_scale = 1 + self._relative_change(self.logit_scale)
+        self.d_logit_scale = self.p * self.p_scale + loss.z
+        # Products of bfloat16 factors, which are rounded to bfloat16. The labels'
+        # logits are computed one by one and are not.
+        rounded = loss.used & loss.is_candidate
+        self.rounded_products = np.where(rounded, abs(loss.products(params)), 0)
 
-    def _others(self, size: np.ndarray) -> np.ndarray:
-        """How far a column's probability moves, relative, when logits move by size."""
-        if self.nce:
-            return (1 - self.p) * size
-        apart = 1 - np.eye(self.p.shape[1])
-        return (self.p @ apart) * size + (self.p * size) @ apart
+    def _relative_change(self, logit_change: np.ndarray) -> np.ndarray:
+        """Returns `|dp_j| / p_j` for changes of the logits, added up over columns."""
+        p = self.p
+        if self.formulas.is_nce:
+            return (1 - p) * logit_change
+        # d log p_j / d logit_k is 1 - p_j = sum_(k != j) p_k for k = j, else -p_k.
+        others = 1 - np.eye(p.shape[1])
+        return (p @ others) * logit_change + (p * logit_change) @ others
 
-    def _second(
-        self, point: tuple[np.ndarray, ...], direction: tuple[np.ndarray, ...]
-    ) -> None:
-        pairs = zip(point, direction, strict=True)
-        moved = [at + 1j * STEP * along for at, along in pairs]
-        values = {
-            name: value.imag / STEP for name, value in self._gradients(*moved).items()
-        }
-        x, rows = abs(point[0]), abs(point[1])[self.weight_places]
-        dx, drows = abs(direction[0]), abs(direction[1])[self.weight_places]
-        moves = np.einsum("bd,bjd->bj", dx, rows) + np.einsum("bd,bjd->bj", x, drows)
-        moves = np.where(self.kept, moves + abs(direction[2])[self.bias_places], 0)
-        bend = self.p * self.doubt * (moves + (self.p * moves).sum(1, keepdims=True))
-        bend = bend + self.p * (self.p * moves * self.doubt).sum(1, keepdims=True)
-        up = abs(self.upstream)
-        by_slope = self._hand_down(up * bend, x, rows)
-        by_row = self._hand_down(up * self.slope_scale, dx, drows)
-        by_row["biases"] = np.zeros_like(by_slope["biases"])
-        scales = {name: by_slope[name] + by_row[name] for name in by_slope}
-        none = {name: np.zeros_like(scale) for name, scale in scales.items()}
-        self._keep("second ", values, scales, values, none)
+    def loss(self) -> Array:
+        value = self.terms.sum(1)
+        scale = (abs(self.p - self.formulas.z) * self.logit_scale).sum(1)
+        scale = scale + abs(self.terms).sum(1)
+        if not self.formulas.is_nce:
+            scale = scale + 1  # the logarithm of the sum of exponentials
+        return Array(value, scale, abs(value), (self.p * self.rounded_products).sum(1))
 
-    def _keep(
-        self,
-        prefix: str,
-        values: dict[str, np.ndarray],
-        scales: dict[str, np.ndarray],
-        pieces: dict[str, np.ndarray],
-        narrow: dict[str, np.ndarray],
-    ) -> None:
-        kinds = (values, scales, pieces, narrow)
-        if self.shared_inputs:  # one row of inputs served the whole batch
-            for kind in kinds:
-                kind["inputs"] = kind["inputs"].sum(0, keepdims=True)
-        self._add(prefix + "inputs", *(kind["inputs"] for kind in kinds))
-        tables: list[tuple[str, Callable[[np.ndarray], list[np.ndarray]]]] = [
-            ("weights", self.weight_table.cut),
-            ("biases", self.bias_table.cut),
+    def gradients(self) -> list[Params]:
+        """Returns value, scale, `rounded` and `rounded_factors` of the gradients."""
+        value = self.formulas.gradients(self.params)
+        d_logits = abs(self.p - self.formulas.z)
+        rounded = self._backpropagate(d_logits)._replace(inputs=abs(value.inputs))
+        change = self.p * self.rounded_products
+        if self.formulas.is_nce:
+            change = change * (1 - self.p)
+        else:
+            change = change + self.p * change.sum(1, keepdims=True)
+        return [
+            value,
+            self._backpropagate(self.d_logit_scale),
+            rounded,
+            self._backpropagate(change + 2 * d_logits),
         ]
-        for name, cut in tables:
-            shards = (cut(kind[name]) for kind in kinds)
-            for shard, parts in enumerate(zip(*shards, strict=True)):
-                self._add(f"{prefix}{name}[{shard}]", *parts)
 
-    def _add(
-        self,
-        name: str,
-        value: np.ndarray,
-        scale: np.ndarray,
-        piece: np.ndarray,
-        narrow: np.ndarray,
-    ) -> None:
-        self.arrays[name] = Array(value, scale, abs(piece), narrow)
+    def second(self, direction: Params) -> list[Params]:
+        """Returns the same of the derivatives of the gradients along `direction`."""
+        moved = Params(
+            *(x + 1j * STEP * d for x, d in zip(self.params, direction, strict=True))
+        )
+        value = Params(*(x.imag / STEP for x in self.formulas.gradients(moved)))
+        p, params, direction = self.p, self.abs_params, Params(*map(abs, direction))
+        d_logits = (
+            self.formulas.products(params._replace(inputs=direction.inputs))
+            + self.formulas.products(params._replace(weights=direction.weights))
+            + direction.biases[self.formulas.classes]
+        )
+        d_logits = np.where(self.formulas.used, d_logits, 0)
+        d_p = p * self.p_scale * (d_logits + (p * d_logits).sum(1, keepdims=True))
+        d_p = d_p + p * (p * d_logits * self.p_scale).sum(1, keepdims=True)
+        # (p - z) * row has two derivatives: one of p, one of the row.
+        by_p = self._backpropagate(d_p)
+        by_row = self._backpropagate(self.d_logit_scale, direction)
+        scale = Params(
+            by_p.inputs + by_row.inputs, by_p.weights + by_row.weights, by_p.biases
+        )
+        zeros = Params(*map(np.zeros_like, scale))
+        return [value, scale, Params(*map(abs, value)), zeros]
+
+    def _backpropagate(
+        self, d_logits: np.ndarray, params: Params | None = None
+    ) -> Params:
+        """Adds up absolute values: of `params`, or of the call's own parameters."""
+        params = self.abs_params if params is None else params
+        return self.formulas.backpropagate(self.abs_upstream * d_logits, params)
+
+
+def _split(
+    case: Case, call: Call, prefix: str, parts: list[Params]
+) -> dict[str, Array]:
+    """Makes an `Array` of each parameter and shard from its four parts."""
+    inputs = [part.inputs for part in parts]
+    if len(call.inputs) != len(call.upstream):  # one row was broadcast
+        inputs = [part.sum(0, keepdims=True) for part in inputs]
+    arrays = {f"{prefix}inputs": Array(*inputs)}
+    shards = {"weights": case.weight_shards, "biases": case.bias_shards}
+    strategy = case.effective_partition_strategy
+    for name, num_shards in shards.items():
+        split = [split_shards(getattr(p, name), num_shards, strategy) for p in parts]
+        for index, shard in enumerate(zip(*split, strict=True)):
+            arrays[f"{prefix}{name}[{index}]"] = Array(*shard)
+    return arrays

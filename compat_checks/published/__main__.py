@@ -56,12 +56,12 @@ def walk(root: object, dotted: str) -> object:
 
 
 def counterparts() -> list[tuple[Callable, Callable]]:
-    """TensorFlow's public functions, each with ours of the same public path."""
+    """TensorFlow's public functions, each with tfsampled's of the same path."""
     pairs = []
     for namespace in NAMESPACES:
-        ours, theirs = walk(tfsampled, namespace), walk(tf, namespace)
-        for name in dir(ours):
-            function, original = getattr(ours, name), getattr(theirs, name, None)
+        actual, expected = walk(tfsampled, namespace), walk(tf, namespace)
+        for name in dir(actual):
+            function, original = getattr(actual, name), getattr(expected, name, None)
             if callable(original) and function is not original:
                 pairs.append((original, function))
     return pairs
@@ -82,7 +82,7 @@ class Swapped:
     """A module as its tests see it, with our functions in the place of TensorFlow's."""
 
     def __init__(self, module: types.ModuleType, swap: Callable[[object], object]):
-        """`swap` gives back ours for a function of TensorFlow, anything else as is."""
+        """Swaps functions of TensorFlow for those of tfsampled."""
         self._module = module
         self._swap = swap
 
@@ -95,15 +95,15 @@ class Outcome:
     """What one published test did, as published and swapped."""
 
     test: str
-    theirs: str
-    ours: str
+    expected: str
+    actual: str
     calls: Calls = field(default_factory=collections.Counter)
 
     @property
     def verdict(self) -> str:
-        if self.ours == "ok":
+        if self.actual == "ok":
             return "passed" if self.calls else "not reached"
-        return "FAILED" if self.theirs == "ok" else "fails with TensorFlow too"
+        return "FAILED" if self.expected == "ok" else "fails with TensorFlow too"
 
 
 def load(path: Path) -> types.ModuleType:
@@ -147,9 +147,9 @@ def run_file(path: Path) -> list[Outcome]:
     """Every test of a file that concerns us, as published and then swapped."""
     module, calls = load(path), Calls()
     names, replacements = {PRIVATE_HELPER}, {}
-    for theirs, ours in counterparts():
-        names.add(theirs.__name__)
-        replacements[id(theirs)] = counted(theirs.__name__, ours, calls)
+    for expected, actual in counterparts():
+        names.add(expected.__name__)
+        replacements[id(expected)] = counted(expected.__name__, actual, calls)
     helper = counted(PRIVATE_HELPER, published_logits.sampled_logits, calls)
 
     def swap(value: object) -> object:
@@ -193,7 +193,7 @@ def show(outcomes: list[Outcome], console: Console) -> None:
     table = Table("published test", "TensorFlow", "tfsampled", "reached", "verdict")
     for o in outcomes:
         reached = ", ".join(f"{name} x{n}" for name, n in sorted(o.calls.items()))
-        table.add_row(o.test, o.theirs, o.ours, reached, o.verdict)
+        table.add_row(o.test, o.expected, o.actual, reached, o.verdict)
     console.print(table)
     counts = collections.Counter(o.verdict for o in outcomes)
     console.print(

@@ -9,11 +9,11 @@ from compat_checks.report.plot import errors_plot
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2330; --dim: #667085; --paper: #fbfbf9;
-  --line: #dfe2e8; --good: #13795b; --bad: #c0362c; --ours: #2456c9; --theirs: #d97706;
-  --allowed: #8a94a6; --card: #ffffff; }
+  --line: #dfe2e8; --good: #13795b; --bad: #c0362c; --actual: #2456c9; --reference:
+  #d97706; --allowed: #8a94a6; --card: #ffffff; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --dim: #98a2b3;
-  --paper: #14171d; --line: #2c323d; --good: #4cc38a; --bad: #ff7a6e; --ours: #7aa2ff;
-  --theirs: #f5b04c; --allowed: #7d8798; --card: #1b1f27; } }
+  --paper: #14171d; --line: #2c323d; --good: #4cc38a; --bad: #ff7a6e; --actual: #7aa2ff;
+  --reference: #f5b04c; --allowed: #7d8798; --card: #1b1f27; } }
 body { margin: 0 auto; max-width: 72rem; padding: 2rem 1.25rem 4rem;
   background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
@@ -90,12 +90,12 @@ def _table(cases: list[dict[str, Any]]) -> str:
         rows.append(
             f"<tr><td>{escape(family)}</td>"
             f'<td class="{colour}">{passed} of {len(mine)}</td>'
-            f"<td>{_worst(mine, 'ours')}</td><td>{_worst(mine, 'tensorflow')}</td>"
+            f"<td>{_worst(mine, 'tfsampled')}</td><td>{_worst(mine, 'tensorflow')}</td>"
             f"<td>{max(case['relative'] for case in mine):.1e}</td>"
             f"<td>{seconds:.1f}</td></tr>"
         )
     return (
-        "<table><thead><tr><th>family</th><th>equal</th><th>ours, ulp</th>"
+        "<table><thead><tr><th>family</th><th>equal</th><th>tfsampled, ulp</th>"
         "<th>TensorFlow, ulp</th><th>relative to TensorFlow</th><th>seconds</th></tr>"
         f"</thead><tbody>{''.join(rows)}</tbody></table>"
     )
@@ -128,14 +128,16 @@ def _details(cases: list[dict[str, Any]]) -> str:
         rows = "".join(
             f"<tr><td>{escape(case['name'])}</td><td>{escape(case['mode'])}</td>"
             f"<td>{'equal' if case['passed'] else 'differs'}</td>"
-            f"<td>{_worst([case], 'ours')}</td><td>{_worst([case], 'tensorflow')}</td>"
+            f"<td>{_worst([case], 'tfsampled')}</td>"
+            f"<td>{_worst([case], 'tensorflow')}</td>"
             "</tr>"
             for case in mine
         )
         parts.append(
             f"<details><summary>{escape(family)} ({len(mine)})</summary>"
             '<div class="wide"><table><thead><tr><th>case</th><th>mode</th>'
-            "<th>result</th><th>ours, ulp</th><th>TensorFlow, ulp</th></tr></thead>"
+            "<th>result</th><th>tfsampled, ulp</th>"
+            "<th>TensorFlow, ulp</th></tr></thead>"
             f"<tbody>{rows}</tbody></table></div></details>"
         )
     return f"<h2>Every case</h2>{''.join(parts)}"

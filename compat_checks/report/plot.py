@@ -1,4 +1,4 @@
-"""Errors per case as inline SVG: ours, TensorFlow's and the budget, log scale."""
+"""Errors of each case as inline SVG: tfsampled, TensorFlow and the budget."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ def errors_plot(cases: list[dict[str, Any]]) -> str:
         x = LEFT + (column + 0.5) * step
         budget.append(f"{x:.1f},{_y(array['allowed']):.1f}")
         title = f"{case['name']}, {array['array']}"
-        marks.append(_dot(x, array["tensorflow"], "var(--theirs)", title, "TensorFlow"))
-        colour = "var(--ours)" if case["passed"] else "var(--bad)"
-        marks.append(_dot(x, array["ours"], colour, title, "ours"))
+        marks.append(
+            _dot(x, array["tensorflow"], "var(--reference)", title, "TensorFlow")
+        )
+        colour = "var(--actual)" if case["passed"] else "var(--bad)"
+        marks.append(_dot(x, array["tfsampled"], colour, title, "tfsampled"))
     line = (
         f'<polyline points="{" ".join(budget)}" fill="none" '
         'stroke="var(--allowed)" stroke-width="1.5"/>'
@@ -38,7 +40,11 @@ def errors_plot(cases: list[dict[str, Any]]) -> str:
 
 def _worst_array(case: dict[str, Any]) -> dict[str, Any]:
     def share(array: dict[str, Any]) -> float:
-        return math.inf if array["ours"] is None else array["ours"] / array["allowed"]
+        return (
+            math.inf
+            if array["tfsampled"] is None
+            else array["tfsampled"] / array["allowed"]
+        )
 
     return max(case["arrays"], key=share)
 
@@ -90,7 +96,7 @@ def _families(drawn: list[tuple[dict[str, Any], dict[str, Any]]], step: float) -
 
 
 def _legend() -> str:
-    entries = [("ours", "var(--ours)"), ("TensorFlow", "var(--theirs)")]
+    entries = [("tfsampled", "var(--actual)"), ("TensorFlow", "var(--reference)")]
     entries += [("allowed", "var(--allowed)"), ("differs", "var(--bad)")]
     return "".join(
         f'<circle cx="{LEFT + 70 + 100 * i}" cy="{TOP - 16}" r="4" fill="{colour}"/>'

@@ -1,4 +1,4 @@
-"""What is kept of a run: a dict that `--json` writes and the HTML page reads."""
+"""The record of a run: a dict that `--json` writes and the HTML page reads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Run:
 
 
 def cpu_name() -> str:
-    """The processor as the system names it."""
+    """Returns the name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -40,7 +40,7 @@ def cpu_name() -> str:
 
 
 def device_name(device: str) -> str:
-    """The model of a device."""
+    """Returns the model of a device."""
     if device.startswith("CPU"):
         return cpu_name()
     physical = tf.config.list_physical_devices("GPU")[0]
@@ -49,7 +49,7 @@ def device_name(device: str) -> str:
 
 
 def as_dict(runs: list[Run]) -> dict[str, Any]:
-    """Versions, rule, and per device every case with the errors of its arrays."""
+    """Returns versions, rule, and for each device every case with its errors."""
     return {
         "versions": {
             "python": platform.python_version(),
@@ -84,8 +84,8 @@ def _case(result: Result) -> dict[str, Any]:
         "arrays": [
             {
                 "array": verdict.array,
-                "ours": _number(verdict.ours_max),
-                "ours_rms": _number(verdict.ours_rms),
+                "tfsampled": _number(verdict.actual_max),
+                "tfsampled_rms": _number(verdict.actual_rms),
                 "tensorflow": _number(verdict.reference_max),
                 "tensorflow_rms": _number(verdict.reference_rms),
                 "allowed": _number(verdict.allowed_max),
@@ -96,9 +96,10 @@ def _case(result: Result) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    """JSON knows no infinity: None."""
+    """Rounds a number; None for infinity, which JSON does not have."""
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def write(path: Path, written: dict[str, Any]) -> None:
-    path.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Writes the record as JSON."""
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

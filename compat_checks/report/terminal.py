@@ -9,12 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.table import Table
 
-from compat_checks.cases.case import ALL_MODES, Case
+from compat_checks.cases.case import MODES, Case
 from compat_checks.judge.check import Checker, Result
 from compat_checks.report.record import Run, device_name
 
-SHOWN = 20  # cases in words; the record and the page have them all
-REASONS = 4
+MAX_CASES = 20  # listed with reasons; the record and the page list all
+MAX_REASONS = 4
 
 
 def run_with_progress(
@@ -40,18 +40,18 @@ def run_with_progress(
 
 
 def show(console: Console, run: Run) -> None:
-    """Families by modes, the worst errors, and the first differences in words."""
+    """Prints families by modes, the largest errors, and the first differences."""
     console.print(table(run))
     failed = [result for result in run.results if not result.passed]
-    for result in failed[:SHOWN]:
+    for result in failed[:MAX_CASES]:
         console.print(f"[red]✗[/] {result.case.name}", highlight=False)
         reasons = result.reasons()
-        for reason in reasons[:REASONS]:
+        for reason in reasons[:MAX_REASONS]:
             console.print(f"    {reason}", markup=False, highlight=False)
-        if len(reasons) > REASONS:
-            console.print(f"    ... and {len(reasons) - REASONS} more")
-    if len(failed) > SHOWN:
-        console.print(f"... and {len(failed) - SHOWN} more")
+        if len(reasons) > MAX_REASONS:
+            console.print(f"    ... and {len(reasons) - MAX_REASONS} more")
+    if len(failed) > MAX_CASES:
+        console.print(f"... and {len(failed) - MAX_CASES} more")
     total = len(run.results)
     line = f"{total - len(failed)} of {total} equal on {run.device}"
     colour = "red" if failed else "green"
@@ -59,27 +59,29 @@ def show(console: Console, run: Run) -> None:
 
 
 def table(run: Run) -> Table:
-    """One row a family: passed/all per mode, largest errors in ulp."""
+    """Returns a row for each family: passed/all by mode, largest errors in ulp."""
     out = Table(
         title=f"{run.device}: {device_name(run.device)}",
         caption="equal/all by mode; largest errors in ulp",
     )
     out.add_column("family", no_wrap=True)
-    for mode in ALL_MODES:
+    for mode in MODES:
         out.add_column(mode.removeprefix("function_"), justify="right")
-    for heading in ("ours", "TensorFlow", "s"):
+    for heading in ("tfsampled", "TensorFlow", "s"):
         out.add_column(heading, justify="right")
     families = dict.fromkeys(result.case.family for result in run.results)
     for family in families:
-        mine = [result for result in run.results if result.case.family == family]
-        by_mode = [[r for r in mine if r.case.mode == mode] for mode in ALL_MODES]
-        verdicts = [verdict for result in mine for verdict in result.verdicts]
+        family_results = [
+            result for result in run.results if result.case.family == family
+        ]
+        by_mode = [[r for r in family_results if r.case.mode == mode] for mode in MODES]
+        verdicts = [verdict for result in family_results for verdict in result.verdicts]
         out.add_row(
             family,
             *(_passed(results) for results in by_mode),
-            _largest(verdict.ours_max for verdict in verdicts),
+            _largest(verdict.actual_max for verdict in verdicts),
             _largest(verdict.reference_max for verdict in verdicts),
-            f"{sum(result.seconds for result in mine):.1f}",
+            f"{sum(result.seconds for result in family_results):.1f}",
         )
     return out
 
@@ -94,4 +96,4 @@ def _passed(results: list[Result]) -> str:
 
 def _largest(errors: Iterable[float]) -> str:
     largest = max(errors, default=None)
-    return "" if largest is None else f"{largest:.2f}" if largest < 1e4 else "far off"
+    return "" if largest is None else f"{largest:.2f}" if largest < 1e4 else "> 1e4"

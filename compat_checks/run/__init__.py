@@ -1,1 +1,1 @@
-"""Calls of a case: its tensors, the modes it runs in, what it returns."""
+"""Makes the arrays of a case and calls a library with them."""

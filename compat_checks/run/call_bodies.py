@@ -1,116 +1,88 @@
-"""What is run in a mode: a loss with its gradients, or a sampler alone."""
+"""What is run: a loss with its gradients, or the draw that the loss makes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
 
 from compat_checks.cases.case import GRAPH, Case
-from compat_checks.run.modes import Body, Feed
-from compat_checks.run.problem import Problem
+from compat_checks.run.modes import Body, Feed, Tables
+from compat_checks.run.problem import Problem, split_shards
 
-Subject = Callable[[str], Callable[..., Any]]
-"""A library under test: path, such as "compat.v1.nn.nce_loss", -> function."""
+Library = Callable[[str], Callable[..., Any]]
+"""A library under test: the function at a path such as "compat.v1.nn.nce_loss"."""
 
 
-def arguments(case: Case, tables: dict[str, Any], feed: Feed) -> dict[str, Any]:
-    """The keyword arguments of the call under test."""
+def loss_body(library: Library, case: Case, problem: Problem) -> Body:
+    """Returns the body of a loss, its gradients and, on request, second derivatives."""
+    function = library(case.path)
+    strategy = case.effective_partition_strategy
+    table_directions = {
+        "weights": split_shards(problem.weight_direction, case.weight_shards, strategy),
+        "biases": split_shards(problem.bias_direction, case.bias_shards, strategy),
+    }
+
+    def body(tables: Tables, feed: Feed) -> dict[str, Any]:
+        sources, directions = {"inputs": feed["inputs"]}, [feed["direction"]]
+        for name, shards in table_directions.items():
+            directions += [tf.constant(shard) for shard in shards]
+            for index, source in enumerate(tables[name].sources):
+                sources[f"{name}[{index}]"] = source
+        in_graph = case.mode == GRAPH
+        with _Gradients(sources, in_graph or not case.second_order) as second_tape:
+            with _Gradients(sources, in_graph) as tape:
+                for _ in range(case.earlier_calls):
+                    function(**_arguments(case, tables, feed))
+                loss = function(**_arguments(case, tables, feed))
+            gradients = tape.gradients(loss, feed["upstream"])
+            outputs = {"loss": loss, **gradients}
+            if not case.second_order:
+                return outputs
+            derivative = _directional_derivative(gradients.values(), directions)
+        second = second_tape.gradients(derivative, None)
+        return outputs | {f"second {name}": value for name, value in second.items()}
+
+    return body
+
+
+def _arguments(case: Case, tables: Tables, feed: Feed) -> dict[str, Any]:
+    """Returns the keyword arguments of the call under test."""
     kwargs: dict[str, Any] = {
-        "weights": tables["weights"][0],
-        "biases": tables["biases"][0],
+        "weights": tables["weights"].argument,
+        "biases": tables["biases"].argument,
         "labels": feed["labels"],
         "inputs": feed["inputs"],
         "num_sampled": case.num_sampled,
-        "num_classes": case.classes,
+        "num_classes": case.effective_num_classes,
         "num_true": case.num_true,
+    }
+    optional: dict[str, Any] = {
+        "remove_accidental_hits": case.remove_hits,
+        "partition_strategy": case.partition_strategy,
+        "seed": case.seed,
+        "name": case.name_scope,
     }
     if "ids" in feed:
         counts = feed["true_count"], feed["sampled_count"]
-        kwargs["sampled_values"] = (feed["ids"], *counts)
-    optional = {
-        "remove_accidental_hits": case.remove_hits,
-        "partition_strategy": case.partition,
-        "seed": case.seed,
-        "name": case.scope,
-    }
+        optional["sampled_values"] = (feed["ids"], *counts)
     return kwargs | {key: value for key, value in optional.items() if value is not None}
 
 
-def loss_body(subject: Subject, case: Case, problem: Problem) -> Body:
-    """The loss of `subject`, with gradients and, on request, second derivatives."""
-    function = subject(case.path)
+class _Gradients:
+    """Takes gradients with a GradientTape, or with tf.gradients in a v1 graph.
 
-    def body(tables: dict[str, Any], feed: Feed) -> dict[str, Any]:
-        sources = {"inputs": feed["inputs"]}
-        directions = [feed["direction"]]
-        along = {
-            "weights": problem.weight_directions,
-            "biases": problem.bias_directions,
-        }
-        for name, arrays in along.items():
-            for shard, source in enumerate(tables[name][1]):
-                sources[f"{name}[{shard}]"] = source
-                directions.append(tf.constant(arrays[shard]))
-        in_graph = case.mode == GRAPH
-        with _Tape(sources, case.second, in_graph) as outer:
-            with _Tape(sources, True, in_graph) as inner:
-                for _ in range(case.before):
-                    function(**arguments(case, tables, feed))
-                loss = function(**arguments(case, tables, feed))
-            gradients = inner.gradient(loss, feed["upstream"])
-            if case.second:
-                slope = _along(gradients.values(), directions)
-        out = {"loss": loss, **gradients}
-        if case.second:
-            second = outer.gradient(slope, None)
-            out |= {f"second {name}": value for name, value in second.items()}
-        return out
-
-    return body
-
-
-def sampler_body(case: Case) -> Body:
-    """TensorFlow's own draw, with the seeds of the case, as the loss makes it.
-
-    `compute_accidental_hits` takes an op seed of its own, so that where only the
-    global seed is set the loss uses up two seeds a call.
+    Args:
+        sources: What the gradients are taken by, by name.
+        without_tape: Whether no tape is recorded.
     """
 
-    def draw(classes: tf.Tensor) -> Any:
-        drawn = tf.random.log_uniform_candidate_sampler(
-            true_classes=classes,
-            num_true=case.num_true,
-            num_sampled=case.num_sampled,
-            unique=True,
-            range_max=case.classes,
-            seed=case.seed,
-        )
-        if case.hits_removed:
-            tf.nn.compute_accidental_hits(classes, drawn[0], case.num_true)
-        return drawn
-
-    def body(tables: dict[str, Any], feed: Feed) -> dict[str, Any]:
-        del tables
-        classes = tf.cast(feed["labels"], tf.int64)
-        for _ in range(case.before):
-            draw(classes)
-        names = ("ids", "true_count", "sampled_count")
-        return dict(zip(names, draw(classes), strict=True))
-
-    return body
-
-
-class _Tape:
-    """Gradients by a GradientTape, or by tf.gradients in a v1 graph."""
-
-    def __init__(self, sources: dict[str, Any], needed: bool, in_graph: bool):
+    def __init__(self, sources: dict[str, Any], without_tape: bool):
         self.sources = sources
-        self.in_graph = in_graph
-        self.tape = tf.GradientTape() if needed and not self.in_graph else None
+        self.tape = None if without_tape else tf.GradientTape()
 
-    def __enter__(self) -> _Tape:
+    def __enter__(self) -> _Gradients:
         if self.tape is not None:
             self.tape.__enter__()
             self.tape.watch(list(self.sources.values()))
@@ -120,24 +92,54 @@ class _Tape:
         if self.tape is not None:
             self.tape.__exit__(*exception)
 
-    def gradient(self, target: Any, upstream: Any) -> dict[str, Any]:
+    def gradients(self, target: Any, upstream: Any) -> dict[str, Any]:
         sources = list(self.sources.values())
-        if self.in_graph:
-            got = tf.gradients(
-                target, sources, None if upstream is None else [upstream]
-            )
+        if self.tape is not None:
+            values = self.tape.gradient(target, sources, output_gradients=upstream)
         else:
-            assert self.tape is not None
-            got = self.tape.gradient(target, sources, output_gradients=upstream)
-        return dict(zip(self.sources, got, strict=True))
+            values = tf.gradients(target, sources, upstream)
+        return dict(zip(self.sources, values, strict=True))
 
 
-def _along(gradients: Any, directions: list[tf.Tensor]) -> tf.Tensor:
-    """<gradient, direction>, summed over the sources."""
-    parts = []
+def _directional_derivative(
+    gradients: Iterable[Any], directions: list[tf.Tensor]
+) -> tf.Tensor:
+    """Returns the sum of `<gradient, direction>` over the sources."""
+    products = []
     for gradient, direction in zip(gradients, directions, strict=True):
         if isinstance(gradient, tf.IndexedSlices):
             direction = tf.gather(direction, gradient.indices)
             gradient = gradient.values
-        parts.append(tf.reduce_sum(gradient * direction))
-    return tf.add_n(parts)
+        products.append(tf.reduce_sum(gradient * direction))
+    return tf.add_n(products)
+
+
+def default_draw_body(case: Case) -> Body:
+    """Returns the body of the draw that TensorFlow's loss makes, with the same seeds.
+
+    If only the global seed is set, each op that takes a seed gets the next one, and
+    `compute_accidental_hits` is such an op.
+    """
+
+    def draw(labels: tf.Tensor) -> Any:
+        drawn = tf.random.log_uniform_candidate_sampler(
+            true_classes=labels,
+            num_true=case.num_true,
+            num_sampled=case.num_sampled,
+            unique=True,
+            range_max=case.effective_num_classes,
+            seed=case.seed,
+        )
+        if case.effective_remove_hits:
+            tf.nn.compute_accidental_hits(labels, drawn[0], case.num_true)
+        return drawn
+
+    def body(tables: Tables, feed: Feed) -> dict[str, Any]:
+        del tables
+        labels = tf.cast(feed["labels"], tf.int64)
+        for _ in range(case.earlier_calls):
+            draw(labels)
+        names = ("ids", "true_count", "sampled_count")
+        return dict(zip(names, draw(labels), strict=True))
+
+    return body

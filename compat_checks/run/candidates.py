@@ -1,4 +1,4 @@
-"""The candidates that enter a case: always TensorFlow's, by its own samplers."""
+"""The candidates of a case, always drawn by TensorFlow's own samplers."""
 
 from __future__ import annotations
 
@@ -10,67 +10,58 @@ import tensorflow as tf
 
 from compat_checks.cases.case import Case
 from compat_checks.run import modes
-from compat_checks.run.call_bodies import sampler_body
-from compat_checks.run.problem import Call, Problem, Sampled, shape_counts
+from compat_checks.run.call_bodies import default_draw_body
+from compat_checks.run.problem import Problem, SampledValues, reshape_counts
 
 
-def with_own_candidates(case: Case, problem: Problem) -> Problem:
-    """Draws `sampled_values` for cases that hand them over."""
-    if case.sampler in (None, "given"):
+def add_sampled_values(case: Case, problem: Problem) -> Problem:
+    """Draws the argument `sampled_values` if the case names a sampler for it."""
+    if case.sampler in (None, "numpy"):
         return problem
+    name = f"{case.sampler}_candidate_sampler"
+    sampler, kwargs = getattr(tf.random, name), sampler_arguments(case, name)
     tf.random.set_seed(5)
     calls = []
     for call in problem.calls:
-        drawn = _draw(case, call.labels.astype(np.int64))
-        shaped = shape_counts(case, call, drawn)
-        calls.append(dataclasses.replace(call, sampled=shaped))
+        drawn = sampler(call.labels.astype(np.int64), **kwargs, seed=3)
+        sampled_values = reshape_counts(
+            case, len(call.upstream), SampledValues(*map(np.asarray, drawn))
+        )
+        calls.append(dataclasses.replace(call, sampled_values=sampled_values))
     return dataclasses.replace(problem, calls=calls)
 
 
-def _draw(case: Case, labels: np.ndarray) -> Sampled:
-    name = f"{case.sampler}_candidate_sampler"
-    drawn = getattr(tf.random, name)(labels, **sampler_arguments(case, name), seed=3)
-    return Sampled(*(np.asarray(array) for array in drawn))
-
-
 def sampler_arguments(case: Case, name: str) -> dict[str, Any]:
-    """What the sampler `name` takes beside labels and seed."""
+    """Returns what the sampler `name` takes beside labels and seed."""
     kwargs: dict[str, Any] = {
         "num_true": case.num_true,
         "num_sampled": case.num_sampled,
         "unique": case.unique,
     }
+    num_classes = case.effective_num_classes
     if name != "all_candidate_sampler":
-        kwargs["range_max"] = case.classes
+        kwargs["range_max"] = num_classes
     if name == "fixed_unigram_candidate_sampler":
-        kwargs["unigrams"] = [1.0 + (7 * i) % 11 for i in range(case.classes)]
+        kwargs["unigrams"] = [1.0 + (7 * i) % 11 for i in range(num_classes)]
         kwargs["distortion"] = 0.75
     return kwargs
 
 
-def entering(case: Case, problem: Problem) -> list[Sampled]:
-    """Per call, the candidates that enter: handed over, or drawn by the loss itself.
+def candidates_of_calls(case: Case, problem: Problem) -> list[SampledValues]:
+    """Returns the candidates of each call: the argument, or what the loss draws.
 
-    For the default sampler TensorFlow's op is run by itself in the same mode, from
-    the same seeds: the loss draws once per call, so the draws are the same.
+    To know what the loss draws, TensorFlow's op is run by itself in the same mode from
+    the same seeds.
     """
     if case.sampler is not None:
-        return [call.sampled for call in problem.calls if call.sampled is not None]
-    plain = case.replace(
+        values = [call.sampled_values for call in problem.calls]
+        return [sampled_values for sampled_values in values if sampled_values]
+    draw_case = case.replace(
         mode=case.reference_mode,
-        holder="tensor",
+        table_type="tensor",
         weight_shards=0,
         bias_shards=0,
-        scope=None,
+        name_scope=None,
     )
-    outcome = modes.run(plain, _labels_only(problem), sampler_body(case))
-    return [modes.as_sampled(arrays) for arrays in outcome.results]
-
-
-def _labels_only(problem: Problem) -> Problem:
-    calls = [
-        Call(call.labels, call.inputs, call.upstream, call.direction)
-        for call in problem.calls
-    ]
-    nothing = [np.zeros((1, 1), np.float32)]
-    return Problem(nothing, nothing, [], [], calls)
+    outcome = modes.run(draw_case, problem, default_draw_body(case))
+    return [modes.as_sampled_values(arrays) for arrays in outcome.results]

@@ -1,9 +1,8 @@
-"""Runs one body eagerly, in a tf.function (compiled or not), or in a v1 Session.
+"""Runs a body eagerly, in a `tf.function` (compiled or not), or in a v1 Session.
 
-A body is a function of (tables, feed): the two `Held` tables bound to tensors, and
-a dict of tensors for one call. It returns a dict whose values are tensors,
-IndexedSlices or None. Each mode starts from fresh seeds, so that two libraries that
-draw candidates draw the same ones.
+A body takes the two tables and the tensors of one call, and returns a dict of tensors,
+IndexedSlices and None. Every run starts from fresh seeds, so that two libraries draw
+the same candidates.
 """
 
 from __future__ import annotations
@@ -16,208 +15,200 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from compat_checks.cases import case as modes
-from compat_checks.cases.case import Case
-from compat_checks.run.problem import Call, Problem, Sampled
-from compat_checks.run.table_types import Held, hold
+from compat_checks.cases.case import EAGER, GRAPH, JIT, STATIC, Case
+from compat_checks.run.problem import Call, Problem, SampledValues, split_shards
+from compat_checks.run.table_types import BoundTable, Table, make_table
 
-Feed = dict[str, Any]
-Body = Callable[[dict[str, tuple[Any, list[Any]]], Feed], dict[str, Any]]
+Tables = dict[str, BoundTable]  # "weights" and "biases"
+Feed = dict[str, Any]  # the tensors of one call, by name
+Body = Callable[[Tables, Feed], dict[str, Any]]
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What came back: per call a dict of arrays; static facts of the first call.
+    """What a body returned.
 
-    results: name -> NumPy array, (indices, values, dense shape) or None.
-    static: name -> static shape where there is a graph. scopes: the outermost name
-    scopes in the graph that begin with the case's scope.
+    Attributes:
+        results: For each call, by name: a NumPy array, `(indices, values, dense shape)`
+            of IndexedSlices, or None.
+        static_shapes: Shapes known while tracing, by name; None if the rank is unknown.
+        dtypes: Names of dtypes, by name.
+        name_scopes: The outermost name scopes in the graph that begin with the case's.
     """
 
     results: list[dict[str, Any]]
-    static: dict[str, tuple[int | None, ...] | None]
+    static_shapes: dict[str, tuple[int | None, ...] | None]
     dtypes: dict[str, str]
-    scopes: tuple[str, ...] = ()
+    name_scopes: tuple[str, ...] = ()
 
 
 def run(case: Case, problem: Problem, body: Body) -> Outcome:
-    """Runs `body` once for every call of the problem, in the case's mode."""
-    runner = {
-        modes.EAGER: _run_eager,
-        modes.FUNCTION: _run_function,
-        modes.STATIC: _run_function,
-        modes.GRAPH: _run_graph,
-        modes.JIT: _run_function,
-    }[case.mode]
+    """Runs `body` once for every call of the problem, in the mode of the case."""
+    runner = _run_in_session if case.mode == GRAPH else _run
     return runner(case, problem, body)
 
 
-def _fresh_seeds(case: Case) -> None:
-    """Seeds as new, where ids are drawn: every kernel has to be built again for it."""
-    if case.sampler is None:
+def _run(case: Case, problem: Problem, body: Body) -> Outcome:
+    """Runs `body` eagerly or in a `tf.function`."""
+    tables = _make_tables(case, problem)
+    if (
+        case.sampler is None
+    ):  # the loss draws; for other cases this would be wasted time
         tf.random.set_seed(case.global_seed)
+    outputs: list[dict[str, Any]] = []
 
-
-def _held(case: Case, problem: Problem) -> dict[str, Held]:
-    bias_holder = case.holder
-    if case.holder in ("sharded", "partitioned") and not case.bias_shards:
-        bias_holder = "variable"
-    return {
-        "weights": hold(case.holder, problem.weights, case.weight_shards, "weights"),
-        "biases": hold(bias_holder, problem.biases, case.bias_shards, "biases"),
-    }
-
-
-def _feed(call: Call) -> dict[str, np.ndarray]:
-    feed = {
-        "labels": call.labels,
-        "inputs": call.inputs,
-        "upstream": call.upstream,
-        "direction": call.direction,
-    }
-    if call.sampled is not None:
-        feed["ids"] = call.sampled.ids
-        feed["true_count"] = call.sampled.true_count
-        feed["sampled_count"] = call.sampled.sampled_count
-    return feed
-
-
-def _bind(held: dict[str, Held], fed: dict[str, list[Any]]) -> dict[str, Any]:
-    return {name: table.bind(fed[name]) for name, table in held.items()}
-
-
-def _numpy(tensor: Any) -> Any:
-    if tensor is None:
-        return None
-    if hasattr(tensor, "dense_shape"):  # IndexedSlices, or their value in a Session
-        parts = (tensor.indices, tensor.values, tensor.dense_shape)
-        return tuple(None if part is None else np.asarray(part) for part in parts)
-    return np.asarray(tensor)
-
-
-def _facts(out: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    static, dtypes = {}, {}
-    for name, tensor in out.items():
-        if tensor is None:
-            continue
-        shape = tensor.shape
-        static[name] = None if shape.rank is None else tuple(shape.as_list())
-        dtypes[name] = tensor.dtype.name
-    return static, dtypes
-
-
-def _run_eager(case: Case, problem: Problem, body: Body) -> Outcome:
-    held = _held(case, problem)
-    _fresh_seeds(case)
-    fed = {name: [tf.constant(a) for a in table.fed] for name, table in held.items()}
-    results, facts = [], None
-    for call in problem.calls:
-        feed = {name: tf.constant(array) for name, array in _feed(call).items()}
-        if case.label_numpy:
-            feed["labels"] = call.labels
-        out = body(_bind(held, fed), feed)
-        facts = facts or _facts(out)
-        results.append({name: _numpy(tensor) for name, tensor in out.items()})
-    static, dtypes = facts if facts is not None else ({}, {})
-    return Outcome(results, static, dtypes)
-
-
-def _specs(case: Case, problem: Problem) -> dict[str, tf.TensorSpec]:
-    """Shapes of the first call; batch dimensions unknown unless the mode is static."""
-    call = problem.calls[0]
-    batch = call.upstream.shape[0]
-
-    def shape(name: str, array: np.ndarray) -> list[int | None]:
-        free = case.mode != modes.STATIC and name != "ids" and array.ndim
-        if not free or array.shape[0] != batch or (batch == 1 and array.ndim == 1):
-            return list(array.shape)
-        if name == "sampled_count" and array.ndim == 1:
-            return list(array.shape)
-        return [None, *array.shape[1:]]
-
-    return {
-        name: tf.TensorSpec(shape(name, array), tf.as_dtype(array.dtype), name=name)
-        for name, array in _feed(call).items()
-    }
-
-
-def _run_function(case: Case, problem: Problem, body: Body) -> Outcome:
-    held = _held(case, problem)
-    _fresh_seeds(case)
-    tables = {
-        name: [tf.TensorSpec(a.shape, tf.as_dtype(a.dtype)) for a in table.fed]
-        for name, table in held.items()
-    }
-    traced: list[dict[str, Any]] = []
-
-    @tf.function(
-        input_signature=[tables, _specs(case, problem)],
-        autograph=False,
-        jit_compile=case.mode == modes.JIT,
-    )
     def function(fed: dict[str, list[Any]], feed: Feed) -> dict[str, Any]:
-        traced.append(body(_bind(held, fed), feed))
-        return traced[-1]
+        outputs.append(body(_bind(tables, fed), feed))
+        return outputs[-1]
 
-    trace = function.get_concrete_function()  # one trace serves every batch size
-    fed = {name: [tf.constant(a) for a in table.fed] for name, table in held.items()}
+    name_scopes: tuple[str, ...] = ()
+    call_function: Any = function
+    if case.mode != EAGER:
+        # One trace serves every batch size.
+        signature = [
+            tf.nest.map_structure(_spec, {k: t.arrays for k, t in tables.items()}),
+            _feed_specs(case, problem),
+        ]
+        call_function = tf.function(
+            function,
+            input_signature=signature,
+            autograph=False,
+            jit_compile=case.mode == JIT,
+        ).get_concrete_function()
+        name_scopes = _name_scopes(case, call_function.graph)
+    fed = {name: [*map(tf.constant, table.arrays)] for name, table in tables.items()}
     results = []
     for call in problem.calls:
         feed = {name: tf.constant(array) for name, array in _feed(call).items()}
-        out = trace(fed, feed)
-        results.append({name: _numpy(tensor) for name, tensor in out.items()})
-    return Outcome(results, *_facts(traced[0]), _scopes(case, trace.graph))
+        if case.numpy_labels and case.mode == EAGER:
+            feed["labels"] = call.labels
+        results.append(_as_numpy(call_function(fed, feed)))
+    return Outcome(results, *_static_facts(outputs[0]), name_scopes)
 
 
-def _run_graph(case: Case, problem: Problem, body: Body) -> Outcome:
+def _run_in_session(case: Case, problem: Problem, body: Body) -> Outcome:
+    """Runs `body` in a v1 graph and Session."""
     with new_graph() as graph:
         tf.compat.v1.set_random_seed(case.global_seed)
-        held = _held(case, problem)
+        tables = _make_tables(case, problem)
         fed = {
             name: [
                 tf.compat.v1.placeholder(tf.as_dtype(a.dtype), a.shape)
-                for a in table.fed
+                for a in table.arrays
             ]
-            for name, table in held.items()
+            for name, table in tables.items()
         }
         feed = {
             name: tf.compat.v1.placeholder(spec.dtype, spec.shape, name)
-            for name, spec in _specs(case, problem).items()
+            for name, spec in _feed_specs(case, problem).items()
         }
-        out = body(_bind(held, fed), feed)
-        fetches = {name: tensor for name, tensor in out.items() if tensor is not None}
-        tables = {
+        outputs = body(_bind(tables, fed), feed)
+        fetches = {name: out for name, out in outputs.items() if out is not None}
+        table_values = {
             placeholder: array
-            for name, table in held.items()
-            for placeholder, array in zip(fed[name], table.fed, strict=True)
+            for name, table in tables.items()
+            for placeholder, array in zip(fed[name], table.arrays, strict=True)
         }
         results = []
         with new_session() as session:
             session.run(tf.compat.v1.global_variables_initializer())
             for call in problem.calls:
-                arrays = _feed(call)
-                values = {feed[name]: array for name, array in arrays.items()}
-                got = session.run(fetches, values | tables)
-                results.append({name: _numpy(got.get(name)) for name in out})
-    return Outcome(results, *_facts(out), _scopes(case, graph))
+                values = {feed[name]: array for name, array in _feed(call).items()}
+                fetched = session.run(fetches, values | table_values)
+                results.append(_as_numpy(dict.fromkeys(outputs) | fetched))
+    return Outcome(results, *_static_facts(outputs), _name_scopes(case, graph))
 
 
-def _scopes(case: Case, graph: tf.Graph) -> tuple[str, ...]:
-    """Outermost name scopes that the case's own `name` opened in `graph`."""
-    if case.scope is None:
-        return ()
-    outermost = {
-        op.name.split("/")[0] for op in graph.get_operations() if "/" in op.name
+def _make_tables(case: Case, problem: Problem) -> dict[str, Table]:
+    def table(name: str, rows: np.ndarray, num_shards: int, table_type: str) -> Table:
+        shards = split_shards(rows, num_shards, case.effective_partition_strategy)
+        return make_table(table_type, shards, num_shards > 0, name)
+
+    bias_type = case.table_type
+    if bias_type in ("sharded", "partitioned") and not case.bias_shards:
+        bias_type = "variable"
+    return {
+        "weights": table(
+            "weights", problem.weights, case.weight_shards, case.table_type
+        ),
+        "biases": table("biases", problem.biases, case.bias_shards, bias_type),
     }
-    return tuple(sorted(name for name in outermost if name.startswith(case.scope)))
 
 
-_devices = ["CPU:0"]  # the last is where things run now
+def _bind(tables: dict[str, Table], fed: dict[str, list[Any]]) -> Tables:
+    return {name: table.bind(fed[name]) for name, table in tables.items()}
+
+
+def _feed(call: Call) -> dict[str, np.ndarray]:
+    arrays = {
+        "labels": call.labels,
+        "inputs": call.inputs,
+        "upstream": call.upstream,
+        "direction": call.direction,
+    }
+    if call.sampled_values is not None:
+        arrays |= vars(call.sampled_values)
+    return arrays
+
+
+def _spec(array: np.ndarray) -> tf.TensorSpec:
+    return tf.TensorSpec(array.shape, tf.as_dtype(array.dtype))
+
+
+def _feed_specs(case: Case, problem: Problem) -> dict[str, tf.TensorSpec]:
+    """Returns the shapes of the first call, without the batch size if it is unknown."""
+    call = problem.calls[0]
+    arrays = _feed(call)
+    loss_size = len(call.upstream)
+
+    def shape(name: str, array: np.ndarray) -> list[int | None]:
+        no_batch = name == "ids" or (name == "sampled_count" and array.ndim == 1)
+        if case.mode == STATIC or no_batch or array.shape[:1] != (loss_size,):
+            return list(array.shape)
+        return [None, *array.shape[1:]]
+
+    return {
+        name: tf.TensorSpec(shape(name, array), tf.as_dtype(array.dtype), name=name)
+        for name, array in arrays.items()
+    }
+
+
+def _as_numpy(outputs: dict[str, Any]) -> dict[str, Any]:
+    def convert(out: Any) -> Any:
+        if out is None:
+            return None
+        if hasattr(out, "dense_shape"):  # IndexedSlices, or their value in a Session
+            parts = (out.indices, out.values, out.dense_shape)
+            return tuple(None if part is None else np.asarray(part) for part in parts)
+        return np.asarray(out)
+
+    return {name: convert(out) for name, out in outputs.items()}
+
+
+def _static_facts(outputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns static shapes and dtypes."""
+    tensors = {name: out for name, out in outputs.items() if out is not None}
+    shapes = {
+        name: None if out.shape.rank is None else tuple(out.shape.as_list())
+        for name, out in tensors.items()
+    }
+    return shapes, {name: out.dtype.name for name, out in tensors.items()}
+
+
+def _name_scopes(case: Case, graph: tf.Graph) -> tuple[str, ...]:
+    if case.name_scope is None:
+        return ()
+    names = [op.name for op in graph.get_operations() if "/" in op.name]
+    outermost = {name.split("/")[0] for name in names}
+    return tuple(sorted(n for n in outermost if n.startswith(case.name_scope)))
+
+
+_devices = ["CPU:0"]  # a stack: the last one is in use
 
 
 @contextlib.contextmanager
 def on_device(device: str) -> Iterator[None]:
-    """Everything inside runs on `device`, in float32 proper (no TF32)."""
+    """Runs the block on `device`, with float32 products in float32 (no TF32)."""
     allowed = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     _devices.append(device)
@@ -230,17 +221,17 @@ def on_device(device: str) -> Iterator[None]:
 
 
 def new_session() -> tf.compat.v1.Session:
-    """A session in which ops that a device lacks run on another."""
+    """Returns a session that runs ops elsewhere if the device has no kernel."""
     config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
     return tf.compat.v1.Session(config=config)
 
 
 @contextlib.contextmanager
 def new_graph() -> Iterator[tf.Graph]:
-    """A v1 graph on the device of `on_device`, which a new graph does not inherit."""
+    """Enters a v1 graph on the device of `on_device`, which graphs do not inherit."""
     with tf.Graph().as_default() as graph, tf.device(f"/{_devices[-1]}"):
         yield graph
 
 
-def as_sampled(arrays: dict[str, Any]) -> Sampled:
-    return Sampled(arrays["ids"], arrays["true_count"], arrays["sampled_count"])
+def as_sampled_values(arrays: dict[str, Any]) -> SampledValues:
+    return SampledValues(arrays["ids"], arrays["true_count"], arrays["sampled_count"])

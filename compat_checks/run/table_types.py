@@ -1,62 +1,75 @@
-"""The forms in which a table of rows may be handed to the losses."""
+"""The types of table that a caller may pass: tensors, variables, shards of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 
-class Held:
-    """A table as the caller holds it.
+class BoundTable(NamedTuple):
+    """A table inside a call.
 
     Attributes:
-      fed: arrays that have to be fed to a function or a Session (tensors only).
-      bind: tensors for `fed` -> (what is handed to the loss, one source of
-        gradients per shard).
+        argument: What the loss gets.
+        sources: What gradients are taken by; one for each shard.
     """
 
-    def __init__(
-        self,
-        fed: Sequence[np.ndarray],
-        bind: Callable[[Sequence[tf.Tensor]], tuple[Any, list[Any]]],
-    ):
-        self.fed = list(fed)
-        self.bind = bind
+    argument: Any
+    sources: list[Any]
 
 
-def hold(kind: str, shards: list[np.ndarray], count: int, name: str) -> Held:
-    """Builds the table `shards` as `kind`; `count` is 0 for one bare tensor."""
+class Table(NamedTuple):
+    """A table outside a call.
 
-    def listed(parts: Sequence[Any]) -> Any:
-        return list(parts) if count else parts[0]
+    Attributes:
+        arrays: What a function or a Session has to be fed; empty for variables.
+        bind: Turns tensors of `arrays` into a `BoundTable`.
+    """
 
-    if kind == "tensor":
-        return Held(shards, lambda fed: (listed(fed), list(fed)))
-    if kind == "partitioned":
-        variable = partitioned_variable(np.concatenate(shards), max(count, 1), name)
-        return Held([], lambda fed: (variable, list(variable)))
-    if kind == "keras":
-        held = [keras.Variable(shard, dtype=shard.dtype.name) for shard in shards]
-        return Held([], lambda fed: (listed(held), [part.value for part in held]))
+    arrays: list[np.ndarray]
+    bind: Callable[[Sequence[tf.Tensor]], BoundTable]
+
+
+def make_table(
+    table_type: str, shards: list[np.ndarray], as_list: bool, name: str
+) -> Table:
+    """Makes the table of `shards`.
+
+    Args:
+        table_type: "tensor", "variable", "keras", "sharded" or "partitioned".
+        shards: The rows of each shard.
+        as_list: Whether tensors and variables are passed in a list.
+        name: Name of a PartitionedVariable.
+    """
+
+    def argument(parts: Sequence[Any]) -> Any:
+        return list(parts) if as_list else parts[0]
+
+    if table_type == "tensor":
+        return Table(shards, lambda fed: BoundTable(argument(fed), list(fed)))
+    if table_type == "partitioned":
+        partitioned = _partitioned_variable(np.concatenate(shards), len(shards), name)
+        return Table([], lambda fed: BoundTable(partitioned, list(partitioned)))
+    if table_type == "keras":
+        parts = [keras.Variable(shard, dtype=shard.dtype.name) for shard in shards]
+        sources = [part.value for part in parts]
+        return Table([], lambda fed: BoundTable(argument(parts), sources))
     variables = [tf.Variable(shard) for shard in shards]
-    if kind == "variable":
-        return Held([], lambda fed: (listed(variables), variables))
-    if kind == "sharded":
-        sharded = sharded_variable(variables)
-        return Held([], lambda fed: (sharded, variables))
-    raise ValueError(f"unknown holder {kind!r}")
+    if table_type == "variable":
+        return Table([], lambda fed: BoundTable(argument(variables), variables))
+    if table_type == "sharded":
+        sharded = _sharded_variable(variables)
+        return Table([], lambda fed: BoundTable(sharded, variables))
+    raise ValueError(f"Unknown table type. Received: table_type={table_type!r}.")
 
 
-def sharded_variable(variables: list[tf.Variable]) -> Any:
-    """A v2 ShardedVariable of `variables`.
-
-    TensorFlow makes them only inside a parameter server strategy; its class stands
-    under tf.__internal__, and before that in the module named below.
-    """
+def _sharded_variable(variables: list[tf.Variable]) -> Any:
+    """Returns a ShardedVariable, as a parameter server strategy makes them."""
+    # Its class is exported by later versions of TensorFlow only.
     exported = getattr(tf.__internal__.distribute, "ShardedVariable", None)
     if exported is None:
         from tensorflow.python.distribute.sharded_variable import ShardedVariable
@@ -65,8 +78,8 @@ def sharded_variable(variables: list[tf.Variable]) -> Any:
     return exported(variables)
 
 
-def partitioned_variable(table: np.ndarray, count: int, name: str) -> Any:
-    """A v1 PartitionedVariable with the rows of `table`; only inside a v1 graph."""
+def _partitioned_variable(table: np.ndarray, num_shards: int, name: str) -> Any:
+    """Returns a v1 PartitionedVariable with the rows of `table`, in a v1 graph."""
 
     def rows(shape: list[int], dtype: tf.DType, partition_info: Any) -> np.ndarray:
         first = partition_info.var_offset[0]
@@ -77,6 +90,6 @@ def partitioned_variable(table: np.ndarray, count: int, name: str) -> Any:
         table.shape,
         tf.as_dtype(table.dtype),
         rows,
-        partitioner=tf.compat.v1.fixed_size_partitioner(count),
+        partitioner=tf.compat.v1.fixed_size_partitioner(num_shards),
         use_resource=True,
     )

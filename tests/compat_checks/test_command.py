@@ -39,7 +39,7 @@ def test_equal_is_0(tmp_path, capsys):
     assert names == ["loss", "inputs", *(f"weights[{i}]" for i in range(3))] + [
         f"biases[{i}]" for i in range(3)
     ]
-    assert all(array["ours"] <= array["allowed"] for array in case["arrays"])
+    assert all(array["tfsampled"] <= array["allowed"] for array in case["arrays"])
     assert "All 1 cases equal" in files[1].read_text()
 
 
@@ -98,7 +98,7 @@ class Elements(html.parser.HTMLParser):
 
 
 def test_the_page_is_whole_and_loads_nothing():
-    array = {"array": "loss", "ours": 0.4, "tensorflow": 0.5, "allowed": 3.5}
+    array = {"array": "loss", "tfsampled": 0.4, "tensorflow": 0.5, "allowed": 3.5}
     case = {
         "name": "basic/<b>&",
         "family": "basic",
@@ -110,7 +110,7 @@ def test_the_page_is_whole_and_loads_nothing():
         "arrays": [array],
     }
     far = case | {"family": "edges", "passed": False, "reasons": ["loss is <nan>"]}
-    far["arrays"] = [array | {"ours": None}]
+    far["arrays"] = [array | {"tfsampled": None}]
     bare = case | {"family": "signatures", "arrays": []}
     run = {
         "device": "CPU:0",

@@ -6,48 +6,42 @@ import numpy as np
 import pytest
 
 from compat_checks.cases.case import Case
-from compat_checks.judge.truth import Setting, Table, Truth, last_copies_that_hit
-from compat_checks.run.problem import make_problem, split
+from compat_checks.judge.truth import accidental_hits, compute_truth
+from compat_checks.run.candidates import add_sampled_values, candidates_of_calls
+from compat_checks.run.problem import make_problem
 
 
-@pytest.mark.parametrize("strategy", ["mod", "div"])
-@pytest.mark.parametrize("shards", range(1, 7))
-def test_a_class_is_found_where_it_was_put(strategy, shards):
-    ids = np.arange(23)
-    parts = split(ids, shards, strategy)
-    assert np.array_equal(np.concatenate(parts)[Table(parts, strategy).place(ids)], ids)
-
-
-def test_of_several_copies_the_last_one_is_masked():
-    hits = last_copies_that_hit(np.array([[3, 1], [2, 2]]), np.array([1, 3, 1, 5, 2]))
+def test_the_last_copy_is_an_accidental_hit():
+    hits = accidental_hits(np.array([[3, 1], [2, 2]]), np.array([1, 3, 1, 5, 2]))
     assert hits.tolist() == [
         [False, True, True, False, False],
         [False, False, False, False, True],
     ]
 
 
-def evaluate(case, nudge=None, size=0.0):
-    """The truth's arrays of a case; one array moved by size times its direction."""
-    problem = make_problem(case.replace(dtype="float64"))
+def evaluate(case, moved=None, size=0.0):
+    """Computes the truth with one array moved by `size` times its direction."""
+    case = case.replace(dtype="float64")
+    problem = add_sampled_values(case, make_problem(case))
     call = problem.calls[0]
-    if nudge == "inputs":
+    candidates = candidates_of_calls(case, problem)[0]
+    if moved == "inputs":
         call.inputs[:] += size * call.direction
-    if nudge == "weights":
-        problem.weights[0][:] += size * problem.weight_directions[0]
-    if nudge == "biases":
-        problem.biases[0][:] += size * problem.bias_directions[0]
-    setting = Setting(case.nce, case.hits_removed, case.strategy)
-    assert call.sampled is not None
-    return Truth(problem, call, call.sampled, setting, True), problem
+    if moved == "weights":
+        problem.weights[:] += size * problem.weight_direction
+    if moved == "biases":
+        problem.biases[:] += size * problem.bias_direction
+    return compute_truth(case, problem, call, candidates), problem
 
 
 CASES = [
     Case(
         f"truth/{loss} {hits}",
         path=f"nn.{loss}",
-        sampler="given",
+        sampler="numpy",
         num_true=2,
         remove_hits=hits,
+        second_order=True,
     )
     for loss in ("sampled_softmax_loss", "nce_loss")
     for hits in (True, False)
@@ -61,14 +55,14 @@ def test_gradients_are_slopes_of_the_loss(case, source):
     (high, _), (low, _) = (evaluate(case, source, s) for s in (size, -size))
     truth, problem = evaluate(case)
     upstream = problem.calls[0].upstream
-    rise = upstream @ (high.arrays["loss"].value - low.arrays["loss"].value)
+    rise = upstream @ (high["loss"].value - low["loss"].value)
     name = source if source == "inputs" else f"{source}[0]"
     directions = {
         "inputs": problem.calls[0].direction,
-        "weights": problem.weight_directions[0],
-        "biases": problem.bias_directions[0],
+        "weights": problem.weight_direction,
+        "biases": problem.bias_direction,
     }
-    slope = (truth.arrays[name].value * directions[source]).sum()
+    slope = (truth[name].value * directions[source]).sum()
     assert float(rise / (2 * size)) == pytest.approx(float(slope), rel=1e-7)
 
 
@@ -80,11 +74,11 @@ def test_second_derivatives_are_slopes_of_the_gradient(case):
     for source in ("inputs", "weights", "biases"):
         (high, _), (low, _) = (evaluate(case, source, s) for s in (size, -size))
         for name in names:
-            rise = high.arrays[name].value - low.arrays[name].value
+            rise = high[name].value - low[name].value
             total[name] = total[name] + rise / (2 * size)
     truth, _ = evaluate(case)
     for name in names:
-        value = truth.arrays[f"second {name}"].value
+        value = truth[f"second {name}"].value
         np.testing.assert_allclose(
             value.astype(float), total[name].astype(float), rtol=1e-6, atol=1e-8
         )
@@ -92,7 +86,7 @@ def test_second_derivatives_are_slopes_of_the_gradient(case):
 
 def test_masked_candidates_take_no_part():
     """With every candidate a hit, softmax over one label has no loss at all."""
-    case = Case("truth/none left", sampler="given", num_sampled=1, labels="sampled")
+    case = Case("truth/none left", sampler="numpy", num_sampled=1, labels="sampled")
     truth, _ = evaluate(case)
-    assert np.array_equal(truth.arrays["loss"].value, np.zeros(6))
-    assert not truth.arrays["weights[0]"].value.any()
+    assert np.array_equal(truth["loss"].value, np.zeros(6))
+    assert not truth["weights[0]"].value.any()
