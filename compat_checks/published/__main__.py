@@ -79,7 +79,7 @@ def counted(name: str, function: Callable, calls: Calls) -> Callable:
 
 
 class Swapped:
-    """A module as its tests see it, with our functions in the place of TensorFlow's."""
+    """A module as its tests see it, with tfsampled's functions for TensorFlow's."""
 
     def __init__(self, module: types.ModuleType, swap: Callable[[object], object]):
         """Swaps functions of TensorFlow for those of tfsampled."""

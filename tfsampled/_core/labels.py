@@ -34,6 +34,25 @@ class Labels(NamedTuple):
         return tf.math.divide_no_nan(mask, tf.reduce_sum(mask, axis=1, keepdims=True))
 
 
+def real_tensor(values: Any, name: str) -> tf.Tensor:
+    """Converts dense real numbers to a tensor.
+
+    Raises:
+        ValueError: If they are ragged or sparse, or not real numbers.
+    """
+    if isinstance(values, (tf.RaggedTensor, tf.SparseTensor)):
+        raise ValueError(
+            f"`{name}` must be dense; convert it with to_tensor and pass a mask. "
+            f"Received: a {type(values).__name__}."
+        )
+    values = tf.convert_to_tensor(values)
+    if not (values.dtype.is_floating or values.dtype.is_integer):
+        raise ValueError(
+            f"`{name}` must be real numbers. Received: dtype={values.dtype.name}."
+        )
+    return values
+
+
 def flatten_inputs(inputs: tf.Tensor, dim: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns inputs `[..., dim]` as `[N, dim]`, and the shape `...` as a tensor."""
     if inputs.shape.rank is None or inputs.shape.rank < 2 or inputs.shape[-1] != dim:

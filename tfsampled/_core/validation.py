@@ -7,6 +7,7 @@ otherwise. XLA drops assertions; there the callers make the loss of the example 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -46,6 +47,34 @@ def static_int(value: Any, name: str, minimum: int = 1) -> int | None:
         raise ValueError(
             f"`{name}` must be an int of at least {minimum}. "
             f"Received: {name}={value!r}."
+        )
+    return number
+
+
+def optional_int(value: Any, name: str) -> int | None:
+    """Returns `value` as an `int` of any sign; None for None."""
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise ValueError(
+            f"`{name}` must be an int or None. Received: {name}={value!r}."
+        )
+    return number
+
+
+def positive_float(value: Any, name: str) -> float:
+    """Returns `value` as a positive, finite `float`."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(
+            f"`{name}` must be a positive number. Received: {name}={value!r}."
         )
     return number
 

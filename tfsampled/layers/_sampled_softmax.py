@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import keras
@@ -22,6 +21,7 @@ from tfsampled._core.labels import (
     apply_weights,
     flatten_inputs,
     parse_labels,
+    real_tensor,
 )
 from tfsampled._core.sampled_loss.api import loss_from_candidates
 from tfsampled._core.sampled_loss.loss_functions import SOFTMAX
@@ -159,7 +159,7 @@ class SampledSoftmax(keras.layers.Layer):
         self.num_true = validation.positive_int(num_true, "num_true")
         self.remove_accidental_hits = remove_accidental_hits
         self.use_bias = use_bias
-        self.temperature = _positive_float(temperature, "temperature")
+        self.temperature = validation.positive_float(temperature, "temperature")
         self.num_shards = validation.positive_int(num_shards, "num_shards")
         if self.num_shards > self.num_classes:
             raise ValueError(
@@ -168,7 +168,7 @@ class SampledSoftmax(keras.layers.Layer):
             )
         partition.validate_strategy(partition_strategy)
         self.partition_strategy = partition_strategy
-        self.ignore_class = _optional_int(ignore_class, "ignore_class")
+        self.ignore_class = validation.optional_int(ignore_class, "ignore_class")
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
@@ -306,7 +306,7 @@ class SampledSoftmax(keras.layers.Layer):
                 sampler never draws. The sampler has not moved then. Under XLA the loss
                 of an example with a label out of range is NaN.
         """
-        inputs = _dense_tensor(inputs, "inputs")
+        inputs = real_tensor(inputs, "inputs")
         targets = self._parse(labels, inputs.shape[:-1], mask)
         targets = self._validated(targets, sampled=True)
         return self._compute_losses(inputs, targets, sample_weight, sampled=True)
@@ -324,7 +324,7 @@ class SampledSoftmax(keras.layers.Layer):
         Arguments, result and errors are those of `sampled_loss`. The forward pass holds
         a few thousand logits of each example, however many classes there are.
         """
-        inputs = _dense_tensor(inputs, "inputs")
+        inputs = real_tensor(inputs, "inputs")
         targets = self._parse(labels, inputs.shape[:-1], mask)
         targets = self._validated(targets, sampled=False)
         return self._compute_losses(inputs, targets, sample_weight, sampled=False)
@@ -345,7 +345,7 @@ class SampledSoftmax(keras.layers.Layer):
             int32, `[batch]` or `[batch, time]`: 0 where a label is the best class. The
             rank of a masked example has no meaning.
         """
-        inputs = _dense_tensor(inputs, "inputs")
+        inputs = real_tensor(inputs, "inputs")
         targets = self._parse(labels, inputs.shape[:-1], mask)
         return self._compute_ranks(inputs, self._validated(targets, sampled=False))
 
@@ -373,7 +373,7 @@ class SampledSoftmax(keras.layers.Layer):
             ValueError: If `k` is not in `[1, num_classes]`.
         """
         k = validate_k(k, self.num_classes)
-        rows = self._rows(_dense_tensor(inputs, "inputs"))
+        rows = self._rows(real_tensor(inputs, "inputs"))
         values, classes = full_softmax_top_k(
             rows.values, self._table(), self._scaled_bias(), k
         )
@@ -589,36 +589,3 @@ def _validate_embedding(embedding: Any) -> None:
 
 def _as_table(bias: Any) -> Table | None:
     return None if bias is None else Table((bias,), "div")
-
-
-def _dense_tensor(values: Any, name: str) -> tf.Tensor:
-    if isinstance(values, (tf.RaggedTensor, tf.SparseTensor)):
-        raise ValueError(
-            f"`{name}` must be dense; convert it with to_tensor and pass a mask. "
-            f"Received: a {type(values).__name__}."
-        )
-    values = tf.convert_to_tensor(values)
-    if not (values.dtype.is_floating or values.dtype.is_integer):
-        raise ValueError(
-            f"`{name}` must be real numbers. Received: dtype={values.dtype.name}."
-        )
-    return values
-
-
-def _positive_float(value: Any, name: str) -> float:
-    is_number = isinstance(value, (int, float, np.number)) and math.isfinite(value)
-    if not is_number or value <= 0:
-        raise ValueError(
-            f"`{name}` must be a positive number. Received: {name}={value!r}."
-        )
-    return float(value)
-
-
-def _optional_int(value: Any, name: str) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ValueError(
-            f"`{name}` must be an int or None. Received: {name}={value!r}."
-        )
-    return int(value)

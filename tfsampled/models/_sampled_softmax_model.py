@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,11 +13,19 @@ import tensorflow as tf
 
 from tfsampled._core import validation
 from tfsampled._core.full_softmax.api import validate_k
-from tfsampled._core.labels import Labels, integer_labels
+from tfsampled._core.labels import Labels
 from tfsampled._core.xla import tracing_for_xla
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import ExactMetric
 from tfsampled.models import _encoder_inputs as encoder_inputs
+from tfsampled.models._fit_arguments import (
+    added_callback,
+    class_weights,
+    first_labels,
+    set_monitor_modes,
+    unwrap_labels,
+    validate_metrics,
+)
 from tfsampled.models._label_check import LabelCheck, PeriodicCheck
 from tfsampled.optimizers import LossScaleOptimizer
 from tfsampled.samplers import LogUniform
@@ -196,8 +203,8 @@ class SampledSoftmaxModel(keras.Model):
                     f"`{name}` must be None: the model trains on the head's sampled "
                     f"loss and evaluates its exact loss. Received: {name}={value!r}."
                 )
-        plain = _validate_metrics(metrics, "metrics")
-        weighted = _validate_metrics(weighted_metrics, "weighted_metrics")
+        plain = validate_metrics(metrics, "metrics")
+        weighted = validate_metrics(weighted_metrics, "weighted_metrics")
         if shared := [metric.name for metric in weighted if metric in plain]:
             raise ValueError(
                 "`metrics` and `weighted_metrics` must not share a metric object. "
@@ -275,12 +282,12 @@ class SampledSoftmaxModel(keras.Model):
                 error is raised some steps later, at the end of the epoch at the latest.
         """
         if isinstance(self.head.sampler, LogUniform):
-            labels = _first_labels(x, y)
+            labels = first_labels(x, y)
             if labels is not None:
                 self.head.sampler.warn_if_unordered(labels, self.head.num_classes)
         check = PeriodicCheck(self._raise_if_invalid)
-        _set_monitor_modes(callbacks, self._named_metrics())
-        with self._fitting(class_weight), _added_callback(callbacks, check) as added:
+        set_monitor_modes(callbacks, self._named_metrics())
+        with self._fitting(class_weight), added_callback(callbacks, check) as added:
             return super().fit(
                 x,
                 y,
@@ -358,7 +365,7 @@ class SampledSoftmaxModel(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """Trains on one batch: the sampled loss and an optimizer step."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y = _unwrap_labels(y)
+        y = unwrap_labels(y)
         if self._step.class_weights is not None:
             sample_weight = self._class_sample_weight(y, sample_weight)
         self._build_for(x)
@@ -391,7 +398,7 @@ class SampledSoftmaxModel(keras.Model):
     def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluates one batch: the exact loss and the metrics."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y = _unwrap_labels(y)
+        y = unwrap_labels(y)
         self._build_for(x)
         features = self._features(x, training=False)
         targets = self.head._parse(y, features.shape[:-1], _mask(features))
@@ -435,7 +442,7 @@ class SampledSoftmaxModel(keras.Model):
             ValueError: If there are no labels, or they do not fit the features.
         """
         del x
-        y = _unwrap_labels(y)
+        y = unwrap_labels(y)
         targets = self._step.targets
         if targets is None or self._step.labels is not y:
             targets = self.head._parse(y, y_pred.shape[:-1], _mask(y_pred))
@@ -597,9 +604,9 @@ class SampledSoftmaxModel(keras.Model):
                 "the sample weights by those of their classes."
             )
         ids, is_label = self._ids_and_mask(y)
-        class_weights: Any = self._step.class_weights
-        weights = tf.constant(class_weights)
-        last = len(class_weights) - 1  # the classes after it have weight 1
+        values: Any = self._step.class_weights
+        weights = tf.constant(values)
+        last = len(values) - 1  # the classes after it have weight 1
         weights = tf.gather(weights, tf.clip_by_value(ids, 0, last))
         if self.head.num_true == 1:
             return weights
@@ -614,7 +621,7 @@ class SampledSoftmaxModel(keras.Model):
     def _fitting(self, class_weight: Mapping[int, float] | None) -> Iterator[None]:
         """Trains with class weights, which are constants of the traced step."""
         if class_weight is not None:
-            self._step.class_weights = _class_weights(
+            self._step.class_weights = class_weights(
                 class_weight, self.head.num_classes
             )
             self.train_function = None
@@ -662,35 +669,6 @@ class _StepState:
         self.targets: Labels | None = None
 
 
-def _unwrap_labels(y: Any) -> Any:
-    """Returns integer labels; unwraps the labels of a single output."""
-    if y is None:
-        raise ValueError(
-            "`y` must be given: integer class ids, or a dataset of (x, y) or "
-            "(x, y, sample_weight). Received: y=None."
-        )
-    if isinstance(y, dict) or (
-        isinstance(y, (list, tuple)) and any(hasattr(value, "shape") for value in y)
-    ):
-        values = list(y.values()) if isinstance(y, dict) else y
-        if len(values) != 1:
-            raise ValueError(
-                "`y` must be one array of labels: the model has one output. "
-                f"Received: {len(values)} arrays."
-            )
-        (y,) = values
-    return integer_labels(y)
-
-
-def _first_labels(x: Any, y: Any) -> Any:
-    """Returns some 10,000 labels of an array, a dataset's first batch, or None."""
-    if isinstance(x, tf.data.Dataset):
-        batch = next(iter(x), (None, None))
-        _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        return y if tf.is_tensor(y) else None
-    return y[:: max(1, len(y) // 10_000)] if hasattr(y, "shape") else None
-
-
 def _find_tied(
     encoder: Any, head: dict[str, Any], index: int | None
 ) -> keras.layers.Embedding | None:
@@ -725,76 +703,6 @@ def _find_tied(
             f"{len(matches)} of that name. Save the model again with this version."
         )
     return matches[0] if matches else None
-
-
-def _validate_metrics(metrics: Any, argument: str) -> list[ExactMetric]:
-    metrics = [] if metrics is None else tf.nest.flatten(metrics)
-    names = [str(getattr(metric, "name", None)) for metric in metrics]
-    for metric in metrics:
-        if not isinstance(metric, ExactMetric):
-            raise ValueError(
-                f"`{argument}` must be metrics of tfsampled.metrics, such as "
-                "TopKAccuracy(1) for accuracy; Keras's need the logits of all classes. "
-                f"Received: {argument}={metrics!r}."
-            )
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"`{argument}` must have different names. Received: {', '.join(names)}."
-        )
-    return metrics
-
-
-def _class_weights(class_weight: Mapping[int, float], num_classes: int) -> np.ndarray:
-    """Returns the weights of the classes up to the last named, and one 1 after them."""
-    # {2: 5.0} -> [1, 1, 5, 1]
-    if not isinstance(class_weight, Mapping) or not class_weight:
-        raise ValueError(
-            "`class_weight` must be a dict from class ids to weights. "
-            f"Received: class_weight={class_weight!r}."
-        )
-    for key, value in class_weight.items():
-        is_id = isinstance(key, (int, np.integer)) and 0 <= key < num_classes
-        is_number = isinstance(value, (int, float, np.number))
-        if not is_id or not is_number or not math.isfinite(value):
-            raise ValueError(
-                "`class_weight` must map class ids to finite numbers. "
-                f"Received: {key!r}: {value!r}, num_classes={num_classes}."
-            )
-    weights = np.ones(max(class_weight) + 2, np.float32)
-    weights[list(class_weight)] = list(class_weight.values())
-    return weights
-
-
-@contextlib.contextmanager
-def _added_callback(
-    callbacks: Any, callback: keras.callbacks.Callback
-) -> Iterator[Any]:
-    """Adds a callback; to the caller's own `CallbackList` for the time being."""
-    if not isinstance(callbacks, keras.callbacks.CallbackList):
-        yield [*tf.nest.flatten(callbacks or []), callback]
-        return
-    callbacks.callbacks.append(callback)
-    try:
-        yield callbacks
-    finally:
-        callbacks.callbacks.remove(callback)
-
-
-def _set_monitor_modes(callbacks: Any, metrics: Mapping[str, Any]) -> None:
-    """Resolves mode "auto" of callbacks that monitor one of the metrics.
-
-    Keras looks for a metric's direction in containers of its own only.
-
-    Args:
-        callbacks: The argument of `fit`.
-        metrics: The metrics by their names in logs.
-    """
-    callbacks = getattr(callbacks, "callbacks", callbacks)
-    for callback in tf.nest.flatten(callbacks or []):
-        if getattr(callback, "mode", None) == "auto":
-            metric = metrics.get(callback.monitor.removeprefix("val_"))
-            mode = {"up": "max", "down": "min"}.get(getattr(metric, "_direction", ""))
-            callback.mode = mode or "auto"
 
 
 def _num_examples(features: tf.Tensor, targets: Labels) -> tf.Tensor:

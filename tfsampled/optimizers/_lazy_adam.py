@@ -42,7 +42,7 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
     that it meets NaN, as in Keras.
 
     Row-sparse gradients are unscaled, clipped (`clipnorm`, `global_clipnorm`,
-    `clipvalue`) as the table they stand for, and decayed (`weight_decay`) on the rows
+    `clipvalue`) like the dense gradient, and decayed (`weight_decay`) on the rows
     touched only.
 
     Args:

@@ -25,7 +25,7 @@ class RowSparse(keras.optimizers.Optimizer):
 
     A dense gradient is applied by the Keras optimizer that a subclass also derives
     from. A row-sparse one never becomes dense: it is unscaled, its duplicates are
-    summed, it is clipped as the table it stands for, and passed to `sparse_step`.
+    summed, it is clipped like the dense gradient, and passed to `sparse_step`.
 
     Attributes:
         handles_dense: Whether `sparse_step` applies dense gradients too.

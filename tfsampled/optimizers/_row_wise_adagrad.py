@@ -27,7 +27,7 @@ class RowWiseAdagrad(RowSparse):
     NaN.
 
     Row-sparse gradients are unscaled, clipped (`clipnorm`, `global_clipnorm`,
-    `clipvalue`) as the table they stand for, and decayed (`weight_decay`) on the rows
+    `clipvalue`) like the dense gradient, and decayed (`weight_decay`) on the rows
     touched only.
 
     Args:

@@ -139,7 +139,7 @@ def sum_duplicates(gradient: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
 def global_clip_factor(gradients: Sequence[Gradient], limit: float) -> tf.Tensor:
     """Returns the factor that clips all gradients to a joint norm of `limit`.
 
-    A row-sparse gradient counts as the table it stands for: its rows must be distinct.
+    The rows of row-sparse gradients must be distinct.
     NaN if the norm is not finite, as in TensorFlow.
     """
     values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients]

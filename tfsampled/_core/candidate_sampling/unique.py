@@ -212,9 +212,9 @@ def expected_distinct(
 
 
 def log_uniform_masses(range_max: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns probabilities and multiplicities that stand for the log-uniform classes.
+    """Returns probabilities of groups of log-uniform classes, and their sizes.
 
-    The first 1024 classes stand for themselves, the others for stretches of classes,
+    Each of the first 1024 classes is a group; the others are grouped in intervals,
     each as likely as its mean.
 
     Example:

@@ -1,0 +1,112 @@
+"""Arguments of `fit` and `compile`: labels, class weights, metrics, callbacks."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsampled._core.labels import integer_labels
+from tfsampled.metrics import ExactMetric
+
+
+def unwrap_labels(y: Any) -> Any:
+    """Returns integer labels; unwraps the labels of a single output."""
+    if y is None:
+        raise ValueError(
+            "`y` must be given: integer class ids, or a dataset of (x, y) or "
+            "(x, y, sample_weight). Received: y=None."
+        )
+    if isinstance(y, dict) or (
+        isinstance(y, (list, tuple)) and any(hasattr(value, "shape") for value in y)
+    ):
+        values = list(y.values()) if isinstance(y, dict) else y
+        if len(values) != 1:
+            raise ValueError(
+                "`y` must be one array of labels: the model has one output. "
+                f"Received: {len(values)} arrays."
+            )
+        (y,) = values
+    return integer_labels(y)
+
+
+def first_labels(x: Any, y: Any) -> Any:
+    """Returns some 10,000 labels of an array, a dataset's first batch, or None."""
+    if isinstance(x, tf.data.Dataset):
+        batch = next(iter(x), (None, None))
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        return y if tf.is_tensor(y) else None
+    return y[:: max(1, len(y) // 10_000)] if hasattr(y, "shape") else None
+
+
+def validate_metrics(metrics: Any, argument: str) -> list[ExactMetric]:
+    metrics = [] if metrics is None else tf.nest.flatten(metrics)
+    names = [str(getattr(metric, "name", None)) for metric in metrics]
+    for metric in metrics:
+        if not isinstance(metric, ExactMetric):
+            raise ValueError(
+                f"`{argument}` must be metrics of tfsampled.metrics, such as "
+                "TopKAccuracy(1) for accuracy; Keras's need the logits of all classes. "
+                f"Received: {argument}={metrics!r}."
+            )
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"`{argument}` must have different names. Received: {', '.join(names)}."
+        )
+    return metrics
+
+
+def class_weights(class_weight: Mapping[int, float], num_classes: int) -> np.ndarray:
+    """Returns the weights of the classes up to the last named, and one 1 after them."""
+    # {2: 5.0} -> [1, 1, 5, 1]
+    if not isinstance(class_weight, Mapping) or not class_weight:
+        raise ValueError(
+            "`class_weight` must be a dict from class ids to weights. "
+            f"Received: class_weight={class_weight!r}."
+        )
+    for key, value in class_weight.items():
+        is_id = isinstance(key, (int, np.integer)) and 0 <= key < num_classes
+        is_number = isinstance(value, (int, float, np.number))
+        if not is_id or not is_number or not math.isfinite(value):
+            raise ValueError(
+                "`class_weight` must map class ids to finite numbers. "
+                f"Received: {key!r}: {value!r}, num_classes={num_classes}."
+            )
+    weights = np.ones(max(class_weight) + 2, np.float32)
+    weights[list(class_weight)] = list(class_weight.values())
+    return weights
+
+
+@contextlib.contextmanager
+def added_callback(callbacks: Any, callback: keras.callbacks.Callback) -> Iterator[Any]:
+    """Adds a callback; to the caller's own `CallbackList` for the time being."""
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        yield [*tf.nest.flatten(callbacks or []), callback]
+        return
+    callbacks.callbacks.append(callback)
+    try:
+        yield callbacks
+    finally:
+        callbacks.callbacks.remove(callback)
+
+
+def set_monitor_modes(callbacks: Any, metrics: Mapping[str, Any]) -> None:
+    """Resolves mode "auto" of callbacks that monitor one of the metrics.
+
+    Keras looks for a metric's direction in containers of its own only.
+
+    Args:
+        callbacks: The argument of `fit`.
+        metrics: The metrics by their names in logs.
+    """
+    callbacks = getattr(callbacks, "callbacks", callbacks)
+    for callback in tf.nest.flatten(callbacks or []):
+        if getattr(callback, "mode", None) == "auto":
+            metric = metrics.get(callback.monitor.removeprefix("val_"))
+            mode = {"up": "max", "down": "min"}.get(getattr(metric, "_direction", ""))
+            callback.mode = mode or "auto"
