@@ -13,7 +13,7 @@ from tfsampled.optimizers import LazyAdam
 
 CLASSES, SAMPLED, TIME, WORDS, NEVER = 50, 10, 4, 30, 49
 RANGE = r"`labels` must be class ids in \[0, 50\). Received: ids from"
-COUNT = "labels contain a class whose count in FixedUnigram is 0"
+COUNT = "`labels` must be classes whose count in FixedUnigram is above 0"
 MODES = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
 
 

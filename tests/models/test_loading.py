@@ -55,7 +55,9 @@ def test_the_state_of_another_sampler(make, saved, loading, tmp_path):
     path = tmp_path / "saved.weights.h5"
     first, model = make(sampler=saved(seed=1)), make(sampler=loading(seed=1))
     first.save_weights(path)
-    message = f"for the sampler .*, but this {loading.__name__} has .*: make the sampl"
+    message = (
+        f"The file must hold the state .* of this {loading.__name__}. Received: the"
+    )
     with pytest.raises(ValueError, match=message):
         model.load_weights(path)
 

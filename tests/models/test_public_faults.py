@@ -132,8 +132,14 @@ FIRST = {
 }
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize(
+    ("first", "jit_compile"),
+    [
+        *((first, False) for first in FIRST),
+        ("build", True),
+        *(pytest.param(f, True, marks=pytest.mark.slow) for f in list(FIRST)[1:]),
+    ],
+)
 def test_fit_after_anything(first, jit_compile):
     """State that is first made while a step is traced fails in its second trace."""
     model = make()
