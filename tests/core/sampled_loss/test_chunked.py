@@ -297,6 +297,23 @@ def test_residuals_are_bounded(batch, for_xla, monkeypatch):
     assert sum(shape.numpy()[0] for shape in shapes) == 7
 
 
+def test_second_derivatives_after_those_of_other_shapes():
+    """A trace for shapes that were seen before is not generalized to these."""
+    for num_true, by_example in ((1, False), (3, True), (2, False)):
+        operands, correction, labels, sampled = make_operands(
+            num_true, by_example=by_example
+        )
+        arguments = tensors(operands, tf.float64), correction, labels, sampled
+        dy = tf.ones([BATCH], tf.float64)
+        for loss in LOSSES.values():
+            actual, expected = (
+                run(loss, *arguments, dy),
+                from_logits(loss, *arguments, dy),
+            )
+            for a, b in zip(actual[2], expected[2], strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
 def test_eager_second_derivatives_are_traced_once():
     operands, correction, labels, sampled = make_operands()
     operands = tensors(operands, tf.float32)

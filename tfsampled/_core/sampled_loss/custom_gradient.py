@@ -100,7 +100,7 @@ def _gradient_vjp(loss_function: LossFunction, for_xla: bool) -> Any:
     """
     del for_xla  # a key of the cache
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @tf.function(autograph=False)
     def gradient_vjp(
         dy: tf.Tensor,
         operands: list[tf.Tensor],
