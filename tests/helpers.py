@@ -83,6 +83,18 @@ def label_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return weights
 
 
+def cross_entropy64(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The mean cross entropy of an example's labels `[...]`, in float64.
+
+    Args:
+        logits: `[..., num_classes]`.
+        labels: `[..., num_true]`.
+    """
+    logits = np.asarray(logits, np.float64)
+    label_logits = np.take_along_axis(logits, labels, axis=-1)
+    return logsumexp64(logits) - label_logits.mean(axis=-1)
+
+
 def softmax_loss64(
     inputs: np.ndarray, weights: np.ndarray, biases: np.ndarray, *, labels: np.ndarray
 ) -> np.ndarray:
@@ -97,10 +109,8 @@ def softmax_loss64(
     inputs, weights, biases = (
         np.asarray(x, np.float64) for x in (inputs, weights, biases)
     )
-    logits = inputs @ weights.T + biases
     labels = labels if np.ndim(labels) == 2 else np.reshape(labels, (-1, 1))
-    label_logits = np.take_along_axis(logits, labels, axis=1)
-    return logsumexp64(logits) - label_logits.mean(axis=1)
+    return cross_entropy64(inputs @ weights.T + biases, labels)
 
 
 def softmax_loss_gradients64(

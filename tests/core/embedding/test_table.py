@@ -4,18 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers import split_shards
 from tfsampled._core.embedding import partition
 from tfsampled._core.embedding.table import Table
-
-
-def cut(rows: np.ndarray, count: int, strategy: str) -> list[np.ndarray]:
-    """`rows` in shards: dealt out for "mod", in runs for "div"."""
-    if strategy == "mod":
-        return [rows[shard::count] for shard in range(count)]
-    return np.array_split(rows, count)
 
 
 @given(
@@ -23,9 +17,8 @@ def cut(rows: np.ndarray, count: int, strategy: str) -> list[np.ndarray]:
     count=st.integers(1, 6),
     strategy=st.sampled_from(partition.STRATEGIES),
 )
-@settings(max_examples=150, deadline=None)
 def test_locate_finds_every_row_of_a_cut_table(num_rows, count, strategy):
-    shards = cut(np.arange(num_rows), count, strategy)
+    shards = split_shards(np.arange(num_rows), count, strategy)
     ids = tf.range(num_rows, dtype=tf.int64)
     shard, row = partition.locate(ids, count, num_rows, strategy)
     found = [shards[s][r] for s, r in zip(shard.numpy(), row.numpy(), strict=True)]
@@ -39,7 +32,6 @@ def test_locate_finds_every_row_of_a_cut_table(num_rows, count, strategy):
     sizes=st.lists(st.integers(0, 12), min_size=1, max_size=5),
     strategy=st.sampled_from(partition.STRATEGIES),
 )
-@settings(max_examples=150, deadline=None)
 def test_rows_needed_is_the_last_row_that_locate_asks_for(num_classes, sizes, strategy):
     if sum(sizes) < num_classes:
         return
@@ -57,7 +49,7 @@ def test_rows_needed_is_the_last_row_that_locate_asks_for(num_classes, sizes, st
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_rows_and_their_gradient(count, strategy, jit_compile):
     whole = np.arange(22.0, dtype=np.float32).reshape(11, 2)
-    variables = [tf.Variable(piece) for piece in cut(whole, count, strategy)]
+    variables = [tf.Variable(piece) for piece in split_shards(whole, count, strategy)]
     ids = tf.constant([3, 10, 3, 0], tf.int64)
 
     @tf.function(jit_compile=jit_compile)
@@ -74,7 +66,9 @@ def test_rows_and_their_gradient(count, strategy, jit_compile):
         assert sum(gradient.indices.shape[0] for gradient in gradients) == len(ids)
     expected = np.zeros_like(whole)
     np.add.at(expected, ids.numpy(), [[1.0], [2.0], [4.0], [8.0]])
-    for gradient, piece in zip(gradients, cut(expected, count, strategy), strict=True):
+    for gradient, piece in zip(
+        gradients, split_shards(expected, count, strategy), strict=True
+    ):
         np.testing.assert_array_equal(tf.convert_to_tensor(gradient), piece)
 
 
