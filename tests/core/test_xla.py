@@ -6,7 +6,7 @@ import tensorflow as tf
 from tfsampled._core import xla
 
 
-def test_tensorflow_still_has_what_is_imported_from_its_inside():
+def test_private_imports_of_tensorflow():
     # If this fails, TensorFlow moved a name: the fallbacks are in use. Find the name.
     assert hasattr(xla._control_flow_util, "GraphOrParentsInXlaContext")
     assert issubclass(xla._ResourceVariable, tf.Variable)

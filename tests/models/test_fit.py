@@ -288,14 +288,14 @@ def test_compile_takes_no_other_loss_or_metric(argument, value):
         make(**{argument: value})
 
 
-def test_parts_that_cannot_be():
+def test_invalid_parts_raise():
     with pytest.raises(ValueError, match=r"`head` must be a tfsampled\.layers"):
         SampledSoftmaxModel(encoder(), keras.layers.Dense(CLASSES))
     with pytest.raises(ValueError, match=r"`k` must be at most .* k=61"):
         make(top_k=CLASSES + 1)
 
 
-def test_labels_that_cannot_be(data):
+def test_invalid_labels_raise(data):
     x, y = data
     with pytest.raises(ValueError, match="`y` must be given: integer class ids"):
         make().fit(x, verbose=0)

@@ -151,7 +151,7 @@ def test_a_functional_model_is_wrapped_and_learns(data, tmp_path):
     np.testing.assert_array_equal(best["classes"], tf.math.top_k(after, 3).indices)
 
 
-def test_models_that_cannot_be_wrapped():
+def test_invalid_models_raise():
     dense = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(3)])
     unbuilt = keras.Sequential([SampledSoftmax(CLASSES, SAMPLED)])
     for model in (dense, unbuilt, make()):
@@ -287,7 +287,7 @@ def test_one_metric_with_and_without_weights(data):
     assert model.metrics_names == list(logged)
 
 
-def test_metrics_that_cannot_be_told_apart():
+def test_metrics_of_one_name_raise():
     both = [metrics.Perplexity(), metrics.Perplexity()]
     with pytest.raises(ValueError, match="`metrics` must have different names"):
         make(metrics=both)

@@ -99,7 +99,7 @@ def test_an_ambiguous_name_in_an_old_config_raises():
         SampledSoftmaxModel.from_config(config)
 
 
-def test_tied_to_an_embedding_whose_table_is_not_what_it_multiplies_by():
+def test_tied_to_an_embedding_with_other_reverse_weights_raises():
     """keras-hub #883, Keras PR #21753."""
     embedding = keras.layers.Embedding(CLASSES, DIM)
     head = SampledSoftmax(CLASSES, 5, tied_to=embedding)

@@ -97,6 +97,18 @@ TABLE = [
         "`labels` must be class ids. Received: dtype=string",
     ),
     Invalid(
+        "labels_are_ragged",
+        {"labels": tf.ragged.constant([[1], [2, 3], [4]])},
+        STATIC,
+        "`labels` must be dense; convert it with to_tensor.*a RaggedTensor",
+    ),
+    Invalid(
+        "inputs_are_sparse",
+        {"inputs": tf.sparse.from_dense(np.ones([BATCH, DIM], np.float32))},
+        STATIC,
+        "`inputs` must be dense.*a SparseTensor",
+    ),
+    Invalid(
         "num_true_too_large",
         {"num_true": 2},
         STATIC,

@@ -101,7 +101,7 @@ def test_no_rows_move_nothing(ours, jit, form):
 
 
 @OURS
-def test_a_variable_without_a_gradient_stands_still(ours):
+def test_a_variable_without_a_gradient_does_not_move(ours):
     table = keras.Variable(steps.start())
     other = keras.Variable(steps.start(), name="other")
     optimizer = ours(0.1)

@@ -20,7 +20,7 @@ WORDS = np.random.default_rng(0).integers(0, 25, [32, 3])  # of 50
 GOOD = steps.sparse((np.array([3, 3, 8]), np.ones([3, 4])))
 
 
-def test_the_private_names_of_keras_still_mean_what_they_did():
+def test_private_names_of_keras():
     kept, decayed, other = (keras.Variable(np.ones([2]), name=name) for name in "kdo")
     for optimizer, slots in (
         (keras.optimizers.Adagrad(), ["accumulators"]),

@@ -101,7 +101,7 @@ def test_a_variable_may_be_excluded_from_weight_decay(ours):
     ],
     ids=named,
 )
-def test_what_needs_the_whole_table_is_refused(ours, options):
+def test_options_that_need_the_whole_table_raise(ours, options):
     (name,) = options
     with pytest.raises(ValueError, match=rf"`{name}` must not be set: .*: {name}="):
         ours(**options)
@@ -190,7 +190,7 @@ def test_clip_options_that_are_set_later(first, second):
 
 @pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
 @OURS
-def test_loss_scaling_is_undone_and_skips_what_is_not_finite(ours, jit):
+def test_loss_scaling_skips_steps_that_are_not_finite(ours, jit):
     scaled = LossScaleOptimizer(ours(0.1), initial_scale=8.0, dynamic_growth_steps=2)
     grads = [steps.sparse(grad) for grad in steps.gradients(2)]
     infinite = tf.IndexedSlices(grads[0].values / 0, grads[0].indices)

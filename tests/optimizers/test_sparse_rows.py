@@ -40,7 +40,7 @@ IDS = st.one_of(
 @hypothesis.given(
     ids=arrays.arrays(np.int64, COUNT, elements=IDS), seed=st.integers(0, 2**32 - 1)
 )
-def test_each_row_stands_once_as_the_sum_of_its_copies(mode, ids, seed):
+def test_duplicates_are_summed(mode, ids, seed):
     values = np.random.default_rng(seed).normal(size=(COUNT, 2))
     found, sums = (x.numpy() for x in MODES[mode](tf.constant(ids), values))
     kept = found < NUM_ROWS

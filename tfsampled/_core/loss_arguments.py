@@ -111,7 +111,7 @@ def convert_tables(
 def convert_inputs(inputs: Any, weights: Table) -> tf.Tensor:
     """Converts inputs `[batch, dim]`, whose dim must be that of the table."""
     default = weights.dtype if weights.dtype.is_floating else tf.float32
-    inputs = validation.as_tensor(inputs, default)
+    inputs = validation.as_tensor(inputs, default, "inputs")
     if not inputs.dtype.is_floating:
         raise ValueError(
             f"`inputs` must be floating. Received: dtype={inputs.dtype.name}."
@@ -196,7 +196,7 @@ def _convert_table(params: Any, strategy: str, name: str, rank: int) -> Table:
 
 
 def _convert_labels(labels: Any, num_true: int, flat_labels: bool) -> tf.Tensor:
-    labels = validation.as_tensor(labels, tf.int64)
+    labels = validation.as_tensor(labels, tf.int64, "labels")
     dtype = labels.dtype
     if not (dtype.is_integer or dtype.is_floating or dtype.is_bool):
         raise ValueError(f"`labels` must be class ids. Received: dtype={dtype.name}.")

@@ -79,14 +79,22 @@ def positive_float(value: Any, name: str) -> float:
     return number
 
 
-def as_tensor(value: Any, default: tf.DType) -> tf.Tensor:
+def as_tensor(value: Any, default: tf.DType, name: str) -> tf.Tensor:
     """Converts `value` to a tensor; Python lists and numbers get the default dtype.
 
-    >>> as_tensor([1, 2], tf.int64).dtype
+    >>> as_tensor([1, 2], tf.int64, "labels").dtype
     tf.int64
-    >>> as_tensor(tf.constant([1, 2], tf.int8), tf.int64).dtype
+    >>> as_tensor(tf.constant([1, 2], tf.int8), tf.int64, "labels").dtype
     tf.int8
+
+    Raises:
+        ValueError: If `value` is ragged or sparse.
     """
+    if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
+        raise ValueError(
+            f"`{name}` must be dense; convert it with to_tensor or tf.sparse.to_dense. "
+            f"Received: a {type(value).__name__}."
+        )
     hint = None if hasattr(value, "dtype") else default
     return tf.convert_to_tensor(value, dtype_hint=hint)
 
@@ -98,7 +106,7 @@ def as_class_ids(value: Any, name: str) -> tf.Tensor:
         ValueError: If `value` does not hold integers.
     """
     try:
-        ids = as_tensor(value, tf.int64)
+        ids = as_tensor(value, tf.int64, name)
     except (TypeError, ValueError) as error:
         raise ValueError(f"`{name}` must be integer class ids. {error}") from None
     if not (ids.dtype.is_integer or ids.dtype.is_bool):

@@ -19,15 +19,12 @@ except ImportError:
 
 
 def tracing_for_xla() -> bool:
-    """True while a `tf.function(jit_compile=True)` (or a TPU replica) is traced.
+    """Returns True while a `tf.function(jit_compile=True)` is traced; False if eager.
 
-    It is also true inside such a function's loops and branches, and in a plain
-    `tf.function` that is traced for the first time from inside it. A plain
-    `tf.function` that was traced before, outside, is not traced again by
-    TensorFlow: it keeps what was chosen then, and XLA refuses it.
-
-    Returns:
-      `False` when executing eagerly.
+    It is also True inside the loops and branches of such a function, for replicas of a
+    TPU, and in a plain `tf.function` that is first traced from inside one. A plain
+    `tf.function` that was traced before, outside, is not traced again by TensorFlow: it
+    keeps what was chosen then, and XLA refuses it.
     """
     if tf.executing_eagerly():
         return False
@@ -38,7 +35,7 @@ def tracing_for_xla() -> bool:
 
 
 def _walk_for_xla_context(graph: Any) -> bool:
-    """The same question, asked of the graphs themselves."""
+    """Answers the same from the control flow contexts of the graphs."""
     while graph is not None:
         context = graph._get_control_flow_context()
         while context is not None:
@@ -50,16 +47,15 @@ def _walk_for_xla_context(graph: Any) -> bool:
 
 
 def variable_outside(initial_value: Any, dtype: tf.DType, name: str) -> tf.Variable:
-    """A variable made while a function is traced, and not by that function.
+    """Makes a variable outside of the function that is being traced.
 
-    In its second trace a `tf.function` that made variables in the first refuses every
-    `tf.Variable`, in `tf.init_scope` too; the class behind `tf.Variable` it does not
-    see.
+    If a `tf.function` made variables in its first trace, it refuses every `tf.Variable`
+    in the second, in `tf.init_scope` too, but not the class behind `tf.Variable`.
 
     Args:
-      initial_value: A NumPy array or number.
-      dtype: Of the variable.
-      name: Of the variable.
+        initial_value: A NumPy array or number.
+        dtype: The dtype of the variable.
+        name: The name of the variable.
     """
     with tf.init_scope():
         if _ResourceVariable is None:

@@ -434,12 +434,7 @@ class SampledSoftmax(keras.layers.Layer):
         checks = [validation.ids_check(ids, self.num_classes, "labels")]
         supported = self.sampler.supports(ids) if sampled else None
         if supported is not None:
-            if label_mask is not None:
-                supported |= ~label_mask
-            message = self.sampler.unsupported_label_message
-            checks.append(
-                validation.Check(tf.reduce_all(supported), message, lambda: ())
-            )
+            checks.append(self.sampler._support_check(supported, label_mask))
         return checks
 
     def _validated(self, targets: Labels, sampled: bool) -> Labels:

@@ -1,4 +1,4 @@
-"""The logits of some classes of each example, by rows of the table."""
+"""The logits of some classes of each example."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import tensorflow as tf
 from tfsampled._core.embedding.table import Table
 
 
-def logits_of_classes(
+def class_logits(
     inputs: tf.Tensor, weights: Table, biases: Table | None, ids: tf.Tensor
 ) -> tf.Tensor:
-    """`[N, K]`, the logits of classes `ids` `[N, K]` for inputs `[N, D]`."""
+    """Computes the logits `[N, K]` of classes `ids` `[N, K]` for inputs `[N, D]`."""
     flat = tf.reshape(tf.cast(ids, tf.int64), [-1])
     shape = tf.shape(ids)
     rows = tf.cast(weights.rows(flat), inputs.dtype)

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.embedding.class_logits import logits_of_classes
+from tfsampled._core.embedding.class_logits import class_logits
 from tfsampled._core.full_softmax.chunks import (
     Carry,
     chunk_logits,
@@ -87,5 +87,5 @@ def _label_logits(
     biases = None if biases is None else as_table(biases)
     valid = in_range(labels, table.num_rows())
     ids = tf.where(valid, labels, tf.zeros_like(labels))
-    logits = logits_of_classes(inputs, table, biases, ids)
+    logits = class_logits(inputs, table, biases, ids)
     return tf.where(valid, logits, tf.constant(float("nan"), logits.dtype))

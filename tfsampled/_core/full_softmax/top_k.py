@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.embedding.class_logits import logits_of_classes
+from tfsampled._core.embedding.class_logits import class_logits
 from tfsampled._core.embedding.table import Table
 from tfsampled._core.full_softmax.chunks import (
     Carry,
@@ -82,7 +82,7 @@ def _with_gradient(
                     for table, piece in zip(tables, pieces, strict=False)
                 ]
                 biases = operands[1] if len(operands) > 1 else None
-                logits = logits_of_classes(inputs, operands[0], biases, ids)
+                logits = class_logits(inputs, operands[0], biases, ids)
             return tape.gradient(logits, [inputs, *shards], dy)
 
         return tf.identity(values), backward

@@ -219,7 +219,7 @@ def _convert_sampled_values(
             "sampled_expected_count), as a candidate sampler returns them. "
             f"Received: sampled_values={sampled_values!r}."
         ) from None
-    ids = tf.cast(validation.as_tensor(ids, tf.int64), tf.int64)
+    ids = tf.cast(validation.as_tensor(ids, tf.int64, "sampled_candidates"), tf.int64)
     if not ids.shape.is_compatible_with([num_sampled]):
         raise ValueError(
             "`sampled_candidates` must have the shape [num_sampled]. Received: "
@@ -235,7 +235,7 @@ def _convert_sampled_values(
 
 
 def _convert_count(count: Any, name: str, shape: list[int | None]) -> tf.Tensor:
-    count = tf.stop_gradient(validation.as_tensor(count, tf.float32))
+    count = tf.stop_gradient(validation.as_tensor(count, tf.float32, name))
     target = tf.TensorShape(shape)
     try:
         fits = tf.broadcast_static_shape(count.shape, target).is_compatible_with(target)
