@@ -35,13 +35,15 @@ def unwrap_labels(y: Any) -> Any:
     return integer_labels(y)
 
 
-def first_labels(x: Any, y: Any) -> Any:
-    """Returns some 10,000 labels of an array, a dataset's first batch, or None."""
-    if isinstance(x, tf.data.Dataset):
-        batch = next(iter(x), (None, None))
-        _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        return y if tf.is_tensor(y) else None
-    return y[:: max(1, len(y) // 10_000)] if hasattr(y, "shape") else None
+def first_labels(y: Any) -> np.ndarray | None:
+    """Returns about 10,000 labels of an array of integers; None for other data.
+
+    A dataset is not asked for them: that would run its pipeline once more.
+    """
+    if not hasattr(y, "shape") or len(y.shape) == 0:
+        return None
+    labels = np.asarray(y[:: max(1, len(y) // 10_000)])
+    return labels if labels.dtype.kind in "iu" else None
 
 
 def validate_metrics(metrics: Any, argument: str) -> list[ExactMetric]:

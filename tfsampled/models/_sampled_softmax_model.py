@@ -272,9 +272,9 @@ class SampledSoftmaxModel(keras.Model):
     ) -> Any:
         """Trains the model, as `keras.Model.fit`, on labels that are class ids.
 
-        Warns if the labels do not suit a `LogUniform` sampler. `class_weight` weighs
-        each label: each time step by itself, and several labels of an example by the
-        mean of their weights.
+        Warns if an array of labels does not suit a `LogUniform` sampler. `class_weight`
+        weighs each label: each time step by itself, and several labels of an example by
+        the mean of their weights.
 
         Raises:
             tf.errors.InvalidArgumentError: If a label is out of range, or one that the
@@ -282,9 +282,11 @@ class SampledSoftmaxModel(keras.Model):
                 error is raised some steps later, at the end of the epoch at the latest.
         """
         if isinstance(self.head.sampler, LogUniform):
-            labels = first_labels(x, y)
+            labels = first_labels(y)
             if labels is not None:
-                self.head.sampler.warn_if_unordered(labels, self.head.num_classes)
+                self.head.sampler.warn_if_unordered(
+                    labels, self.head.num_classes, labels != self.head.ignore_class
+                )
         check = PeriodicCheck(self._raise_if_invalid)
         set_monitor_modes(callbacks, self._named_metrics())
         with self._fitting(class_weight), added_callback(callbacks, check) as added:
