@@ -57,11 +57,19 @@ def structure(
         rows, expected_rows = np.sort(actual[0]), np.sort(expected[0])
         if not np.array_equal(rows, expected_rows):
             return [f"{label} has rows {rows}, TensorFlow {expected_rows}"]
+    shapes = {"": _shape(actual), "TensorFlow's ": _shape(expected)}
     return [
-        f"{owner}{label} has shape {result.shape}, expected {shape}"
-        for owner, result in (("", actual), ("TensorFlow's ", expected))
-        if not isinstance(result, tuple) and result.shape != shape
+        f"{owner}{label} has shape {received}, expected {shape}"
+        for owner, received in shapes.items()
+        if received not in (None, shape)
     ]
+
+
+def _shape(result: Any) -> tuple[int, ...] | None:
+    """Returns the shape of an array; None for IndexedSlices that do not say it."""
+    if not isinstance(result, tuple):
+        return result.shape
+    return None if result[2] is None else tuple(result[2])
 
 
 def _type(result: Any) -> str:

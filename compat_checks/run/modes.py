@@ -162,7 +162,8 @@ def _feed_specs(case: Case, problem: Problem) -> dict[str, tf.TensorSpec]:
     loss_size = len(call.upstream)
 
     def shape(name: str, array: np.ndarray) -> list[int | None]:
-        no_batch = name == "ids" or (name == "sampled_count" and array.ndim == 1)
+        has_no_batch = array.ndim == 1 and (name == "sampled_count" or loss_size == 1)
+        no_batch = name == "ids" or has_no_batch
         if case.mode == STATIC or no_batch or array.shape[:1] != (loss_size,):
             return list(array.shape)
         return [None, *array.shape[1:]]
