@@ -152,27 +152,6 @@ def max_ulps(a: Any, b: Any) -> int:
     return int(np.max(np.abs(a - b), initial=0))
 
 
-def assert_error_within(
-    actual: np.ndarray, reference: np.ndarray, truth: np.ndarray, factor: float = 2.0
-) -> None:
-    """Checks that `actual` is about as near to the truth as a reference is.
-
-    The budget is `factor` times the largest error of the reference, plus 4 units in the
-    last place of the largest value, in the reference's dtype.
-
-    Args:
-        actual: What is checked.
-        reference: The same from TensorFlow or Keras, in the same dtype.
-        truth: The same in float64.
-        factor: How much larger than the reference's the error may be.
-    """
-    assert actual.dtype == reference.dtype
-    error = np.abs(actual.astype(np.float64) - truth).max(initial=0)
-    budget = factor * np.abs(reference.astype(np.float64) - truth).max(initial=0)
-    largest = np.abs(reference).max(initial=0)
-    assert error <= budget + 4 * np.spacing(largest).astype(np.float64)
-
-
 def use_small_chunks(patch: pytest.MonkeyPatch, num_classes: int) -> None:
     """Lets the full softmax work in chunks of `num_classes`, whatever the batch."""
     patch.setattr(full_softmax_chunks, "CHUNK_BYTES", 1)

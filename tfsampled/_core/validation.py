@@ -221,10 +221,3 @@ def assert_all(checks: Sequence[Check]) -> list[tf.Tensor | tf.Operation]:
             return tf.identity(condition)
 
     return [tf.cond(condition, lambda: tf.identity(condition), fail)]
-
-
-def assert_ids_in_range(
-    ids: tf.Tensor, limit: int | tf.Tensor, name: str
-) -> list[tf.Tensor | tf.Operation]:
-    """Returns operations that fail unless every id lies in `[0, limit)`."""
-    return assert_all([ids_check(ids, limit, name)])
