@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -13,10 +13,8 @@ import tensorflow as tf
 
 from tfsampled._core import validation
 from tfsampled._core.full_softmax.api import validate_k
-from tfsampled._core.labels import Labels
 from tfsampled._core.xla import tracing_for_xla
 from tfsampled.layers import SampledSoftmax
-from tfsampled.metrics import ExactMetric
 from tfsampled.models import _encoder_inputs as encoder_inputs
 from tfsampled.models._fit_arguments import (
     added_callback,
@@ -24,9 +22,9 @@ from tfsampled.models._fit_arguments import (
     first_labels,
     set_monitor_modes,
     unwrap_labels,
-    validate_metrics,
 )
-from tfsampled.models._label_check import LabelCheck, PeriodicCheck
+from tfsampled.models._label_check import PeriodicCheck
+from tfsampled.models._outputs import HeadOutput, KerasOutput, keras_mask, num_replicas
 from tfsampled.optimizers import LossScaleOptimizer
 from tfsampled.samplers import LogUniform
 
@@ -85,22 +83,37 @@ class SampledSoftmaxModel(keras.Model):
     def __init__(
         self,
         encoder: keras.layers.Layer,
-        head: SampledSoftmax,
-        top_k: int | None = None,
+        head: SampledSoftmax | dict[str, SampledSoftmax],
+        top_k: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not isinstance(head, SampledSoftmax):
-            raise ValueError(
-                "`head` must be a tfsampled.layers.SampledSoftmax. "
-                f"Received: head={head!r}."
-            )
+        heads = list(head.values()) if isinstance(head, dict) else [head]
+        for value in heads:
+            if not isinstance(value, SampledSoftmax):
+                raise ValueError(
+                    "`head` must be a tfsampled.layers.SampledSoftmax, or a dict of "
+                    f"them by output. Received: head={head!r}."
+                )
+        if len({id(value) for value in heads}) < len(heads):
+            raise ValueError("`head` must have another layer for each output.")
+        if isinstance(head, dict):
+            outputs = getattr(encoder, "output", None)
+            if not isinstance(outputs, dict) or not head or head.keys() - outputs:
+                raise ValueError(
+                    "`encoder` must be a functional model whose output is a dict, with "
+                    f"each name of `head`. Received: output={outputs!r}, "
+                    f"head={head!r}."
+                )
         self.encoder = encoder
         self.head = head
-        self.top_k = None if top_k is None else validate_k(top_k, head.num_classes)
+        self.top_k = top_k
+        self._top_k: dict[str, int | None] = {}
+        for name, head in self._heads.items():
+            k = top_k.get(name) if isinstance(top_k, dict) else top_k
+            self._top_k[name] = k and validate_k(k, head.num_classes)
         self.supports_masking = True
         self._loss_mean = keras.metrics.Mean(name="loss")
-        self._label_check = LabelCheck(head)
         self._has_mask: bool | None = None  # unknown before the encoder is called
         # In an object of its own, whose attributes Keras does not track.
         self._step = _StepState()
@@ -110,7 +123,10 @@ class SampledSoftmaxModel(keras.Model):
 
     @classmethod
     def from_model(
-        cls, model: keras.Model, top_k: int | None = None, **kwargs: Any
+        cls,
+        model: keras.Model,
+        top_k: int | dict[str, int] | None = None,
+        **kwargs: Any,
     ) -> SampledSoftmaxModel:
         """Wraps a functional or Sequential model that ends in a `SampledSoftmax`.
 
@@ -133,23 +149,31 @@ class SampledSoftmaxModel(keras.Model):
             >>> model = SampledSoftmaxModel.from_model(plain)
             >>> model.compile(optimizer="adam")
         """
-        layers = getattr(model, "layers", [])
-        head = layers[-1] if layers else None
+        heads = {
+            id(getattr(layer, "output", None)): layer
+            for layer in getattr(model, "layers", [])
+            if isinstance(layer, SampledSoftmax)
+        }
         outputs = getattr(model, "outputs", None) or []
-        if (
-            not isinstance(head, SampledSoftmax)
-            or len(outputs) != 1
-            or head.output is not outputs[0]
-        ):
+        if not any(id(output) in heads for output in outputs):
             raise ValueError(
                 "`model` must be a functional or Sequential model (with its Input) "
-                "whose only output is that of a tfsampled.layers.SampledSoftmax. "
-                f"Received: {getattr(model, 'name', model)!r} with the last layer "
-                f"{head!r}."
+                "with an output that is that of a tfsampled.layers.SampledSoftmax. "
+                f"Received: {getattr(model, 'name', model)!r} with the outputs "
+                f"{outputs}."
             )
         inputs = encoder_inputs.functional_inputs(model)
-        encoder = keras.Model(inputs, head.input, name=f"{model.name}_encoder")
-        return cls(encoder, head, top_k=top_k, **kwargs)
+        name = f"{model.name}_encoder"
+        if len(outputs) == 1:
+            head = heads[id(outputs[0])]
+            encoder = keras.Model(inputs, head.input, name=name)
+            return cls(encoder, head, top_k=top_k, **kwargs)
+        tensors = model.output
+        if not isinstance(tensors, dict):
+            tensors = dict(zip(model.output_names, outputs, strict=True))
+        named = {key: heads[id(x)] for key, x in tensors.items() if id(x) in heads}
+        features = {**tensors, **{key: head.input for key, head in named.items()}}
+        return cls(keras.Model(inputs, features, name=name), named, top_k, **kwargs)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls the model; the first call builds it for inputs like these."""
@@ -160,25 +184,31 @@ class SampledSoftmaxModel(keras.Model):
 
     def build(self, input_shape: Any) -> None:
         """Builds the encoder for floating inputs of `input_shape`, then the head."""
-        if not (self.encoder.built and self.head.built):
+        heads_built = all(head.built for head in self._heads.values())
+        if not (self.encoder.built and heads_built):
             self._build_parts(encoder_inputs.float_inputs(input_shape))
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Computes the logits of all classes, or a dict of the `top_k` best."""
-        features = self._features(inputs, training)
-        if self.top_k is None:
-            return self.head(features)
-        scores, classes = self.head.top_k(features, self.top_k)
-        return {"classes": classes, "scores": scores}
+        results = self._by_name(self._features(inputs, training), "encoder")
+        for name, head in self._heads.items():
+            features, k = results.pop(name), self._top_k[name]
+            if k is None:
+                results[name] = head(features)
+            else:
+                prefix = f"{name}_" if name else ""
+                scores, classes = head.top_k(features, k)
+                results.update({f"{prefix}classes": classes, f"{prefix}scores": scores})
+        return results[""] if "" in results else results
 
     def compile(
         self,
         optimizer: Any = "rmsprop",
-        loss: None = None,
-        loss_weights: None = None,
-        metrics: list[ExactMetric] | None = None,
-        weighted_metrics: list[ExactMetric] | None = None,
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
         **kwargs: Any,
     ) -> None:
         """Configures the model for training, as `keras.Model.compile` without a loss.
@@ -197,21 +227,40 @@ class SampledSoftmaxModel(keras.Model):
         Raises:
             ValueError: If a loss is given, or a metric that needs all the logits.
         """
-        for name, value in {"loss": loss, "loss_weights": loss_weights}.items():
-            if value is not None:
+        arguments = {
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+        }
+        by_name = {
+            argument: self._by_name(value, argument)
+            for argument, value in arguments.items()
+        }
+        for name in self._heads:
+            if (received := by_name["loss"].get(name)) is not None:
                 raise ValueError(
-                    f"`{name}` must be None: the model trains on the head's sampled "
-                    f"loss and evaluates its exact loss. Received: {name}={value!r}."
+                    "`loss` must be None for an output of a SampledSoftmax: it trains "
+                    "on the head's sampled loss and is evaluated on its exact loss. "
+                    f"Received: loss={received!r}."
                 )
-        plain = validate_metrics(metrics, "metrics")
-        weighted = validate_metrics(weighted_metrics, "weighted_metrics")
-        if shared := [metric.name for metric in weighted if metric in plain]:
+        if loss_weights is not None and not isinstance(self.head, dict):
             raise ValueError(
-                "`metrics` and `weighted_metrics` must not share a metric object. "
-                f"Received: {shared[0]!r} in both."
+                "`loss_weights` must be None for a model with one output. "
+                f"Received: loss_weights={loss_weights!r}."
             )
-        self._step.metrics = plain
-        self._step.weighted_metrics = weighted
+        weights = by_name.pop("loss_weights")
+        outputs: dict[str, HeadOutput | KerasOutput] = {}
+        for name in self._output_names:
+            loss, metrics, weighted = (by.get(name) for by in by_name.values())
+            if name in self._heads:
+                head = self._heads[name]
+                outputs[name] = HeadOutput(name, head, metrics, weighted)
+            elif (loss, metrics, weighted) != (None, None, None):
+                outputs[name] = KerasOutput(name, loss, metrics, weighted)
+        self._step.outputs = outputs
+        self._step.loss_weights = weights
+        self._step.compile_arguments = arguments
         scales_loss = kwargs.get("auto_scale_loss", True)
         if scales_loss and self.dtype_policy.name == "mixed_float16":
             optimizer = keras.optimizers.get(optimizer)
@@ -225,14 +274,8 @@ class SampledSoftmaxModel(keras.Model):
         config = super().get_compile_config()
         if not config:
             return config
-        serialize = keras.saving.serialize_keras_object
-        return {
-            **config,
-            "metrics": [serialize(metric) for metric in self._step.metrics],
-            "weighted_metrics": [
-                serialize(metric) for metric in self._step.weighted_metrics
-            ],
-        }
+        arguments = self._step.compile_arguments
+        return {**config, **keras.saving.serialize_keras_object(arguments)}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as the saved one was compiled."""
@@ -252,8 +295,15 @@ class SampledSoftmaxModel(keras.Model):
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Returns the current value of each metric."""
-        named = self._named_metrics()
-        return {name: metric.result() for name, metric in named.items()}
+        results = {}
+        for name, metric in self._named_metrics().items():
+            value = metric.result()
+            if isinstance(value, dict):  # of an output's metrics
+                prefix = name.removesuffix(metric.name)
+                results.update({prefix + key: v for key, v in value.items()})
+            else:
+                results[name] = value
+        return results
 
     def fit(
         self,
@@ -281,11 +331,12 @@ class SampledSoftmaxModel(keras.Model):
                 sampler never draws. The batch changes nothing. Under `jit_compile` the
                 error is raised some steps later, at the end of the epoch at the latest.
         """
-        if isinstance(self.head.sampler, LogUniform):
-            labels = first_labels(y)
-            if labels is not None:
-                self.head.sampler.warn_if_unordered(
-                    labels, self.head.num_classes, labels != self.head.ignore_class
+        labels = y if isinstance(y, dict) or not isinstance(self.head, dict) else {}
+        for name, head in self._heads.items():
+            first = first_labels(self._by_name(labels, "y").get(name))
+            if first is not None and isinstance(head.sampler, LogUniform):
+                head.sampler.warn_if_unordered(
+                    first, head.num_classes, first != head.ignore_class
                 )
         check = PeriodicCheck(self._raise_if_invalid)
         set_monitor_modes(callbacks, self._named_metrics())
@@ -367,55 +418,61 @@ class SampledSoftmaxModel(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """Trains on one batch: the sampled loss and an optimizer step."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y = unwrap_labels(y)
+        y = self._targets(y)
         if self._step.class_weights is not None:
-            sample_weight = self._class_sample_weight(y, sample_weight)
-        self._build_for(x)
-        if not tracing_for_xla():
-            # With a mask, the labels are validated once the encoder has made it.
-            assertions = []
-            if self._has_mask is False:
-                ids, is_label = self._ids_and_mask(y)
-                assertions = validation.assert_all(
-                    self.head._label_checks(ids, is_label, sampled=True)
+            if sample_weight is not None:
+                raise ValueError(
+                    "`class_weight` and `sample_weight` must not both be given: "
+                    "multiply the sample weights by those of their classes."
                 )
-            with tf.control_dependencies(assertions):
-                self._train(x, y, sample_weight, validated=self._has_mask is False)
-        else:
-            if _num_replicas() > 1:
+            sample_weight = self._head_outputs[""].sample_weight_of_classes(
+                y[""], self._step.class_weights
+            )
+        self._build_for(x, y)
+        if tracing_for_xla():
+            if num_replicas() > 1:
                 raise ValueError(
                     "`jit_compile` must be False with several replicas: a compiled "
                     "step cannot refuse labels there. "
-                    f"Received: {_num_replicas()} replicas."
+                    f"Received: {num_replicas()} replicas."
                 )
-            targets = self._targets_before_training(x, y)
             # XLA updates tables in place in a branch too.
             tf.cond(
-                self._label_check.record(targets, training=True),
+                self._record(y, self._masks_before_training(x), training=True),
                 lambda: self._train(x, y, sample_weight, validated=True),
                 lambda: None,
             )
-        return {"loss": self._loss_mean.result()}
+        else:
+            # With a mask, the labels are validated once the encoder has made it.
+            assertions = []
+            if self._has_mask is False:
+                checks = [
+                    check
+                    for name, output in self._head_outputs.items()
+                    for check in output.label_checks(y[name])
+                ]
+                assertions = validation.assert_all(checks)
+            with tf.control_dependencies(assertions):
+                self._train(x, y, sample_weight, validated=self._has_mask is False)
+        return self._loss_results()
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluates one batch: the exact loss and the metrics."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y = unwrap_labels(y)
-        self._build_for(x)
+        y = self._targets(y)
+        self._build_for(x, y)
         features = self._features(x, training=False)
-        targets = self.head._parse(y, features.shape[:-1], _mask(features))
+        by_name = self._by_name(features, "encoder")
         if tracing_for_xla():
-            self._label_check.record(targets, training=False)
-        targets = self.head._validated(targets, sampled=False)
-        loss = self._loss_of(x, y, features, sample_weight, targets, training=False)
-        self._update_loss_mean(loss, features, targets)
-        mask = _mask(features)
-        for metric in self._step.metrics:
-            metric.update_state_from_features(self.head, features, y, mask=mask)
-        for metric in self._step.weighted_metrics:
-            metric.update_state_from_features(
-                self.head, features, y, sample_weight, mask
-            )
+            masks = {name: keras_mask(value) for name, value in by_name.items()}
+            self._record(y, masks, training=False)
+        loss = self.compute_loss(
+            x, self._pack(y), features, sample_weight, training=False
+        )
+        self._update_loss_mean(loss, y, by_name)
+        weights = self._weights(sample_weight)
+        for name, output in self._step.outputs.items():
+            output.update_metrics(y[name], by_name[name], weights.get(name))
         return self.get_metrics_result()
 
     def compute_loss(
@@ -444,18 +501,25 @@ class SampledSoftmaxModel(keras.Model):
             ValueError: If there are no labels, or they do not fit the features.
         """
         del x
-        y = unwrap_labels(y)
-        targets = self._step.targets
-        if targets is None or self._step.labels is not y:
-            targets = self.head._parse(y, y_pred.shape[:-1], _mask(y_pred))
-            targets = self.head._validated(targets, sampled=training)
-        losses = self.head._compute_losses(
-            y_pred, targets, sample_weight, sampled=training
-        )
-        count = tf.cast(_num_examples(y_pred, targets), losses.dtype)
-        loss = tf.math.divide_no_nan(tf.reduce_sum(losses), count)
-        loss = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
-        return loss / _num_replicas()
+        y, features = self._targets(y), self._by_name(y_pred, "encoder")
+        weights = self._weights(sample_weight)
+        total = list(self.losses)
+        for name, output in self._step.outputs.items():
+            loss = output.compute_loss(
+                y[name],
+                features[name],
+                weights.get(name),
+                training=training,
+                validated=self._step.validated,
+            )
+            if isinstance(self.head, dict):
+                output.loss_mean.update_state(
+                    loss, sample_weight=output.num_examples(y[name], features[name])
+                )
+                loss *= self._step.loss_weights.get(name, 1.0)
+            total.insert(0, loss)
+        dtype = total[0].dtype
+        return tf.add_n([tf.cast(loss, dtype) for loss in total]) / num_replicas()
 
     def export(
         self,
@@ -479,13 +543,17 @@ class SampledSoftmaxModel(keras.Model):
     def get_config(self) -> dict[str, Any]:
         """Returns the serialized encoder and head, and `top_k`."""
         embeddings = encoder_inputs.embeddings(self.encoder)
-        tied = [i for i, layer in enumerate(embeddings) if layer is self.head.tied_to]
+
+        def tied_index(head: SampledSoftmax) -> int | None:
+            tied = [i for i, layer in enumerate(embeddings) if layer is head.tied_to]
+            return tied[0] if tied else None
+
         return {
             **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "head": keras.saving.serialize_keras_object(self.head),
+            "head": self._map_heads(keras.saving.serialize_keras_object),
             "top_k": self.top_k,
-            "tied_embedding": tied[0] if tied else None,
+            "tied_embedding": self._map_heads(tied_index),
         }
 
     @classmethod
@@ -493,67 +561,141 @@ class SampledSoftmaxModel(keras.Model):
         """Makes a model from its config, without weights."""
         config = dict(config)
         encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
-        head = config.pop("head")
-        embedding = _find_tied(encoder, head, config.pop("tied_embedding", None))
-        if embedding is not None:  # the encoder's own, not a copy of it
-            head = {**head, "config": {**head["config"], "tied_to": embedding}}
-        head = keras.saving.deserialize_keras_object(head)
+        head, index = config.pop("head"), config.pop("tied_embedding", None)
+        if "class_name" in head:
+            head = _head_from_config(head, encoder, index)
+        else:
+            head = {
+                name: _head_from_config(value, encoder, index[name])
+                for name, value in head.items()
+            }
         return cls(encoder=encoder, head=head, **config)
+
+    @property
+    def _heads(self) -> dict[str, SampledSoftmax]:
+        return self.head if isinstance(self.head, dict) else {"": self.head}
+
+    @property
+    def _head_outputs(self) -> dict[str, HeadOutput]:
+        return {
+            name: output
+            for name, output in self._step.outputs.items()
+            if isinstance(output, HeadOutput)
+        }
+
+    @property
+    def _output_names(self) -> list[str]:
+        return list(self.encoder.output) if isinstance(self.head, dict) else [""]
+
+    def _map_heads(self, function: Callable[[SampledSoftmax], Any]) -> Any:
+        results = {name: function(head) for name, head in self._heads.items()}
+        return self._pack(results)
+
+    def _pack(self, values: dict[str, Any]) -> Any:
+        """Returns a dict by output, or the value of the only output."""
+        return values if isinstance(self.head, dict) else values[""]
+
+    def _by_name(self, values: Any, argument: str) -> dict[str, Any]:
+        """Returns values by output, from a dict or a list; "" is the only output."""
+        if not isinstance(self.head, dict):
+            return {"": values}
+        if values is None:
+            return {}
+        names = self._output_names
+        if isinstance(values, (list, tuple)) and len(values) == len(names):
+            return dict(zip(names, values, strict=True))
+        if not isinstance(values, dict) or values.keys() - set(names):
+            raise ValueError(
+                f"`{argument}` must be a dict by output, or a list with a value for "
+                f"each. Received: {argument}={values!r}, outputs={names}."
+            )
+        return dict(values)
+
+    def _targets(self, y: Any) -> dict[str, Any]:
+        """Returns the targets of each output that has a loss or a metric."""
+        y = self._by_name(y, "y")
+        missing = [name for name in self._step.outputs if y.get(name) is None]
+        if missing and missing != [""]:
+            raise ValueError(
+                "`y` must have targets for each output with a loss. "
+                f"Received: none for {missing}."
+            )
+        return {
+            name: unwrap_labels(y[name]) if name in self._heads else y[name]
+            for name in self._step.outputs
+        }
+
+    def _weights(self, sample_weight: Any) -> dict[str, Any]:
+        """Returns the sample weights of each output; an array weighs every output."""
+        if sample_weight is None or isinstance(sample_weight, (dict, list, tuple)):
+            return self._by_name(sample_weight, "sample_weight")
+        return dict.fromkeys(self._output_names, sample_weight)
 
     def _build_parts(self, inputs: Any) -> None:
         # A subclassed encoder shows its features only when it is called.
         features = self.encoder(encoder_inputs.match_input_order(self.encoder, inputs))
-        self._has_mask = _mask(features) is not None
-        if not self.head.built:
-            self.head.build(features.shape)
+        by_name = self._by_name(features, "encoder")
+        for name, head in self._heads.items():
+            if not head.built:
+                head.build(by_name[name].shape)
 
-    def _build_for(self, x: Any) -> None:
+    def _build_for(self, x: Any, y: dict[str, Any]) -> None:
         """Makes all state of a step, before the step is traced."""
         with tf.init_scope():
-            if not self.built:  # a symbolic call makes no logits
+            if self._has_mask is None:  # a symbolic call makes no logits
                 self(encoder_inputs.keras_tensors_like(x))
-            elif self._has_mask is None:
-                self._build_parts(encoder_inputs.keras_tensors_like(x))
+            if not self._step.is_built:
+                for name, output in self._step.outputs.items():
+                    if isinstance(output, KerasOutput):
+                        output.build(y[name], self.encoder.output[name])
+                self._step.is_built = True
             if self.optimizer is not None and not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
 
     def _features(self, x: Any, training: bool) -> tf.Tensor:
         x = encoder_inputs.match_input_order(self.encoder, x)
         features = self.encoder(x, training=training)
-        self._has_mask = _mask(features) is not None
+        by_name = self._by_name(features, "encoder")
+        masks = [keras_mask(by_name[name]) for name in self._heads]
+        self._has_mask = any(mask is not None for mask in masks)
         return features
 
-    def _ids_and_mask(self, y: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Returns label ids of any shape, 0 for padding, and which are labels."""
-        y = y.flat_values if isinstance(y, tf.RaggedTensor) else y
-        ids = tf.cast(y, tf.int64)
-        if self.head.ignore_class is None:
-            return ids, None
-        is_label = ids != self.head.ignore_class
-        return tf.where(is_label, ids, 0), is_label
+    def _record(
+        self, y: dict[str, Any], masks: dict[str, Any], training: bool
+    ) -> tf.Tensor:
+        """Returns whether a compiled step can use the labels; if not, records why."""
+        valid = [
+            output.record(y[name], masks.get(name), training)
+            for name, output in self._head_outputs.items()
+        ]
+        return tf.reduce_all(valid)
 
-    def _targets_before_training(self, x: Any, y: Any) -> Labels:
-        """Returns the labels of a batch before its training step.
+    def _masks_before_training(self, x: Any) -> dict[str, Any]:
+        """Returns the masks of a batch before its training step.
 
         If the encoder makes a mask, it is called for it; what else it computes is not
         used, and XLA removes it.
         """
         if not self._has_mask:
-            ids, is_label = self._ids_and_mask(y)
-            return Labels(ids, is_label, None)
+            return {}
         x = encoder_inputs.match_input_order(self.encoder, x)
         with keras.StatelessScope():
-            mask = _mask(self.encoder(x, training=False))
-        return self.head._parse(y, mask.shape, mask)
+            features = self._by_name(self.encoder(x, training=False), "encoder")
+        return {name: keras_mask(value) for name, value in features.items()}
 
-    def _train(self, x: Any, y: Any, sample_weight: Any, validated: bool) -> None:
+    def _train(
+        self, x: Any, y: dict[str, Any], sample_weight: Any, validated: bool
+    ) -> None:
         weights = self.trainable_weights
         with tf.GradientTape() as tape:
             features = self._features(x, training=True)
-            targets = self.head._parse(y, features.shape[:-1], _mask(features))
-            if not validated:
-                targets = self.head._validated(targets, sampled=True)
-            loss = self._loss_of(x, y, features, sample_weight, targets, training=True)
+            self._step.validated = validated
+            try:
+                loss = self.compute_loss(
+                    x, self._pack(y), features, sample_weight, training=True
+                )
+            finally:
+                self._step.validated = False
             scaled = self.optimizer.scale_loss(loss)
         if weights:
             gradients = tape.gradient(scaled, weights)
@@ -563,66 +705,48 @@ class SampledSoftmaxModel(keras.Model):
             warnings.warn(
                 "The model has no trainable weights: nothing is trained.", stacklevel=2
             )
-        self._update_loss_mean(loss, features, targets)
-
-    def _loss_of(
-        self,
-        x: Any,
-        y: Any,
-        features: tf.Tensor,
-        sample_weight: Any,
-        targets: Labels,
-        training: bool,
-    ) -> tf.Tensor:
-        """Calls `compute_loss`, which a subclass may override, on valid labels."""
-        self._step.labels, self._step.targets = y, targets
-        try:
-            return self.compute_loss(x, y, features, sample_weight, training=training)
-        finally:
-            self._step.labels = self._step.targets = None
+        self._update_loss_mean(loss, y, self._by_name(features, "encoder"))
 
     def _update_loss_mean(
-        self, loss: tf.Tensor, features: tf.Tensor, targets: Labels
+        self, loss: tf.Tensor, y: dict[str, Any], features: dict[str, Any]
     ) -> None:
-        """Adds a batch to the reported mean, weighted by its number of examples."""
-        self._loss_mean.update_state(
-            loss * _num_replicas(), sample_weight=_num_examples(features, targets)
-        )
+        """Adds a batch to the reported mean, weighted by its number of examples.
+
+        That of several outputs is the batch size.
+        """
+        if isinstance(self.head, dict):
+            count = tf.shape(next(iter(features.values())))[0]
+        else:
+            count = self._head_outputs[""].num_examples(y[""], features[""])
+        self._loss_mean.update_state(loss * num_replicas(), sample_weight=count)
 
     def _named_metrics(self) -> dict[str, keras.metrics.Metric]:
         named = {"loss": self._loss_mean}
         named.update((m.name, m) for m in super().metrics if m.name != "loss")
-        named.update((metric.name, metric) for metric in self._step.metrics)
-        for metric in self._step.weighted_metrics:
-            prefix = "weighted_" if metric.name in named else ""
-            named[prefix + metric.name] = metric
+        for name, output in self._step.outputs.items():
+            prefix = f"{name}_" if name else ""
+            if name:
+                named[output.loss_mean.name] = output.loss_mean
+            named.update((prefix + key, m) for key, m in output.named_metrics().items())
         return named
 
-    def _class_sample_weight(self, y: Any, sample_weight: Any) -> tf.Tensor:
-        """Returns the weight of each label; with several, the mean of an example's."""
-        if sample_weight is not None:
-            raise ValueError(
-                "`class_weight` and `sample_weight` must not both be given: multiply "
-                "the sample weights by those of their classes."
-            )
-        ids, is_label = self._ids_and_mask(y)
-        values: Any = self._step.class_weights
-        weights = tf.constant(values)
-        last = len(values) - 1  # the classes after it have weight 1
-        weights = tf.gather(weights, tf.clip_by_value(ids, 0, last))
-        if self.head.num_true == 1:
-            return weights
-        if is_label is None:
-            return tf.reduce_mean(weights, axis=-1)
-        is_label = tf.cast(is_label, weights.dtype)
-        return tf.math.divide_no_nan(
-            tf.reduce_sum(weights * is_label, axis=-1), tf.reduce_sum(is_label, axis=-1)
-        )
+    def _loss_results(self) -> dict[str, Any]:
+        """Returns the logs of training: the losses alone."""
+        results = {"loss": self._loss_mean.result()}
+        if isinstance(self.head, dict):
+            means = [output.loss_mean for output in self._step.outputs.values()]
+            results.update((mean.name, mean.result()) for mean in means)
+        return results
 
     @contextlib.contextmanager
     def _fitting(self, class_weight: Mapping[int, float] | None) -> Iterator[None]:
         """Trains with class weights, which are constants of the traced step."""
         if class_weight is not None:
+            if isinstance(self.head, dict):
+                raise ValueError(
+                    "`class_weight` must be None for a model with several outputs: "
+                    "use `sample_weight`."
+                )
             self._step.class_weights = class_weights(
                 class_weight, self.head.num_classes
             )
@@ -649,26 +773,39 @@ class SampledSoftmaxModel(keras.Model):
 
     def _raise_if_invalid(self) -> None:
         if self.jit_compile:
-            self._label_check.raise_if_invalid()
+            for output in self._head_outputs.values():
+                output.label_check.raise_if_invalid()
 
 
 class _StepState:
-    """What the traced steps of a model read.
+    """What `compile` made for the steps, and what a step tells `compute_loss`.
 
     Attributes:
-        metrics: The `metrics` of `compile`.
-        weighted_metrics: The `weighted_metrics` of `compile`.
-        class_weights: See `_class_weights`; None for equal weights.
-        labels: The labels of a step that has validated them.
-        targets: The same, parsed.
+        outputs: The outputs with a loss or a metric, by name.
+        loss_weights: The weights of their losses; 1 where there is none.
+        compile_arguments: The arguments of `compile`.
+        is_built: Whether the metrics of Keras have their variables.
+        class_weights: See `class_weights`; None for equal weights.
+        validated: Whether the labels of the step are known to be valid.
     """
 
     def __init__(self) -> None:
-        self.metrics: list[ExactMetric] = []
-        self.weighted_metrics: list[ExactMetric] = []
+        self.outputs: dict[str, HeadOutput | KerasOutput] = {}
+        self.loss_weights: dict[str, float] = {}
+        self.compile_arguments: dict[str, Any] = {}
+        self.is_built = False
         self.class_weights: np.ndarray | None = None
-        self.labels: Any = None
-        self.targets: Labels | None = None
+        self.validated = False
+
+
+def _head_from_config(
+    head: dict[str, Any], encoder: Any, index: int | None
+) -> SampledSoftmax:
+    """Makes a head; one that was tied to the encoder's Embedding is again."""
+    embedding = _find_tied(encoder, head, index)
+    if embedding is not None:  # the encoder's own, not a copy of it
+        head = {**head, "config": {**head["config"], "tied_to": embedding}}
+    return keras.saving.deserialize_keras_object(head)
 
 
 def _find_tied(
@@ -707,22 +844,7 @@ def _find_tied(
     return matches[0] if matches else None
 
 
-def _num_examples(features: tf.Tensor, targets: Labels) -> tf.Tensor:
-    """Counts the examples that have a label, in float32."""
-    if targets.example_mask is not None:
-        return tf.reduce_sum(tf.cast(targets.example_mask, tf.float32))
-    return tf.cast(tf.reduce_prod(tf.shape(features)[:-1]), tf.float32)
-
-
 def _values(logs: dict[str, Any]) -> Any:
     """Returns the values alone, as Keras does."""
     values = list(logs.values())
     return values[0] if len(values) == 1 else values
-
-
-def _mask(features: Any) -> Any:
-    return getattr(features, "_keras_mask", None)  # where Keras keeps it
-
-
-def _num_replicas() -> int:
-    return tf.distribute.get_strategy().num_replicas_in_sync
