@@ -1,5 +1,7 @@
 """Models with several outputs: of heads, and of layers that train on Keras losses."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -24,9 +26,9 @@ WEIGHTS = {"item": 1.0, "price": 0.5, "brand": 2.0}
 def make_plain(as_list=False):
     keras.utils.set_random_seed(1)
     inputs = keras.Input((DIM,))
-    features = keras.layers.Dense(
-        DIM, "relu", kernel_regularizer="l2", name="hidden"
-    )(inputs)
+    features = keras.layers.Dense(DIM, "relu", kernel_regularizer="l2", name="hidden")(
+        inputs
+    )
     outputs = {
         "item": SampledSoftmax(ITEMS, 5, name="item")(features),
         "price": keras.layers.Dense(1, name="price")(features),
@@ -63,7 +65,8 @@ def test_evaluation_is_that_of_the_logits(as_list):
     model = make(as_list)
     outputs = model.predict(X, verbose=0)
     expected = plain.predict(X, verbose=0)
-    expected = dict(zip(Y, expected, strict=True)) if as_list else expected
+    if as_list:
+        expected: Any = dict(zip(Y, expected, strict=True))
     for name, value in expected.items():
         np.testing.assert_allclose(outputs[name], value, rtol=1e-6, atol=1e-6)
     weight = np.linspace(0, 2, EXAMPLES).astype("float32")
@@ -232,7 +235,7 @@ def test_an_output_without_loss_is_only_predicted():
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         ({"loss": {"item": "mse"}}, "`loss` must be None for an output of a SampledS"),
         ({"loss": {"cost": "mse"}}, "`loss` must be a dict by output"),

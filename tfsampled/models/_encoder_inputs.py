@@ -55,26 +55,3 @@ def float_inputs(shape: Any) -> Any:
     if all(size is None or isinstance(size, int) for size in shape):
         return keras.KerasTensor(tuple(shape))
     return [float_inputs(value) for value in shape]
-
-
-def embeddings(layer: Any) -> list[keras.layers.Embedding]:
-    """Lists the Embedding layers inside a layer, in models and attributes.
-
-    The order is the same for every layer that is made from the same config.
-    """
-    result, stack, seen = [], [layer], set()
-    while stack:
-        value = stack.pop()
-        if id(value) in seen:  # layers may refer to each other
-            continue
-        seen.add(id(value))
-        if isinstance(value, keras.layers.Embedding):
-            result.append(value)
-        elif isinstance(value, keras.layers.Layer):
-            layers = getattr(value, "layers", None)
-            stack.extend(layers or vars(value).values())
-        elif isinstance(value, dict):
-            stack.extend(value.values())
-        elif isinstance(value, (list, tuple)):
-            stack.extend(value)
-    return result

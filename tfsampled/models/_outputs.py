@@ -1,11 +1,13 @@
 """Outputs of a model: of a `SampledSoftmax`, or trained on a loss of Keras's.
 
-Both kinds have `loss_mean`, `named_metrics`, `num_examples`, `compute_loss` and
-`update_metrics`. The name of a model's only output is "".
+A model has one output, whose name is "", or several by name. Values by output come as
+users give them: of one output the value, of several a dict or a list.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -13,10 +15,255 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import validation
+from tfsampled._core.full_softmax.api import validate_k
 from tfsampled._core.labels import Labels
 from tfsampled.layers import SampledSoftmax
-from tfsampled.models._fit_arguments import validate_metrics
+from tfsampled.models._fit_arguments import (
+    class_weights,
+    unwrap_labels,
+    validate_metrics,
+)
 from tfsampled.models._label_check import LabelCheck
+
+
+class Outputs:
+    """All outputs of a model, and what `compile` has said of them.
+
+    Args:
+        encoder: The model's encoder.
+        head: A `SampledSoftmax`, or several by output.
+        top_k: How many classes a head predicts, None for logits; or that by output.
+    """
+
+    def __init__(self, encoder: Any, head: Any, top_k: Any) -> None:
+        self._is_single = not isinstance(head, dict)
+        self.heads: dict[str, SampledSoftmax] = {"": head} if self._is_single else head
+        for value in self.heads.values():
+            if not isinstance(value, SampledSoftmax):
+                raise ValueError(
+                    "`head` must be a tfsampled.layers.SampledSoftmax, or a dict of "
+                    f"them by output. Received: head={head!r}."
+                )
+        if len({id(value) for value in self.heads.values()}) < len(self.heads):
+            raise ValueError("`head` must have another layer for each output.")
+        # What the encoder computes, as KerasTensors; not needed of a single output.
+        features = {"": None} if self._is_single else getattr(encoder, "output", None)
+        if not isinstance(features, dict) or set(self.heads) - set(features):
+            raise ValueError(
+                "`encoder` must be a functional model whose output is a dict, with "
+                f"each name of `head`. Received: output={features!r}, head={head!r}."
+            )
+        self._features = features
+        self._top_k: dict[str, int | None] = {}
+        for name, value in self.heads.items():
+            k = top_k.get(name) if isinstance(top_k, dict) else top_k
+            self._top_k[name] = k if k is None else validate_k(k, value.num_classes)
+        self._outputs: dict[str, HeadOutput | KerasOutput] = {}
+        self._is_built = False
+        self._validated = False
+        self._class_weights: np.ndarray | None = None
+        self.compile_arguments: dict[str, Any] = {}
+
+    def by_name(self, values: Any, argument: str = "y") -> dict[str, Any]:
+        """Returns values by output; none if `values` is None."""
+        if self._is_single:
+            return {"": values}
+        names = list(self._features)
+        if values is None:
+            return {}
+        if isinstance(values, (list, tuple)) and len(values) == len(names):
+            return dict(zip(names, values, strict=True))
+        if not isinstance(values, Mapping) or set(values) - set(names):
+            raise ValueError(
+                f"`{argument}` must be a dict by output, or a list with a value for "
+                f"each. Received: {argument}={values!r}, outputs={names}."
+            )
+        return dict(values)
+
+    def pack(self, by_name: dict[str, Any]) -> Any:
+        """Returns the dict, or the value of the only output."""
+        return by_name[""] if self._is_single else by_name
+
+    def predict(self, features: Any) -> Any:
+        """Computes logits, or best classes, from the encoder's outputs."""
+        results = self.by_name(features)
+        for name, head in self.heads.items():
+            x, k = results.pop(name), self._top_k[name]
+            if k is None:
+                results[name] = head(x)
+            else:  # flat, as the signature of an export has to be
+                scores, classes = head.top_k(x, k)
+                prefix = _prefix(name)
+                results.update({f"{prefix}classes": classes, f"{prefix}scores": scores})
+        return results.get("", results)
+
+    def compile(self, **arguments: Any) -> None:
+        """Takes `loss`, `loss_weights`, `metrics` and `weighted_metrics`."""
+        if self._is_single and arguments["loss_weights"] is not None:
+            raise ValueError(
+                "`loss_weights` must be None for a model with one output. "
+                f"Received: loss_weights={arguments['loss_weights']!r}."
+            )
+        named = {name: self.by_name(value, name) for name, value in arguments.items()}
+        weights = named.pop("loss_weights")
+        outputs: dict[str, HeadOutput | KerasOutput] = {}
+        for name in self._features:
+            loss, metrics, weighted = (values.get(name) for values in named.values())
+            if name not in self.heads:
+                if (loss, metrics, weighted) != (None, None, None):
+                    outputs[name] = KerasOutput(name, loss, metrics, weighted)
+                continue
+            if loss is not None:
+                raise ValueError(
+                    "`loss` must be None for an output of a SampledSoftmax: it trains "
+                    "on the head's sampled loss and is evaluated on its exact loss. "
+                    f"Received: loss={loss!r}."
+                )
+            outputs[name] = HeadOutput(name, self.heads[name], metrics, weighted)
+        self._outputs, self._loss_weights = outputs, weights
+        self._is_built = False
+        self.compile_arguments = arguments
+
+    def build(self, y: Any) -> None:
+        """Makes the variables of metrics that depend on the targets."""
+        if not self._is_built:
+            targets = self.by_name(y)
+            for name, output in self._outputs.items():
+                if isinstance(output, KerasOutput):
+                    output.build(targets[name], self._features[name])
+            self._is_built = True
+
+    def named_metrics(self) -> dict[str, keras.metrics.Metric]:
+        """Returns the metrics by their names in logs; first of several their losses."""
+        named = dict(self.loss_means())
+        for name, output in self._outputs.items():
+            metrics = output.named_metrics().items()
+            named.update((_prefix(name) + key, metric) for key, metric in metrics)
+        return named
+
+    def loss_means(self) -> dict[str, keras.metrics.Metric]:
+        """Returns the mean losses of several outputs by their names in logs."""
+        if self._is_single:
+            return {}
+        means = {name: output.loss_mean for name, output in self._outputs.items()}
+        return {f"{name}_loss": mean for name, mean in means.items()}
+
+    def targets(self, y: Any) -> Any:
+        """Returns the targets of outputs with a loss or a metric; of heads integers."""
+        y = self.by_name(y)
+        missing = [name for name in self._outputs if y.get(name) is None]
+        if missing and not self._is_single:
+            raise ValueError(
+                "`y` must have targets for each output with a loss. "
+                f"Received: none for {missing}."
+            )
+        return self.pack(
+            {
+                name: unwrap_labels(y[name]) if name in self.heads else y[name]
+                for name in self._outputs
+            }
+        )
+
+    def set_class_weights(self, class_weight: Mapping[int, float] | None) -> None:
+        """Sets the argument of `fit`: constants of the traced step."""
+        if class_weight is not None and not self._is_single:
+            raise ValueError(
+                "`class_weight` must be None for a model with several outputs: use "
+                "`sample_weight`."
+            )
+        self._class_weights = None
+        if class_weight is not None:
+            num_classes = self.heads[""].num_classes
+            self._class_weights = class_weights(class_weight, num_classes)
+
+    def sample_weight(self, y: Any, sample_weight: Any) -> Any:
+        """Returns the sample weights, or those that `class_weight` gives the labels."""
+        if self._class_weights is None:
+            return sample_weight
+        if sample_weight is not None:
+            raise ValueError(
+                "`class_weight` and `sample_weight` must not both be given: multiply "
+                "the sample weights by those of their classes."
+            )
+        return self._head_outputs()[""].sample_weight_of_classes(y, self._class_weights)
+
+    def masks(self, features: Any) -> dict[str, Any]:
+        """Returns the masks of the heads' features; None where there is none."""
+        features = self.by_name(features)
+        return {name: keras_mask(features[name]) for name in self.heads}
+
+    def label_checks(self, y: Any) -> list[validation.Check]:
+        """Checks the labels of a training step, before the encoder is called."""
+        y = self.by_name(y)
+        checks = (o.label_checks(y[name]) for name, o in self._head_outputs().items())
+        return [check for some in checks for check in some]
+
+    def record(self, y: Any, masks: dict[str, Any], training: bool) -> tf.Tensor:
+        """Returns whether a compiled step can use the labels; if not, records why."""
+        y = self.by_name(y)
+        return tf.reduce_all(
+            [
+                output.record(y[name], masks.get(name), training)
+                for name, output in self._head_outputs().items()
+            ]
+        )
+
+    def raise_if_invalid(self) -> None:
+        """Raises what compiled steps have recorded."""
+        for output in self._head_outputs().values():
+            output.label_check.raise_if_invalid()
+
+    @contextlib.contextmanager
+    def validated_labels(self, validated: bool) -> Iterator[None]:
+        """Tells `compute_loss` whether the labels are known to be valid."""
+        self._validated = validated
+        try:
+            yield
+        finally:
+            self._validated = False
+
+    def compute_loss(
+        self, y: Any, features: Any, sample_weight: Any, training: bool
+    ) -> tf.Tensor:
+        """Computes the weighted sum of the outputs' losses."""
+        targets, inputs = self.by_name(y), self.by_name(features)
+        weights = self._weights_by_name(sample_weight)
+        losses = []
+        for name, output in self._outputs.items():
+            example = targets[name], inputs[name]
+            loss = output.compute_loss(
+                *example, weights.get(name), training, self._validated
+            )
+            if not self._is_single:
+                output.loss_mean.update_state(loss, output.num_examples(*example))
+                loss *= self._loss_weights.get(name, 1.0)
+            losses.append(loss)
+        return tf.add_n([tf.cast(loss, losses[0].dtype) for loss in losses])
+
+    def num_examples(self, y: Any, features: Any) -> tf.Tensor:
+        """Counts the examples with a label; with several outputs the batch size."""
+        if self._is_single:
+            return self._outputs[""].num_examples(y, features)
+        return tf.shape(next(iter(features.values())))[0]
+
+    def update_metrics(self, y: Any, features: Any, sample_weight: Any) -> None:
+        """Adds a batch to the metrics."""
+        targets, inputs = self.by_name(y), self.by_name(features)
+        weights = self._weights_by_name(sample_weight)
+        for name, output in self._outputs.items():
+            output.update_metrics(targets[name], inputs[name], weights.get(name))
+
+    def _head_outputs(self) -> dict[str, HeadOutput]:
+        return {
+            name: output
+            for name, output in self._outputs.items()
+            if isinstance(output, HeadOutput)
+        }
+
+    def _weights_by_name(self, sample_weight: Any) -> dict[str, Any]:
+        if sample_weight is None or isinstance(sample_weight, (Mapping, list, tuple)):
+            return self.by_name(sample_weight, "sample_weight")
+        return dict.fromkeys(self._features, sample_weight)
 
 
 class HeadOutput:
@@ -212,3 +459,7 @@ def keras_mask(features: Any) -> Any:
 def num_replicas() -> int:
     """Returns the number of replicas of the current strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _prefix(name: str) -> str:
+    return f"{name}_" if name else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,19 +13,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.full_softmax.api import validate_k
 from tfsampled._core.xla import tracing_for_xla
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import _encoder_inputs as encoder_inputs
 from tfsampled.models._fit_arguments import (
     added_callback,
-    class_weights,
     first_labels,
     set_monitor_modes,
-    unwrap_labels,
 )
 from tfsampled.models._label_check import PeriodicCheck
-from tfsampled.models._outputs import HeadOutput, KerasOutput, keras_mask, num_replicas
+from tfsampled.models._outputs import Outputs, num_replicas
+from tfsampled.models._tied_embedding import head_from_config, tied_index
 from tfsampled.optimizers import LossScaleOptimizer
 from tfsampled.samplers import LogUniform
 
@@ -59,9 +58,14 @@ class SampledSoftmaxModel(keras.Model):
     Args:
         encoder: A layer or model that makes the features, `[batch, dim]` or
             `[batch, time, dim]`, from `x`.
-        head: The `tfsampled.layers.SampledSoftmax` over the classes.
+        head: The `tfsampled.layers.SampledSoftmax` over the classes. For several
+            outputs a dict of them, by the names of the encoder's outputs: then the
+            encoder is a functional model whose output is a dict, and what has no head
+            is an output as it is.
         top_k: None for logits `[..., num_classes]`; an int for a dict of `classes`
-            (`[..., top_k]`, int32, best first) and `scores` (their logits).
+            (`[..., top_k]`, int32, best first) and `scores` (their logits). With
+            several outputs also a dict by output; the names are then `{output}_classes`
+            and `{output}_scores`.
         **kwargs: Arguments of `keras.Model`, such as `name`.
 
     Raises:
@@ -88,35 +92,13 @@ class SampledSoftmaxModel(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        heads = list(head.values()) if isinstance(head, dict) else [head]
-        for value in heads:
-            if not isinstance(value, SampledSoftmax):
-                raise ValueError(
-                    "`head` must be a tfsampled.layers.SampledSoftmax, or a dict of "
-                    f"them by output. Received: head={head!r}."
-                )
-        if len({id(value) for value in heads}) < len(heads):
-            raise ValueError("`head` must have another layer for each output.")
-        if isinstance(head, dict):
-            outputs = getattr(encoder, "output", None)
-            if not isinstance(outputs, dict) or not head or head.keys() - outputs:
-                raise ValueError(
-                    "`encoder` must be a functional model whose output is a dict, with "
-                    f"each name of `head`. Received: output={outputs!r}, "
-                    f"head={head!r}."
-                )
+        self._outputs = Outputs(encoder, head, top_k)  # which Keras does not track
         self.encoder = encoder
-        self.head = head
+        self.head: Any = head
         self.top_k = top_k
-        self._top_k: dict[str, int | None] = {}
-        for name, head in self._heads.items():
-            k = top_k.get(name) if isinstance(top_k, dict) else top_k
-            self._top_k[name] = k and validate_k(k, head.num_classes)
         self.supports_masking = True
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._has_mask: bool | None = None  # unknown before the encoder is called
-        # In an object of its own, whose attributes Keras does not track.
-        self._step = _StepState()
         inputs = encoder_inputs.functional_inputs(encoder)
         if inputs is not None:  # the shapes are known
             self(encoder_inputs.keras_tensors_like(inputs))
@@ -130,15 +112,18 @@ class SampledSoftmaxModel(keras.Model):
     ) -> SampledSoftmaxModel:
         """Wraps a functional or Sequential model that ends in a `SampledSoftmax`.
 
-        Layers and weights are shared: training one trains the other.
+        Layers and weights are shared: training one trains the other. Of a model with
+        several outputs each `SampledSoftmax` trains on its sampled loss, and the others
+        on what `compile(loss={name: ...})` says. An output's name is its key in a dict
+        of outputs, or the name of its layer.
 
         Args:
-            model: A built model whose only output is that of a `SampledSoftmax`.
+            model: A built model with an output of a `SampledSoftmax`, or several.
             top_k: As in the constructor.
             **kwargs: Arguments of `keras.Model`.
 
         Raises:
-            ValueError: If the model does not end in a `SampledSoftmax`.
+            ValueError: If no output is that of a `SampledSoftmax`.
 
         Example:
             >>> import keras
@@ -184,23 +169,15 @@ class SampledSoftmaxModel(keras.Model):
 
     def build(self, input_shape: Any) -> None:
         """Builds the encoder for floating inputs of `input_shape`, then the head."""
-        heads_built = all(head.built for head in self._heads.values())
+        heads_built = all(head.built for head in self._outputs.heads.values())
         if not (self.encoder.built and heads_built):
             self._build_parts(encoder_inputs.float_inputs(input_shape))
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Computes the logits of all classes, or a dict of the `top_k` best."""
-        results = self._by_name(self._features(inputs, training), "encoder")
-        for name, head in self._heads.items():
-            features, k = results.pop(name), self._top_k[name]
-            if k is None:
-                results[name] = head(features)
-            else:
-                prefix = f"{name}_" if name else ""
-                scores, classes = head.top_k(features, k)
-                results.update({f"{prefix}classes": classes, f"{prefix}scores": scores})
-        return results[""] if "" in results else results
+        features = self._features(inputs, training)
+        return self._outputs.predict(features)
 
     def compile(
         self,
@@ -213,54 +190,32 @@ class SampledSoftmaxModel(keras.Model):
     ) -> None:
         """Configures the model for training, as `keras.Model.compile` without a loss.
 
+        Of a model with several outputs each argument is a dict by output, or a list
+        with a value for each.
+
         Args:
             optimizer: Any Keras optimizer, or its name. Under the policy
                 "mixed_float16" it is wrapped in
                 `tfsampled.optimizers.LossScaleOptimizer`.
-            loss: Must be None: the head has the loss.
-            loss_weights: Must be None.
-            metrics: Metrics of `tfsampled.metrics`, for evaluation and validation.
+            loss: Must be None for an output of a head, which has the loss. For others
+                as in Keras.
+            loss_weights: Numbers that multiply the losses of several outputs.
+            metrics: Metrics of `tfsampled.metrics`, for evaluation and validation; of
+                outputs without a head those of Keras.
             weighted_metrics: The same, weighted by sample and class weights. As in
                 Keras, one whose name is in `metrics` is reported as `weighted_{name}`.
             **kwargs: Other arguments of `keras.Model.compile`, such as `jit_compile`.
 
         Raises:
-            ValueError: If a loss is given, or a metric that needs all the logits.
+            ValueError: If a head is given a loss, or a metric that needs all the
+                logits.
         """
-        arguments = {
-            "loss": loss,
-            "loss_weights": loss_weights,
-            "metrics": metrics,
-            "weighted_metrics": weighted_metrics,
-        }
-        by_name = {
-            argument: self._by_name(value, argument)
-            for argument, value in arguments.items()
-        }
-        for name in self._heads:
-            if (received := by_name["loss"].get(name)) is not None:
-                raise ValueError(
-                    "`loss` must be None for an output of a SampledSoftmax: it trains "
-                    "on the head's sampled loss and is evaluated on its exact loss. "
-                    f"Received: loss={received!r}."
-                )
-        if loss_weights is not None and not isinstance(self.head, dict):
-            raise ValueError(
-                "`loss_weights` must be None for a model with one output. "
-                f"Received: loss_weights={loss_weights!r}."
-            )
-        weights = by_name.pop("loss_weights")
-        outputs: dict[str, HeadOutput | KerasOutput] = {}
-        for name in self._output_names:
-            loss, metrics, weighted = (by.get(name) for by in by_name.values())
-            if name in self._heads:
-                head = self._heads[name]
-                outputs[name] = HeadOutput(name, head, metrics, weighted)
-            elif (loss, metrics, weighted) != (None, None, None):
-                outputs[name] = KerasOutput(name, loss, metrics, weighted)
-        self._step.outputs = outputs
-        self._step.loss_weights = weights
-        self._step.compile_arguments = arguments
+        self._outputs.compile(
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+        )
         scales_loss = kwargs.get("auto_scale_loss", True)
         if scales_loss and self.dtype_policy.name == "mixed_float16":
             optimizer = keras.optimizers.get(optimizer)
@@ -274,7 +229,7 @@ class SampledSoftmaxModel(keras.Model):
         config = super().get_compile_config()
         if not config:
             return config
-        arguments = self._step.compile_arguments
+        arguments = self._outputs.compile_arguments
         return {**config, **keras.saving.serialize_keras_object(arguments)}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -331,12 +286,11 @@ class SampledSoftmaxModel(keras.Model):
                 sampler never draws. The batch changes nothing. Under `jit_compile` the
                 error is raised some steps later, at the end of the epoch at the latest.
         """
-        labels = y if isinstance(y, dict) or not isinstance(self.head, dict) else {}
-        for name, head in self._heads.items():
-            first = first_labels(self._by_name(labels, "y").get(name))
-            if first is not None and isinstance(head.sampler, LogUniform):
+        for name, head in self._outputs.heads.items():
+            labels = first_labels(y.get(name) if isinstance(y, dict) else y)
+            if labels is not None and isinstance(head.sampler, LogUniform):
                 head.sampler.warn_if_unordered(
-                    first, head.num_classes, first != head.ignore_class
+                    labels, head.num_classes, labels != head.ignore_class
                 )
         check = PeriodicCheck(self._raise_if_invalid)
         set_monitor_modes(callbacks, self._named_metrics())
@@ -418,16 +372,8 @@ class SampledSoftmaxModel(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """Trains on one batch: the sampled loss and an optimizer step."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y = self._targets(y)
-        if self._step.class_weights is not None:
-            if sample_weight is not None:
-                raise ValueError(
-                    "`class_weight` and `sample_weight` must not both be given: "
-                    "multiply the sample weights by those of their classes."
-                )
-            sample_weight = self._head_outputs[""].sample_weight_of_classes(
-                y[""], self._step.class_weights
-            )
+        y = self._outputs.targets(y)
+        sample_weight = self._outputs.sample_weight(y, sample_weight)
         self._build_for(x, y)
         if tracing_for_xla():
             if num_replicas() > 1:
@@ -438,7 +384,7 @@ class SampledSoftmaxModel(keras.Model):
                 )
             # XLA updates tables in place in a branch too.
             tf.cond(
-                self._record(y, self._masks_before_training(x), training=True),
+                self._outputs.record(y, self._masks_before_training(x), training=True),
                 lambda: self._train(x, y, sample_weight, validated=True),
                 lambda: None,
             )
@@ -446,33 +392,23 @@ class SampledSoftmaxModel(keras.Model):
             # With a mask, the labels are validated once the encoder has made it.
             assertions = []
             if self._has_mask is False:
-                checks = [
-                    check
-                    for name, output in self._head_outputs.items()
-                    for check in output.label_checks(y[name])
-                ]
-                assertions = validation.assert_all(checks)
+                assertions = validation.assert_all(self._outputs.label_checks(y))
             with tf.control_dependencies(assertions):
                 self._train(x, y, sample_weight, validated=self._has_mask is False)
-        return self._loss_results()
+        means = {"loss": self._loss_mean, **self._outputs.loss_means()}
+        return {name: mean.result() for name, mean in means.items()}
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluates one batch: the exact loss and the metrics."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y = self._targets(y)
+        y = self._outputs.targets(y)
         self._build_for(x, y)
         features = self._features(x, training=False)
-        by_name = self._by_name(features, "encoder")
         if tracing_for_xla():
-            masks = {name: keras_mask(value) for name, value in by_name.items()}
-            self._record(y, masks, training=False)
-        loss = self.compute_loss(
-            x, self._pack(y), features, sample_weight, training=False
-        )
-        self._update_loss_mean(loss, y, by_name)
-        weights = self._weights(sample_weight)
-        for name, output in self._step.outputs.items():
-            output.update_metrics(y[name], by_name[name], weights.get(name))
+            self._outputs.record(y, self._outputs.masks(features), training=False)
+        loss = self.compute_loss(x, y, features, sample_weight, training=False)
+        self._update_loss_mean(loss, y, features)
+        self._outputs.update_metrics(y, features, sample_weight)
         return self.get_metrics_result()
 
     def compute_loss(
@@ -487,8 +423,9 @@ class SampledSoftmaxModel(keras.Model):
 
         Args:
             x: Not used.
-            y: Integer labels, as in `SampledSoftmax.sampled_loss`.
-            y_pred: The encoder's features.
+            y: Integer labels, as in `SampledSoftmax.sampled_loss`; of several outputs
+                a dict.
+            y_pred: What the encoder computes.
             sample_weight: Weights of the examples.
             training: Whether to compute the sampled loss, or else the exact one.
 
@@ -501,25 +438,11 @@ class SampledSoftmaxModel(keras.Model):
             ValueError: If there are no labels, or they do not fit the features.
         """
         del x
-        y, features = self._targets(y), self._by_name(y_pred, "encoder")
-        weights = self._weights(sample_weight)
-        total = list(self.losses)
-        for name, output in self._step.outputs.items():
-            loss = output.compute_loss(
-                y[name],
-                features[name],
-                weights.get(name),
-                training=training,
-                validated=self._step.validated,
-            )
-            if isinstance(self.head, dict):
-                output.loss_mean.update_state(
-                    loss, sample_weight=output.num_examples(y[name], features[name])
-                )
-                loss *= self._step.loss_weights.get(name, 1.0)
-            total.insert(0, loss)
-        dtype = total[0].dtype
-        return tf.add_n([tf.cast(loss, dtype) for loss in total]) / num_replicas()
+        loss = self._outputs.compute_loss(
+            self._outputs.targets(y), y_pred, sample_weight, training
+        )
+        loss = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
+        return loss / num_replicas()
 
     def export(
         self,
@@ -542,18 +465,17 @@ class SampledSoftmaxModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the serialized encoder and head, and `top_k`."""
-        embeddings = encoder_inputs.embeddings(self.encoder)
 
-        def tied_index(head: SampledSoftmax) -> int | None:
-            tied = [i for i, layer in enumerate(embeddings) if layer is head.tied_to]
-            return tied[0] if tied else None
+        def serialize(function: Callable[[SampledSoftmax], Any]) -> Any:
+            heads = self._outputs.heads.items()
+            return self._outputs.pack({name: function(head) for name, head in heads})
 
         return {
             **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "head": self._map_heads(keras.saving.serialize_keras_object),
+            "head": serialize(keras.saving.serialize_keras_object),
             "top_k": self.top_k,
-            "tied_embedding": self._map_heads(tied_index),
+            "tied_embedding": serialize(functools.partial(tied_index, self.encoder)),
         }
 
     @classmethod
@@ -563,112 +485,37 @@ class SampledSoftmaxModel(keras.Model):
         encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
         head, index = config.pop("head"), config.pop("tied_embedding", None)
         if "class_name" in head:
-            head = _head_from_config(head, encoder, index)
+            head = head_from_config(head, encoder, index)
         else:
             head = {
-                name: _head_from_config(value, encoder, index[name])
+                name: head_from_config(value, encoder, index[name])
                 for name, value in head.items()
             }
         return cls(encoder=encoder, head=head, **config)
 
-    @property
-    def _heads(self) -> dict[str, SampledSoftmax]:
-        return self.head if isinstance(self.head, dict) else {"": self.head}
-
-    @property
-    def _head_outputs(self) -> dict[str, HeadOutput]:
-        return {
-            name: output
-            for name, output in self._step.outputs.items()
-            if isinstance(output, HeadOutput)
-        }
-
-    @property
-    def _output_names(self) -> list[str]:
-        return list(self.encoder.output) if isinstance(self.head, dict) else [""]
-
-    def _map_heads(self, function: Callable[[SampledSoftmax], Any]) -> Any:
-        results = {name: function(head) for name, head in self._heads.items()}
-        return self._pack(results)
-
-    def _pack(self, values: dict[str, Any]) -> Any:
-        """Returns a dict by output, or the value of the only output."""
-        return values if isinstance(self.head, dict) else values[""]
-
-    def _by_name(self, values: Any, argument: str) -> dict[str, Any]:
-        """Returns values by output, from a dict or a list; "" is the only output."""
-        if not isinstance(self.head, dict):
-            return {"": values}
-        if values is None:
-            return {}
-        names = self._output_names
-        if isinstance(values, (list, tuple)) and len(values) == len(names):
-            return dict(zip(names, values, strict=True))
-        if not isinstance(values, dict) or values.keys() - set(names):
-            raise ValueError(
-                f"`{argument}` must be a dict by output, or a list with a value for "
-                f"each. Received: {argument}={values!r}, outputs={names}."
-            )
-        return dict(values)
-
-    def _targets(self, y: Any) -> dict[str, Any]:
-        """Returns the targets of each output that has a loss or a metric."""
-        y = self._by_name(y, "y")
-        missing = [name for name in self._step.outputs if y.get(name) is None]
-        if missing and missing != [""]:
-            raise ValueError(
-                "`y` must have targets for each output with a loss. "
-                f"Received: none for {missing}."
-            )
-        return {
-            name: unwrap_labels(y[name]) if name in self._heads else y[name]
-            for name in self._step.outputs
-        }
-
-    def _weights(self, sample_weight: Any) -> dict[str, Any]:
-        """Returns the sample weights of each output; an array weighs every output."""
-        if sample_weight is None or isinstance(sample_weight, (dict, list, tuple)):
-            return self._by_name(sample_weight, "sample_weight")
-        return dict.fromkeys(self._output_names, sample_weight)
-
     def _build_parts(self, inputs: Any) -> None:
         # A subclassed encoder shows its features only when it is called.
         features = self.encoder(encoder_inputs.match_input_order(self.encoder, inputs))
-        by_name = self._by_name(features, "encoder")
-        for name, head in self._heads.items():
+        by_name = self._outputs.by_name(features)
+        for name, head in self._outputs.heads.items():
             if not head.built:
                 head.build(by_name[name].shape)
 
-    def _build_for(self, x: Any, y: dict[str, Any]) -> None:
+    def _build_for(self, x: Any, y: Any) -> None:
         """Makes all state of a step, before the step is traced."""
         with tf.init_scope():
             if self._has_mask is None:  # a symbolic call makes no logits
                 self(encoder_inputs.keras_tensors_like(x))
-            if not self._step.is_built:
-                for name, output in self._step.outputs.items():
-                    if isinstance(output, KerasOutput):
-                        output.build(y[name], self.encoder.output[name])
-                self._step.is_built = True
+            self._outputs.build(y)
             if self.optimizer is not None and not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
 
     def _features(self, x: Any, training: bool) -> tf.Tensor:
         x = encoder_inputs.match_input_order(self.encoder, x)
         features = self.encoder(x, training=training)
-        by_name = self._by_name(features, "encoder")
-        masks = [keras_mask(by_name[name]) for name in self._heads]
+        masks = self._outputs.masks(features).values()
         self._has_mask = any(mask is not None for mask in masks)
         return features
-
-    def _record(
-        self, y: dict[str, Any], masks: dict[str, Any], training: bool
-    ) -> tf.Tensor:
-        """Returns whether a compiled step can use the labels; if not, records why."""
-        valid = [
-            output.record(y[name], masks.get(name), training)
-            for name, output in self._head_outputs.items()
-        ]
-        return tf.reduce_all(valid)
 
     def _masks_before_training(self, x: Any) -> dict[str, Any]:
         """Returns the masks of a batch before its training step.
@@ -680,22 +527,14 @@ class SampledSoftmaxModel(keras.Model):
             return {}
         x = encoder_inputs.match_input_order(self.encoder, x)
         with keras.StatelessScope():
-            features = self._by_name(self.encoder(x, training=False), "encoder")
-        return {name: keras_mask(value) for name, value in features.items()}
+            return self._outputs.masks(self.encoder(x, training=False))
 
-    def _train(
-        self, x: Any, y: dict[str, Any], sample_weight: Any, validated: bool
-    ) -> None:
+    def _train(self, x: Any, y: Any, sample_weight: Any, validated: bool) -> None:
         weights = self.trainable_weights
         with tf.GradientTape() as tape:
             features = self._features(x, training=True)
-            self._step.validated = validated
-            try:
-                loss = self.compute_loss(
-                    x, self._pack(y), features, sample_weight, training=True
-                )
-            finally:
-                self._step.validated = False
+            with self._outputs.validated_labels(validated):
+                loss = self.compute_loss(x, y, features, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         if weights:
             gradients = tape.gradient(scaled, weights)
@@ -705,58 +544,32 @@ class SampledSoftmaxModel(keras.Model):
             warnings.warn(
                 "The model has no trainable weights: nothing is trained.", stacklevel=2
             )
-        self._update_loss_mean(loss, y, self._by_name(features, "encoder"))
+        self._update_loss_mean(loss, y, features)
 
-    def _update_loss_mean(
-        self, loss: tf.Tensor, y: dict[str, Any], features: dict[str, Any]
-    ) -> None:
-        """Adds a batch to the reported mean, weighted by its number of examples.
-
-        That of several outputs is the batch size.
-        """
-        if isinstance(self.head, dict):
-            count = tf.shape(next(iter(features.values())))[0]
-        else:
-            count = self._head_outputs[""].num_examples(y[""], features[""])
+    def _update_loss_mean(self, loss: tf.Tensor, y: Any, features: Any) -> None:
+        """Adds a batch to the reported mean, weighted by its number of examples."""
+        count = self._outputs.num_examples(y, features)
         self._loss_mean.update_state(loss * num_replicas(), sample_weight=count)
 
     def _named_metrics(self) -> dict[str, keras.metrics.Metric]:
         named = {"loss": self._loss_mean}
         named.update((m.name, m) for m in super().metrics if m.name != "loss")
-        for name, output in self._step.outputs.items():
-            prefix = f"{name}_" if name else ""
-            if name:
-                named[output.loss_mean.name] = output.loss_mean
-            named.update((prefix + key, m) for key, m in output.named_metrics().items())
+        named.update(self._outputs.named_metrics())
         return named
-
-    def _loss_results(self) -> dict[str, Any]:
-        """Returns the logs of training: the losses alone."""
-        results = {"loss": self._loss_mean.result()}
-        if isinstance(self.head, dict):
-            means = [output.loss_mean for output in self._step.outputs.values()]
-            results.update((mean.name, mean.result()) for mean in means)
-        return results
 
     @contextlib.contextmanager
     def _fitting(self, class_weight: Mapping[int, float] | None) -> Iterator[None]:
         """Trains with class weights, which are constants of the traced step."""
         if class_weight is not None:
-            if isinstance(self.head, dict):
-                raise ValueError(
-                    "`class_weight` must be None for a model with several outputs: "
-                    "use `sample_weight`."
-                )
-            self._step.class_weights = class_weights(
-                class_weight, self.head.num_classes
-            )
+            self._outputs.set_class_weights(class_weight)
             self.train_function = None
         try:
             with self._retrace_after_error():
                 yield
         finally:
             if class_weight is not None:
-                self._step.class_weights = self.train_function = None
+                self._outputs.set_class_weights(None)
+                self.train_function = None
 
     @contextlib.contextmanager
     def _retrace_after_error(self) -> Iterator[None]:
@@ -773,75 +586,7 @@ class SampledSoftmaxModel(keras.Model):
 
     def _raise_if_invalid(self) -> None:
         if self.jit_compile:
-            for output in self._head_outputs.values():
-                output.label_check.raise_if_invalid()
-
-
-class _StepState:
-    """What `compile` made for the steps, and what a step tells `compute_loss`.
-
-    Attributes:
-        outputs: The outputs with a loss or a metric, by name.
-        loss_weights: The weights of their losses; 1 where there is none.
-        compile_arguments: The arguments of `compile`.
-        is_built: Whether the metrics of Keras have their variables.
-        class_weights: See `class_weights`; None for equal weights.
-        validated: Whether the labels of the step are known to be valid.
-    """
-
-    def __init__(self) -> None:
-        self.outputs: dict[str, HeadOutput | KerasOutput] = {}
-        self.loss_weights: dict[str, float] = {}
-        self.compile_arguments: dict[str, Any] = {}
-        self.is_built = False
-        self.class_weights: np.ndarray | None = None
-        self.validated = False
-
-
-def _head_from_config(
-    head: dict[str, Any], encoder: Any, index: int | None
-) -> SampledSoftmax:
-    """Makes a head; one that was tied to the encoder's Embedding is again."""
-    embedding = _find_tied(encoder, head, index)
-    if embedding is not None:  # the encoder's own, not a copy of it
-        head = {**head, "config": {**head["config"], "tied_to": embedding}}
-    return keras.saving.deserialize_keras_object(head)
-
-
-def _find_tied(
-    encoder: Any, head: dict[str, Any], index: int | None
-) -> keras.layers.Embedding | None:
-    """Returns the encoder's Embedding that the saved head was tied to, or None.
-
-    Args:
-        encoder: The loaded encoder.
-        head: The config of the head.
-        index: Its position among the encoder's; None in files of version 0.1.0, which
-            find it by its name.
-
-    Raises:
-        ValueError: If it cannot be told.
-    """
-    tied_to = head["config"].get("tied_to")
-    if tied_to is None:
-        return None
-    name = tied_to["config"]["name"]
-    embeddings = encoder_inputs.embeddings(encoder)
-    if index is not None:
-        if index < len(embeddings) and embeddings[index].name == name:
-            return embeddings[index]
-        raise ValueError(
-            f"The head was tied to the Embedding {name!r} of the encoder, but the "
-            f"loaded encoder has {[layer.name for layer in embeddings]}. Make the "
-            "encoder from its config with the same layers."
-        )
-    matches = [layer for layer in embeddings if layer.name == name]
-    if len(matches) > 1:
-        raise ValueError(
-            f"The head was tied to the Embedding {name!r}, but the encoder has "
-            f"{len(matches)} of that name. Save the model again with this version."
-        )
-    return matches[0] if matches else None
+            self._outputs.raise_if_invalid()
 
 
 def _values(logs: dict[str, Any]) -> Any:
