@@ -1,22 +1,13 @@
 """Knowing that a trace is for XLA, and variables made in the midst of one."""
 
-import pytest
 import tensorflow as tf
 
 from tfsampled._core import xla
 
 
-def test_private_imports_of_tensorflow():
-    # If this fails, TensorFlow moved a name: the fallbacks are in use. Find the name.
-    assert hasattr(xla._control_flow_util, "GraphOrParentsInXlaContext")
+def test_the_private_import_of_tensorflow():
+    # If this fails, TensorFlow moved the name: the fallback is in use. Find the name.
     assert issubclass(xla._ResourceVariable, tf.Variable)
-
-
-@pytest.fixture(params=["import", "fallback"])
-def tracing_for_xla(request, monkeypatch):
-    if request.param == "fallback":
-        monkeypatch.setattr(xla, "_control_flow_util", None)
-    return xla.tracing_for_xla
 
 
 def _answers(ask, jit_compile):
@@ -40,13 +31,13 @@ def _answers(ask, jit_compile):
     return set(heard)
 
 
-def test_compiled_functions_and_all_inside_them(tracing_for_xla):
-    assert _answers(tracing_for_xla, jit_compile=True) == {True}
+def test_compiled_functions_and_all_inside_them():
+    assert _answers(xla.tracing_for_xla, jit_compile=True) == {True}
 
 
-def test_plain_functions_and_eager_execution(tracing_for_xla):
-    assert _answers(tracing_for_xla, jit_compile=None) == {False}
-    assert tracing_for_xla() is False
+def test_plain_functions_and_eager_execution():
+    assert _answers(xla.tracing_for_xla, jit_compile=None) == {False}
+    assert xla.tracing_for_xla() is False
 
 
 def test_variables_can_be_made_in_every_trace_of_a_function():

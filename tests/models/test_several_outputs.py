@@ -64,9 +64,8 @@ def test_evaluation_is_that_of_the_logits(as_list):
     plain = make_plain(as_list)
     model = make(as_list)
     outputs = model.predict(X, verbose=0)
-    expected = plain.predict(X, verbose=0)
-    if as_list:
-        expected: Any = dict(zip(Y, expected, strict=True))
+    predicted: Any = plain.predict(X, verbose=0)
+    expected = dict(zip(Y, predicted, strict=True)) if as_list else predicted
     for name, value in expected.items():
         np.testing.assert_allclose(outputs[name], value, rtol=1e-6, atol=1e-6)
     weight = np.linspace(0, 2, EXAMPLES).astype("float32")

@@ -221,6 +221,36 @@ def test_candidates_of_unknown_number():
     assert_close([run(ids)], [run.python_function(ids)])
 
 
+def test_candidates_whose_number_depends_on_data():
+    weights, biases, labels, inputs = example()
+    labels = tf.constant(labels)
+
+    def run(size):
+        ids = tf.unique(tf.reshape(labels, [-1]))[0]
+        counts = tf.ones_like(ids, tf.float32)
+        if size is not None:
+            padding = size - tf.size(ids)
+            ids = tf.pad(ids, [[0, padding]])[:size]
+            counts = tf.pad(counts, [[0, padding]], constant_values=np.inf)[:size]
+            ids, counts = tf.ensure_shape(ids, [size]), tf.ensure_shape(counts, [size])
+        values = (ids, tf.constant(0.3), counts)
+        return tfsampled.nn.sampled_softmax_loss(
+            weights,
+            biases,
+            labels,
+            inputs,
+            tf.size(ids),
+            CLASSES,
+            sampled_values=values,
+        )
+
+    with pytest.raises(ValueError, match="`sampled_candidates` must be of a number"):
+        tf.function(run, jit_compile=True)(None)
+    expected = run(None)
+    assert_close([run(20)], [expected])
+    assert_close([tf.function(run, jit_compile=True)(20)], [expected])
+
+
 def test_a_compiled_function_in_a_v1_graph():
     """There `==` compares tensors by identity: none may be meant otherwise."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:

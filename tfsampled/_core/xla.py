@@ -6,16 +6,14 @@ from typing import Any
 
 import tensorflow as tf
 
-try:
-    from tensorflow.python.ops import control_flow_util as _control_flow_util
-except ImportError:  # TensorFlow has moved it: tests/core/test_xla.py tells.
-    _control_flow_util = None
-try:
+try:  # If TensorFlow moves it, tests/core/test_xla.py tells.
     from tensorflow.python.ops.resource_variable_ops import (
         ResourceVariable as _ResourceVariable,
     )
 except ImportError:
     _ResourceVariable = None
+
+_DATA_DEPENDENT_OPERATIONS = {"ListDiff", "Unique", "UniqueV2", "Where"}
 
 
 def tracing_for_xla() -> bool:
@@ -29,13 +27,6 @@ def tracing_for_xla() -> bool:
     if tf.executing_eagerly():
         return False
     graph = tf.compat.v1.get_default_graph()
-    if hasattr(_control_flow_util, "GraphOrParentsInXlaContext"):
-        return bool(_control_flow_util.GraphOrParentsInXlaContext(graph))
-    return _walk_for_xla_context(graph)
-
-
-def _walk_for_xla_context(graph: Any) -> bool:
-    """Answers the same from the control flow contexts of the graphs."""
     while graph is not None:
         context = graph._get_control_flow_context()
         while context is not None:
@@ -43,6 +34,22 @@ def _walk_for_xla_context(graph: Any) -> bool:
                 return True
             context = context.outer_context
         graph = getattr(graph, "outer_graph", None)
+    return False
+
+
+def size_depends_on_data(x: tf.Tensor) -> bool:
+    """Returns whether a tensor has as many elements as its data say, like `tf.unique`.
+
+    XLA compiles few operations on such tensors. An unknown size alone says nothing: of
+    a function's argument it is known when XLA compiles.
+    """
+    pending = [x]
+    while pending:
+        tensor = pending.pop()
+        if not tensor.shape.is_fully_defined():
+            if tensor.op.type in _DATA_DEPENDENT_OPERATIONS:
+                return True
+            pending.extend(tensor.op.inputs)
     return False
 
 

@@ -15,6 +15,7 @@ from tfsampled._core.loss_arguments import LossArguments, broadcast_batch
 from tfsampled._core.sampled_loss.custom_gradient import sampled_loss_with_gradient
 from tfsampled._core.sampled_loss.logits import lookup
 from tfsampled._core.sampled_loss.loss_functions import LossFunction
+from tfsampled._core.xla import size_depends_on_data, tracing_for_xla
 
 
 @tf.autograph.experimental.do_not_convert  # a caller's tf.function need not rewrite it
@@ -224,6 +225,13 @@ def _convert_sampled_values(
         raise ValueError(
             "`sampled_candidates` must have the shape [num_sampled]. Received: "
             f"sampled_candidates.shape={ids.shape}, num_sampled={num_sampled}."
+        )
+    if tracing_for_xla() and size_depends_on_data(ids):
+        raise ValueError(
+            "`sampled_candidates` must be of a number that is known before running, "
+            "under jit_compile=True. Pad them to a fixed number: any class with a "
+            "`sampled_expected_count` of infinity has no part in the loss. Received: "
+            f"sampled_candidates={ids!r}."
         )
     ids = tf.stop_gradient(tf.ensure_shape(ids, [None]))
     batch = arguments.static_batch

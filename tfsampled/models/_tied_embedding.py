@@ -1,0 +1,86 @@
+"""The Embedding of an encoder that a head is tied to: saved by its position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tfsampled.layers import SampledSoftmax
+
+
+def tied_index(encoder: Any, head: SampledSoftmax) -> int | None:
+    """Returns the position of the head's Embedding among the encoder's, or None."""
+    for index, layer in enumerate(_embeddings(encoder)):
+        if layer is head.tied_to:
+            return index
+    return None
+
+
+def head_from_config(
+    head: dict[str, Any], encoder: Any, index: int | None
+) -> SampledSoftmax:
+    """Makes a head; one that was tied to the encoder's Embedding is again."""
+    embedding = _find_tied(encoder, head, index)
+    if embedding is not None:  # the encoder's own, not a copy of it
+        head = {**head, "config": {**head["config"], "tied_to": embedding}}
+    return keras.saving.deserialize_keras_object(head)
+
+
+def _find_tied(
+    encoder: Any, head: dict[str, Any], index: int | None
+) -> keras.layers.Embedding | None:
+    """Returns the encoder's Embedding that the saved head was tied to, or None.
+
+    Args:
+        encoder: The loaded encoder.
+        head: The config of the head.
+        index: Its position among the encoder's; None in files of version 0.1.0, which
+            find it by its name.
+
+    Raises:
+        ValueError: If it cannot be told.
+    """
+    tied_to = head["config"].get("tied_to")
+    if tied_to is None:
+        return None
+    name = tied_to["config"]["name"]
+    embeddings = _embeddings(encoder)
+    if index is not None:
+        if index < len(embeddings) and embeddings[index].name == name:
+            return embeddings[index]
+        raise ValueError(
+            f"The head was tied to the Embedding {name!r} of the encoder, but the "
+            f"loaded encoder has {[layer.name for layer in embeddings]}. Make the "
+            "encoder from its config with the same layers."
+        )
+    matches = [layer for layer in embeddings if layer.name == name]
+    if len(matches) > 1:
+        raise ValueError(
+            f"The head was tied to the Embedding {name!r}, but the encoder has "
+            f"{len(matches)} of that name. Save the model again with this version."
+        )
+    return matches[0] if matches else None
+
+
+def _embeddings(layer: Any) -> list[keras.layers.Embedding]:
+    """Lists the Embedding layers inside a layer, in models and attributes.
+
+    The order is the same for every layer that is made from the same config.
+    """
+    result, stack, seen = [], [layer], set()
+    while stack:
+        value = stack.pop()
+        if id(value) in seen:  # layers may refer to each other
+            continue
+        seen.add(id(value))
+        if isinstance(value, keras.layers.Embedding):
+            result.append(value)
+        elif isinstance(value, keras.layers.Layer):
+            layers = getattr(value, "layers", None)
+            stack.extend(layers or vars(value).values())
+        elif isinstance(value, dict):
+            stack.extend(value.values())
+        elif isinstance(value, (list, tuple)):
+            stack.extend(value)
+    return result
