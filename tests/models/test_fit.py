@@ -291,7 +291,7 @@ def test_compile_takes_no_other_loss_or_metric(argument, value):
 def test_invalid_parts_raise():
     with pytest.raises(ValueError, match=r"`head` must be a tfsampled\.layers"):
         SampledSoftmaxModel(encoder(), keras.layers.Dense(CLASSES))
-    with pytest.raises(ValueError, match=r"`k` must be at most .* k=61"):
+    with pytest.raises(ValueError, match=r"`top_k` must be at most .* top_k=61"):
         make(top_k=CLASSES + 1)
 
 

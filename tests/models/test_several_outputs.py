@@ -65,7 +65,9 @@ def test_evaluation_is_that_of_the_logits(as_list):
     model = make(as_list)
     outputs = model.predict(X, verbose=0)
     predicted: Any = plain.predict(X, verbose=0)
-    expected = dict(zip(Y, predicted, strict=True)) if as_list else predicted
+    if as_list:
+        predicted = dict(zip(Y, predicted, strict=True))
+    expected: dict[str, Any] = predicted
     for name, value in expected.items():
         np.testing.assert_allclose(outputs[name], value, rtol=1e-6, atol=1e-6)
     weight = np.linspace(0, 2, EXAMPLES).astype("float32")
@@ -268,5 +270,5 @@ def test_invalid_heads_raise():
     outputs = {"a": inputs, "b": inputs}
     with pytest.raises(ValueError, match="another layer for each output"):
         SampledSoftmaxModel(keras.Model(inputs, outputs), {"a": head, "b": head})
-    with pytest.raises(ValueError, match="`k` must be at most"):
+    with pytest.raises(ValueError, match="`top_k` must be at most"):
         SampledSoftmaxModel.from_model(make_plain(), top_k={"item": ITEMS + 1})

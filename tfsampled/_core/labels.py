@@ -40,12 +40,7 @@ def real_tensor(values: Any, name: str) -> tf.Tensor:
     Raises:
         ValueError: If they are ragged or sparse, or not real numbers.
     """
-    if isinstance(values, (tf.RaggedTensor, tf.SparseTensor)):
-        raise ValueError(
-            f"`{name}` must be dense; convert it with to_tensor and pass a mask. "
-            f"Received: a {type(values).__name__}."
-        )
-    values = tf.convert_to_tensor(values)
+    values = validation.as_tensor(values, None, name)
     if not (values.dtype.is_floating or values.dtype.is_integer):
         raise ValueError(
             f"`{name}` must be real numbers. Received: dtype={values.dtype.name}."
@@ -70,13 +65,8 @@ def integer_labels(values: Any) -> tf.Tensor | tf.RaggedTensor:
     Raises:
         ValueError: If they are not integers.
     """
-    if isinstance(values, tf.SparseTensor):
-        raise ValueError(
-            "`labels` must be dense or ragged; convert them with tf.sparse.to_dense. "
-            "Received: a SparseTensor."
-        )
     if not isinstance(values, tf.RaggedTensor):
-        values = tf.convert_to_tensor(values)
+        values = validation.as_tensor(values, None, "labels")
     if not values.dtype.is_integer:
         raise ValueError(
             "`labels` must be integer class ids. For one-hot labels pass the argmax; "
@@ -168,12 +158,7 @@ def broadcast_to_examples(
     Raises:
         ValueError: If the batch sizes differ, or the axes do not fit.
     """
-    if isinstance(values, (tf.RaggedTensor, tf.SparseTensor)):
-        raise ValueError(
-            f"`{name}` must be dense; convert it with to_tensor. "
-            f"Received: a {type(values).__name__}."
-        )
-    values = tf.convert_to_tensor(values)
+    values = validation.as_tensor(values, None, name)
     received, rank = values.shape, examples.rank
     if received.rank == rank + 1 and received[-1] == 1:
         values = tf.squeeze(values, axis=-1)

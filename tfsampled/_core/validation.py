@@ -17,12 +17,17 @@ import tensorflow as tf
 from tfsampled._core.xla import tracing_for_xla
 
 
-def positive_int(value: Any, name: str) -> int:
+def positive_int(value: Any, name: str, **at_most: int | None) -> int:
     """Returns `value` as an `int` of at least 1.
 
+    Args:
+        value: An int.
+        name: The argument's name.
+        **at_most: The name and the value of its upper bound, if it has one.
+
     Raises:
-        ValueError: If it is not an integer, is below 1, or is a tensor whose value is
-            known only when the graph runs.
+        ValueError: If it is not such an int, or is a tensor whose value is known only
+            when the graph runs.
     """
     number = static_int(value, name)
     if number is None:
@@ -30,6 +35,12 @@ def positive_int(value: Any, name: str) -> int:
             f"`{name}` must be an int that is known before running. "
             f"Received: {name}={value!r}."
         )
+    for limit_name, limit in at_most.items():
+        if limit is not None and number > limit:
+            raise ValueError(
+                f"`{name}` must be at most `{limit_name}`. Received: {name}={number}, "
+                f"{limit_name}={limit}."
+            )
     return number
 
 
@@ -39,11 +50,8 @@ def static_int(value: Any, name: str, minimum: int = 1) -> int | None:
         value = tf.get_static_value(value)
     if value is None:
         return None
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or number < minimum:
+    number = _index(value)
+    if number is None or number < minimum:
         raise ValueError(
             f"`{name}` must be an int of at least {minimum}. "
             f"Received: {name}={value!r}."
@@ -53,17 +61,19 @@ def static_int(value: Any, name: str, minimum: int = 1) -> int | None:
 
 def optional_int(value: Any, name: str) -> int | None:
     """Returns `value` as an `int` of any sign; None for None."""
-    if value is None:
-        return None
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
+    number = _index(value)
+    if number is None and value is not None:
         raise ValueError(
             f"`{name}` must be an int or None. Received: {name}={value!r}."
         )
     return number
+
+
+def _index(value: Any) -> int | None:
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def positive_float(value: Any, name: str) -> float:
@@ -79,7 +89,7 @@ def positive_float(value: Any, name: str) -> float:
     return number
 
 
-def as_tensor(value: Any, default: tf.DType, name: str) -> tf.Tensor:
+def as_tensor(value: Any, default: tf.DType | None, name: str) -> tf.Tensor:
     """Converts `value` to a tensor; Python lists and numbers get the default dtype.
 
     >>> as_tensor([1, 2], tf.int64, "labels").dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +12,6 @@ from tfsampled import samplers
 from tfsampled._core import validation
 from tfsampled._core.embedding import partition
 from tfsampled._core.embedding.table import Table
-from tfsampled._core.full_softmax.api import validate_k
 from tfsampled._core.full_softmax.loss import full_softmax_loss
 from tfsampled._core.full_softmax.ranks import full_softmax_ranks
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k
@@ -26,18 +25,6 @@ from tfsampled._core.labels import (
 from tfsampled._core.sampled_loss.api import loss_from_candidates
 from tfsampled._core.sampled_loss.loss_functions import SOFTMAX
 from tfsampled._core.static_ops import compute_dtype
-
-
-class _Rows(NamedTuple):
-    """Inputs as rows.
-
-    Attributes:
-        values: `[N, dim]`, divided by the temperature.
-        shape: The shape `...` of the examples, a tensor.
-    """
-
-    values: tf.Tensor
-    shape: tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -160,12 +147,9 @@ class SampledSoftmax(keras.layers.Layer):
         self.remove_accidental_hits = remove_accidental_hits
         self.use_bias = use_bias
         self.temperature = validation.positive_float(temperature, "temperature")
-        self.num_shards = validation.positive_int(num_shards, "num_shards")
-        if self.num_shards > self.num_classes:
-            raise ValueError(
-                "`num_shards` must be at most `num_classes`. Received: "
-                f"num_shards={num_shards}, num_classes={num_classes}."
-            )
+        self.num_shards = validation.positive_int(
+            num_shards, "num_shards", num_classes=self.num_classes
+        )
         partition.validate_strategy(partition_strategy)
         self.partition_strategy = partition_strategy
         self.ignore_class = validation.optional_int(ignore_class, "ignore_class")
@@ -269,12 +253,12 @@ class SampledSoftmax(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Computes the logits `[..., num_classes]` of inputs `[..., dim]`."""
-        rows = self._rows(inputs)
-        table = tf.cast(self.table(), rows.values.dtype)  # a tied one may be autocast
-        logits = tf.matmul(rows.values, table, transpose_b=True)
-        if self.use_bias:
-            logits += self._scaled_bias()
-        return tf.reshape(logits, tf.concat([rows.shape, [self.num_classes]], axis=0))
+        rows, shape = self._rows(inputs)
+        table = tf.cast(self.table(), rows.dtype)  # a tied one may be autocast
+        logits = tf.matmul(rows, table, transpose_b=True)
+        if (biases := self._bias_table()) is not None:
+            logits += biases.shards[0]
+        return tf.reshape(logits, tf.concat([shape, [self.num_classes]], axis=0))
 
     @tf.autograph.experimental.do_not_convert
     def sampled_loss(
@@ -372,12 +356,10 @@ class SampledSoftmax(keras.layers.Layer):
         Raises:
             ValueError: If `k` is not in `[1, num_classes]`.
         """
-        k = validate_k(k, self.num_classes)
-        rows = self._rows(real_tensor(inputs, "inputs"))
-        values, classes = full_softmax_top_k(
-            rows.values, self._table(), self._scaled_bias(), k
-        )
-        shape = tf.concat([rows.shape, [k]], axis=0)
+        k = validation.positive_int(k, "k", num_classes=self.num_classes)
+        rows, shape = self._rows(real_tensor(inputs, "inputs"))
+        values, classes = full_softmax_top_k(rows, self._table(), self._bias_table(), k)
+        shape = tf.concat([shape, [k]], axis=0)
         values = tf.cast(values, self.variable_dtype)
         return tf.reshape(values, shape), tf.reshape(classes, shape)
 
@@ -450,8 +432,8 @@ class SampledSoftmax(keras.layers.Layer):
         self, inputs: tf.Tensor, targets: Labels, sample_weight: Any, sampled: bool
     ) -> tf.Tensor:
         """Computes the losses `[...]` of valid labels."""
-        rows = self._rows(inputs, targets.example_mask)
-        label_weights = targets.label_weights(compute_dtype(rows.values.dtype))
+        rows, shape = self._rows(inputs, targets.example_mask)
+        label_weights = targets.label_weights(compute_dtype(rows.dtype))
         if sampled:
             ids = targets.ids
             candidates = self.sampler._sample(
@@ -468,9 +450,9 @@ class SampledSoftmax(keras.layers.Layer):
             losses = loss_from_candidates(
                 SOFTMAX,
                 weights=self._table(),
-                biases=_as_table(self._scaled_bias()),
+                biases=self._bias_table(),
                 labels=ids,
-                inputs=rows.values,
+                inputs=rows,
                 candidates=candidates,
                 num_classes=self.num_classes,
                 remove_accidental_hits=self.remove_accidental_hits,
@@ -478,28 +460,25 @@ class SampledSoftmax(keras.layers.Layer):
             )
         else:
             losses = full_softmax_loss(
-                rows.values,
-                self._table(),
-                self._scaled_bias(),
-                targets.ids,
-                label_weights,
+                rows, self._table(), self._bias_table(), targets.ids, label_weights
             )
-        losses = tf.reshape(tf.cast(losses, self.variable_dtype), rows.shape)
+        losses = tf.reshape(tf.cast(losses, self.variable_dtype), shape)
         losses.set_shape(inputs.shape[:-1])
         return apply_weights(losses, sample_weight, targets.example_mask)
 
     def _compute_ranks(self, inputs: tf.Tensor, targets: Labels) -> tf.Tensor:
         """Computes the ranks `[...]` of valid labels."""
-        rows = self._rows(inputs, targets.example_mask)
-        ranks = full_softmax_ranks(
-            rows.values, self._table(), self._scaled_bias(), targets.ids
-        )
-        return tf.reshape(tf.reduce_min(ranks, axis=1), rows.shape)
+        rows, shape = self._rows(inputs, targets.example_mask)
+        ranks = full_softmax_ranks(rows, self._table(), self._bias_table(), targets.ids)
+        return tf.reshape(tf.reduce_min(ranks, axis=1), shape)
 
-    def _rows(self, inputs: tf.Tensor, example_mask: tf.Tensor | None = None) -> _Rows:
-        """Returns inputs `[..., dim]` as scaled rows in the table's dtype.
+    def _rows(
+        self, inputs: tf.Tensor, example_mask: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns inputs `[..., dim]` as scaled rows, and the shape `...`.
 
-        Masked rows are 0: a NaN among them would make every gradient NaN.
+        Rows are in the table's dtype. Masked ones are 0: a NaN among them would make
+        every gradient NaN.
         """
         inputs = tf.cast(inputs, self.variable_dtype)
         if not self.built:
@@ -507,13 +486,16 @@ class SampledSoftmax(keras.layers.Layer):
         if example_mask is not None:
             inputs = tf.where(example_mask[..., tf.newaxis], inputs, 0)
         rows, shape = flatten_inputs(inputs, self.kernels[0].shape[-1])
-        return _Rows(rows if self.temperature == 1 else rows / self.temperature, shape)
+        return rows if self.temperature == 1 else rows / self.temperature, shape
 
-    def _scaled_bias(self) -> Any:
+    def _bias_table(self) -> Table | None:
         """Returns the bias variable, or a tensor if the temperature scales it."""
-        if self.bias is None or self.temperature == 1:
-            return None if self.bias is None else self.bias.value
-        return self.bias.value / self.temperature
+        if self.bias is None:
+            return None
+        bias = self.bias.value
+        return Table(
+            (bias if self.temperature == 1 else bias / self.temperature,), "div"
+        )
 
     def _table(self) -> Table:
         kernels = [kernel.value for kernel in self.kernels]
@@ -580,7 +562,3 @@ def _validate_embedding(embedding: Any) -> None:
                 "are not the class embeddings. "
                 f"Received: tied_to.{attribute}={received!r}."
             )
-
-
-def _as_table(bias: Any) -> Table | None:
-    return None if bias is None else Table((bias,), "div")

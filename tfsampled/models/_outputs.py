@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.full_softmax.api import validate_k
 from tfsampled._core.labels import Labels
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models._fit_arguments import (
@@ -57,7 +56,9 @@ class Outputs:
         self._top_k: dict[str, int | None] = {}
         for name, value in self.heads.items():
             k = top_k.get(name) if isinstance(top_k, dict) else top_k
-            self._top_k[name] = k if k is None else validate_k(k, value.num_classes)
+            if k is not None:
+                k = validation.positive_int(k, "top_k", num_classes=value.num_classes)
+            self._top_k[name] = k
         self._outputs: dict[str, HeadOutput | KerasOutput] = {}
         self._is_built = False
         self._validated = False

@@ -57,11 +57,7 @@ class Sampler(keras.layers.Layer):
         Raises:
             ValueError: If they cannot.
         """
-        if num_sampled > num_classes:
-            raise ValueError(
-                "`num_sampled` must be at most `num_classes`. Received: "
-                f"num_sampled={num_sampled}, num_classes={num_classes}."
-            )
+        validation.positive_int(num_sampled, "num_sampled", num_classes=num_classes)
 
     def build(self, num_classes: int) -> None:
         """Creates the variables; a head calls this when it is built."""

@@ -77,14 +77,7 @@ def find_accidental_hits(labels: tf.Tensor, sampled: tf.Tensor) -> AccidentalHit
     if tracing_for_xla():
         rows, columns, is_hit = _static_hits(labels, sampled)
         return AccidentalHits(tf.stack([rows, columns], axis=1), is_hit, num_true)
-    seed, seed2 = tf.compat.v1.random.get_seed(None)  # as TensorFlow's call takes one
-    rows, columns, _ = tf.raw_ops.ComputeAccidentalHits(
-        true_classes=labels,
-        sampled_candidates=sampled,
-        num_true=num_true,
-        seed=seed or 0,
-        seed2=seed2 or 0,
-    )
+    rows, columns, _ = compute_accidental_hits(labels, sampled, num_true)
     indices = tf.stack([tf.cast(rows, tf.int64), columns], axis=1)
     return AccidentalHits(indices, None, None)
 

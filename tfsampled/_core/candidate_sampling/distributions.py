@@ -77,12 +77,16 @@ def log_uniform(range_max: int) -> Distribution:
 @functools.lru_cache(maxsize=64)
 def uniform(range_max: int) -> Distribution:
     """Returns `P(v) = 1 / range_max`."""
+    # 2**64 = 3 * 6148914691236517205 + 1: with range_max = 3 the number 0 is rejected,
+    # which would make class 0 likelier. For a power of two none is.
+    rejected = 2**64 % range_max
 
     def propose(
         stream: philox.Stream, offset: int | tf.Tensor, count: int
     ) -> Proposals:
         number = philox.pairs(stream, offset, count)
-        ids, valid = _reduce_to_range(number, range_max)
+        ids = tf.bitcast(number % tf.constant(range_max, tf.uint64), tf.int64)
+        valid = number >= tf.constant(rejected, tf.uint64) if rejected else None
         return Proposals(ids, valid, offset + 2 * count)
 
     def probability(ids: tf.Tensor) -> tf.Tensor:
@@ -116,7 +120,7 @@ def learned_unigram(weights: tf.Tensor) -> tuple[Distribution, tf.Tensor]:
     ) -> Proposals:
         number = philox.words(stream, offset, count)
         range_size = tf.cast(total, tf.uint64)
-        valid = number >= _rejection_threshold(range_size)
+        valid = number >= tf.constant(1 << 32, tf.uint64) % range_size
         position = tf.cast(number % range_size, tf.int32)
         # position = 7 -> block = 1, which starts at 3: weights 4 and 1 in it sum up to
         # [4, 5]; one of them is at most 7 - 3, so the class is 2 + 1 = 3.
@@ -156,8 +160,8 @@ def fixed_unigram(table: AliasTable) -> Distribution:
             words = tf.reshape(philox.words(stream, offset, 2 * count), [count, 2])
             floats, columns = words[:, 0], words[:, 1]
         valid, used = None, 2 * count
-        if range_max & (range_max - 1) != 0:
-            rejected = tf.constant((2**32 - 1) % range_max + 1, tf.uint64)
+        if 2**32 % range_max:
+            rejected = tf.constant(2**32 % range_max, tf.uint64)
             floats, columns, valid, used = tf.cond(
                 tf.reduce_any(columns < rejected),
                 lambda: _resync_after_rejection(floats, columns, rejected),
@@ -194,27 +198,6 @@ def _proposal_counts(
             multiplicity=multiplicity,
         )
     )
-
-
-def _reduce_to_range(
-    number: tf.Tensor, range_max: int
-) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Maps random uint64 to `[0, range_max)`; returns int64 ids and which are valid."""
-    # 2**64 = 3 * 6148914691236517205 + 1: with range_max = 3 the number 0 is rejected,
-    # which would make class 0 likelier. For a power of two none is.
-    limit = tf.constant(range_max, tf.uint64)
-    ids = tf.bitcast(number % limit, tf.int64)
-    if range_max & (range_max - 1) == 0:
-        return ids, None
-    rejected = (2**64 - 1) % range_max + 1
-    return ids, number >= tf.constant(rejected, tf.uint64)
-
-
-def _rejection_threshold(range_size: tf.Tensor) -> tf.Tensor:
-    """Returns how many of the smallest words are rejected: none for a power of two."""
-    is_power_of_two = tf.equal(tf.bitwise.bitwise_and(range_size, range_size - 1), 0)
-    remainder = tf.constant(0xFFFFFFFF, tf.uint64) % range_size + 1
-    return tf.where(is_power_of_two, tf.constant(0, tf.uint64), remainder)
 
 
 def _resync_after_rejection(

@@ -8,7 +8,7 @@ from tfsampled._core.embedding.table import Table
 
 
 def class_logits(
-    inputs: tf.Tensor, weights: Table, biases: Table | None, ids: tf.Tensor
+    ids: tf.Tensor, inputs: tf.Tensor, weights: Table, biases: Table | None = None
 ) -> tf.Tensor:
     """Computes the logits `[N, K]` of classes `ids` `[N, K]` for inputs `[N, D]`."""
     flat = tf.reshape(tf.cast(ids, tf.int64), [-1])

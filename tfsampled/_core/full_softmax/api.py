@@ -66,28 +66,10 @@ def softmax_top_k(
             weights, biases, partition_strategy
         )
         inputs = loss_arguments.convert_inputs(inputs, weights)
-        k = validate_k(k, _validate_tables(weights, biases))
+        num_classes = _validate_tables(weights, biases)
+        k = validation.positive_int(k, "k", num_classes=num_classes)
         values, ids = full_softmax_top_k(inputs, weights, biases, k)
         return tf.cast(values, inputs.dtype), ids
-
-
-def validate_k(k: Any, num_classes: int | None) -> int:
-    """Returns `k` as an int.
-
-    Args:
-        k: How many classes are wanted.
-        num_classes: How many there are, None if unknown.
-
-    Raises:
-        ValueError: If `k` is not an int in `[1, num_classes]`.
-    """
-    k = validation.positive_int(k, "k")
-    if num_classes is not None and k > num_classes:
-        raise ValueError(
-            f"`k` must be at most `num_classes`. Received: k={k}, "
-            f"num_classes={num_classes}."
-        )
-    return k
 
 
 def _validate_tables(weights: Table, biases: Table | None) -> int | None:

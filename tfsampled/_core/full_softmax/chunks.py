@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfsampled._core.full_softmax.shards import Shard
-from tfsampled._core.static_ops import compute_dtype, minimum, num_rows
+from tfsampled._core.static_ops import compute_dtype, maximum, minimum, num_rows
 from tfsampled._core.xla import tracing_for_xla
 
 # The logits of a chunk should fit into a core's share of the outer cache.
@@ -39,12 +39,8 @@ def chunk_size(
     """
     max_logits = (num_bytes or CHUNK_BYTES) // compute_dtype(inputs.dtype).size
     low, high = max(MIN_CHUNK, min_size), max(MAX_CHUNK, min_size)
-    batch = num_rows(inputs)
-    if isinstance(batch, int):
-        size = max_logits // max(batch, 1) // CHUNK_MULTIPLE * CHUNK_MULTIPLE
-        return min(max(size, low), high)
-    size = max_logits // tf.maximum(batch, 1) // CHUNK_MULTIPLE * CHUNK_MULTIPLE
-    return tf.clip_by_value(size, low, high)
+    size = max_logits // maximum(num_rows(inputs), 1) // CHUNK_MULTIPLE * CHUNK_MULTIPLE
+    return minimum(maximum(size, low), high)
 
 
 def first_chunk_size(

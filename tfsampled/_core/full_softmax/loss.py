@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfsampled._core.embedding.table import Table
 from tfsampled._core.full_softmax.chunks import (
     Carry,
     bitcast,
@@ -53,8 +54,8 @@ class Normalizer(NamedTuple):
 
 def full_softmax_loss(
     inputs: tf.Tensor,
-    weights: Any,
-    biases: Any,
+    weights: Table,
+    biases: Table | None,
     labels: tf.Tensor,
     label_weights: tf.Tensor | None = None,
 ) -> tf.Tensor:
@@ -65,8 +66,8 @@ def full_softmax_loss(
 
     Args:
         inputs: `[N, D]`, floating.
-        weights: `[V, D]`, a tensor or a `Table`.
-        biases: `[V]`, likewise, or None.
+        weights: `V` rows `[D]`.
+        biases: `V` rows `[]`, or None.
         labels: Integers `[N, T]`.
         label_weights: `[N, T]`; those of an example add up to 1. None for `1 / T`. They
             get no gradient.

@@ -7,19 +7,20 @@ from typing import Any
 import tensorflow as tf
 
 from tfsampled._core.embedding.class_logits import class_logits
+from tfsampled._core.embedding.table import Table
 from tfsampled._core.full_softmax.chunks import (
     Carry,
     chunk_logits,
     chunk_size,
     scan_chunks,
 )
-from tfsampled._core.full_softmax.shards import as_table, shards_of
+from tfsampled._core.full_softmax.shards import shards_of
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.validation import in_range
 
 
 def full_softmax_ranks(
-    inputs: tf.Tensor, weights: Any, biases: Any, labels: tf.Tensor
+    inputs: tf.Tensor, weights: Table, biases: Table | None, labels: tf.Tensor
 ) -> tf.Tensor:
     """Counts the classes that rank above each label.
 
@@ -28,8 +29,8 @@ def full_softmax_ranks(
 
     Args:
         inputs: `[N, D]`, floating.
-        weights: `[V, D]`, a tensor or a `Table`.
-        biases: `[V]`, likewise, or None.
+        weights: `V` rows `[D]`.
+        biases: `V` rows `[]`, or None.
         labels: Integers `[N, T]` in `[0, V)`.
 
     Returns:
@@ -80,12 +81,10 @@ def count_ranked_above(
 
 
 def _label_logits(
-    inputs: tf.Tensor, weights: Any, biases: Any, labels: tf.Tensor
+    inputs: tf.Tensor, weights: Table, biases: Table | None, labels: tf.Tensor
 ) -> tf.Tensor:
     """Computes the logits of labels `[N, T]`; NaN for one outside `[0, V)`."""
-    table = as_table(weights)
-    biases = None if biases is None else as_table(biases)
-    valid = in_range(labels, table.num_rows())
+    valid = in_range(labels, weights.num_rows())
     ids = tf.where(valid, labels, tf.zeros_like(labels))
-    logits = class_logits(inputs, table, biases, ids)
+    logits = class_logits(ids, inputs, weights, biases)
     return tf.where(valid, logits, tf.constant(float("nan"), logits.dtype))

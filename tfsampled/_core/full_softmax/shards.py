@@ -52,19 +52,13 @@ class Shard:
         return tf.cast(tf.where(in_shard, row, -1), tf.int32)
 
 
-def as_table(params: Any) -> Table:
-    """Returns a `Table` as it is, and a tensor or variable as a table of one shard."""
-    return params if isinstance(params, Table) else Table.from_params([params], "div")
-
-
-def shards_of(weights: Any, biases: Any) -> list[Shard]:
+def shards_of(table: Table, biases: Table | None = None) -> list[Shard]:
     """Pairs each shard of the weights with the biases of its classes.
 
     Args:
-        weights: `[V, D]`, a tensor or a `Table`.
-        biases: `[V]`, likewise, in any number of shards; or None.
+        table: Rows `[D]`.
+        biases: Rows `[]`, in any number of shards; or None.
     """
-    table = as_table(weights)
     weights = [tf.convert_to_tensor(shard) for shard in table.shards]
     stride = len(weights) if table.strategy == "mod" else 1
     # 7 classes in 3 shards: "mod" -> 0, 1, 2 with stride 3; "div" -> 0, 3, 5
@@ -93,13 +87,12 @@ def replace_tables(shards: list[Shard], tables: Iterable[tf.Tensor]) -> list[Sha
 
 
 def _shard_biases(
-    biases: Any, table: Table, first_classes: list[Any], stride: int
+    biases: Table | None, table: Table, first_classes: list[Any], stride: int
 ) -> list[Any]:
     """Cuts the biases as `table` is cut."""
     count = len(first_classes)
     if biases is None:
         return [None] * count
-    biases = as_table(biases)
     same_cut = (biases.strategy, biases.sizes) == (table.strategy, table.sizes)
     if len(biases.shards) == count and (count == 1 or same_cut):
         return [tf.convert_to_tensor(shard) for shard in biases.shards]

@@ -21,7 +21,7 @@ from tfsampled._core.full_softmax.chunks import (
     first_chunk_size,
     scan_chunks,
 )
-from tfsampled._core.full_softmax.shards import Shard, as_table, shards_of
+from tfsampled._core.full_softmax.shards import Shard, shards_of
 from tfsampled._core.static_ops import compute_dtype, minimum, num_rows
 from tfsampled._core.xla import tracing_for_xla
 
@@ -30,7 +30,7 @@ MAX_GROUP = 32
 
 
 def full_softmax_top_k(
-    inputs: tf.Tensor, weights: Any, biases: Any, k: int
+    inputs: tf.Tensor, weights: Table, biases: Table | None, k: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Finds the `k` greatest logits of each example.
 
@@ -39,8 +39,8 @@ def full_softmax_top_k(
 
     Args:
         inputs: `[N, D]`, floating.
-        weights: `[V, D]`, a tensor or a `Table`.
-        biases: `[V]`, likewise, or None.
+        weights: `V` rows `[D]`.
+        biases: `V` rows `[]`, or None.
         k: At most `V`.
 
     Returns:
@@ -48,19 +48,17 @@ def full_softmax_top_k(
         float32; and their ids, int32 `[N, k]`.
     """
     inputs = tf.cast(inputs, compute_dtype(inputs.dtype))
-    tables = [_read(params) for params in (weights, biases) if params is not None]
-    weights, biases = tables[0], tables[1] if len(tables) > 1 else None
+    tables = [_read(table) for table in (weights, biases) if table is not None]
     candidates = [
         _shard_top_k(tf.stop_gradient(inputs), shard, k)
-        for shard in shards_of(weights, biases)
+        for shard in shards_of(tables[0], *tables[1:])
     ]
     values, ids = candidates[0] if len(candidates) == 1 else _merge(candidates, k)
     return _with_gradient(values, ids, inputs, tables), ids
 
 
-def _read(params: Any) -> Table:
+def _read(table: Table) -> Table:
     """Returns a table with its variables read."""
-    table = as_table(params)
     shards = tuple(tf.convert_to_tensor(shard) for shard in table.shards)
     return dataclasses.replace(table, shards=shards)
 
@@ -69,20 +67,20 @@ def _with_gradient(
     values: tf.Tensor, ids: tf.Tensor, inputs: tf.Tensor, tables: list[Table]
 ) -> tf.Tensor:
     """Returns `values` with the gradients of the logits of the classes `ids`."""
-    counts = [len(table.shards) for table in tables]
 
     @tf.custom_gradient
     def forward(inputs: tf.Tensor, *shards: tf.Tensor) -> Any:
         def backward(dy: tf.Tensor) -> list[Any]:
             with tf.GradientTape() as tape:
                 tape.watch((inputs, shards))
-                pieces = shards[: counts[0]], shards[counts[0] :]
+                rest = iter(shards)
                 operands = [
-                    dataclasses.replace(table, shards=piece)
-                    for table, piece in zip(tables, pieces, strict=False)
+                    dataclasses.replace(
+                        table, shards=tuple(next(rest) for _ in table.shards)
+                    )
+                    for table in tables
                 ]
-                biases = operands[1] if len(operands) > 1 else None
-                logits = class_logits(inputs, operands[0], biases, ids)
+                logits = class_logits(ids, inputs, *operands)
             return tape.gradient(logits, [inputs, *shards], dy)
 
         return tf.identity(values), backward

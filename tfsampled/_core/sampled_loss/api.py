@@ -145,12 +145,9 @@ def _draw(
 ) -> tuple[LossArguments, Candidates]:
     """Validates the arguments, then draws log-uniform candidates."""
     num_classes = validation.positive_int(num_classes, "num_classes")
-    num_sampled = validation.positive_int(num_sampled, "num_sampled")
-    if num_sampled > num_classes:
-        raise ValueError(
-            "`num_sampled` must be at most `num_classes`. Received: "
-            f"num_sampled={num_sampled}, num_classes={num_classes}."
-        )
+    num_sampled = validation.positive_int(
+        num_sampled, "num_sampled", num_classes=num_classes
+    )
     loss_arguments.check_classes(arguments.weights, arguments.biases, num_classes)
     checks = [validation.ids_check(arguments.labels, num_classes, "labels")]
     checks += validation.batch_checks(arguments.labels, arguments.inputs)
