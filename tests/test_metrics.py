@@ -173,3 +173,28 @@ def test_callbacks_know_the_direction(name, tmp_path):
         better = (1.0, 2.0) if name == "perplexity" else (2.0, 1.0)
         assert callback.monitor_op(*better)
     assert best.exists()
+
+
+def test_k_of_any_size():
+    metric = metrics.TopKAccuracy(2**31)
+    metric.update_state([0, 1], np.eye(2, dtype="float32"))
+    assert metric.result() == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "logits", "message"),
+    [
+        ([0], [[1, 2]], "`y_pred` must be floating"),
+        ([0], [[1j, 2]], "`y_pred` must be real numbers"),
+        (["a"], [[1.0, 2.0]], "`y_true` must be real numbers"),
+        (tf.ragged.constant([[0]]), [[1.0, 2.0]], "`y_true` must be dense"),
+    ],
+)
+def test_invalid_arguments_raise(labels, logits, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.TopKAccuracy(1).update_state(labels, logits)
+
+
+def test_an_integer_dtype_raises():
+    with pytest.raises(ValueError, match="`dtype` must be floating"):
+        metrics.TopKAccuracy(1, dtype="int32")

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfsampled._core import validation
 from tfsampled._core.full_softmax.ranks import count_ranked_above
-from tfsampled._core.labels import apply_weights, parse_labels
+from tfsampled._core.labels import apply_weights, parse_labels, real_tensor
 from tfsampled.layers import SampledSoftmax
 
 __all__ = ["ExactMetric", "MeanReciprocalRank", "Perplexity", "TopKAccuracy"]
@@ -38,6 +38,8 @@ class ExactMetric(keras.metrics.Metric):
 
     def __init__(self, name: str | None = None, dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
+        if not tf.as_dtype(self.dtype).is_floating:
+            raise ValueError(f"`dtype` must be floating. Received: dtype={dtype!r}.")
         self.total = self.add_weight(name="total", initializer="zeros")
         self.count = self.add_weight(name="count", initializer="zeros")
 
@@ -96,9 +98,13 @@ class ExactMetric(keras.metrics.Metric):
             tf.errors.InvalidArgumentError: If an id is out of range or not whole. Under
                 XLA, which cannot raise, the result is NaN.
         """
-        logits = tf.convert_to_tensor(y_pred)
+        logits = real_tensor(y_pred, "y_pred")
+        if not logits.dtype.is_floating:
+            raise ValueError(
+                f"`y_pred` must be floating. Received: dtype={logits.dtype.name}."
+            )
         num_classes = logits.shape[-1]
-        labels, checks = _integer_ids(tf.convert_to_tensor(y_true), num_classes)
+        labels, checks = _integer_ids(real_tensor(y_true, "y_true"), num_classes)
         ids = parse_labels(labels, logits.shape[:-1], 1, None, None).ids
         checks.append(validation.ids_check(ids, num_classes, "y_true"))
         with tf.control_dependencies(validation.assert_all(checks)):
@@ -204,7 +210,7 @@ class TopKAccuracy(_RankMetric):
 
     def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
         """Returns 1 for a rank below `k`, else 0."""
-        return tf.cast(rank < self.k, self.dtype)
+        return tf.cast(rank < min(self.k, rank.dtype.max), self.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of an equal metric."""
@@ -246,7 +252,7 @@ def _integer_ids(
     """
     if not labels.dtype.is_floating:
         return labels, []
-    if num_classes > 2 ** _PRECISION[labels.dtype]:
+    if num_classes > 2 ** _PRECISION.get(labels.dtype, 0):
         raise ValueError(
             "`y_true` must be of a dtype that holds each class id. "
             f"Received: dtype={labels.dtype.name}, num_classes={num_classes}."

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tests.helpers import logsumexp64
 from tfsampled.layers import SampledSoftmax
+from tfsampled.metrics import Perplexity
 from tfsampled.optimizers import LazyAdam
 from tfsampled.samplers import FixedUnigram
 
@@ -145,6 +146,36 @@ def test_padding_moves_no_row(num_shards, jit_compile):
     assert 0 not in touched
 
 
+@pytest.mark.parametrize("strategy", ["div", "mod"])
+def test_rows_of_shards_that_no_example_reads_stay(strategy):
+    """Under XLA a lookup in shards reads some row for an id of another shard."""
+    counts = np.ones(12)
+    counts[:3] = 0  # never drawn, and no labels
+    head = SampledSoftmax(
+        *(12, 4, FixedUnigram(counts, seed=3)),
+        num_shards=3,
+        partition_strategy=strategy,
+    )
+    head.build((None, DIM))
+    optimizer = LazyAdam(0.01, weight_decay=0.1)
+    optimizer.build(head.trainable_variables)
+    before = head.table().numpy()
+
+    @tf.function(jit_compile=True)
+    def step(labels):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(head.sampled_loss(tf.ones([2, DIM]), labels))
+        variables = [variable.value for variable in head.trainable_variables]
+        gradients = tape.gradient(loss, variables)
+        optimizer.apply(gradients, head.trainable_variables)
+
+    for labels in ([11, 11], [7, 7], [3, 3], [4, 4]):
+        step(tf.constant(labels))
+    moved = np.any(head.table().numpy() != before, axis=1)
+    assert not moved[:3].any()
+    assert moved[3:].any()
+
+
 def test_padding_where_class_0_is_never_drawn():
     """Its expected count of 0 makes a logit of infinity."""
     head = SampledSoftmax(
@@ -156,3 +187,52 @@ def test_padding_where_class_0_is_never_drawn():
     gradient = tape.gradient(losses, head.kernel.value)
     assert losses[0] == 0
     assert np.isfinite(gradient.values).all()
+
+
+def test_a_weight_of_a_masked_example_harms_nobody():
+    head = SampledSoftmax(10, 5, ignore_class=-1, seed=1)
+    features = tf.ones([3, 4])
+    for loss in (head.sampled_loss, head.exact_loss):
+        losses = loss(features, [1, 2, -1], sample_weight=[1.0, 1.0, np.nan])
+        assert np.isfinite(losses).all()
+        assert losses[2] == 0
+    metric = Perplexity()
+    metric.update_state_from_features(head, features, [1, 2, -1], [1.0, 1.0, np.nan])
+    assert np.isfinite(metric.result())
+
+
+@pytest.mark.parametrize("argument", ["labels", "sample_weight", "mask"])
+@pytest.mark.parametrize("loss", ["sampled_loss", "exact_loss"])
+def test_one_value_is_none_for_a_batch_of_unknown_size(loss, argument):
+    head = SampledSoftmax(10, 5, seed=1)
+    values = {
+        "inputs": tf.ones([4, 3]),
+        "labels": tf.constant([1, 2, 3, 4]),
+        "sample_weight": tf.ones([4]),
+        "mask": tf.constant([True] * 4),
+    }
+    signature = {
+        name: tf.TensorSpec([None, *value.shape[1:]], value.dtype)
+        for name, value in values.items()
+    }
+
+    @tf.function(input_signature=[signature])
+    def compute(arguments):
+        return getattr(head, loss)(**arguments)
+
+    assert compute(values).shape == (4,)
+    values[argument] = values[argument][:1]
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=f"`{argument}` must have a value for each"
+    ):
+        compute(values)
+
+
+def test_complex_and_boolean_numbers_raise():
+    head = SampledSoftmax(10, 5, seed=1)
+    head(tf.ones([2, 4]))
+    for inputs in (tf.ones([2, 4], tf.complex64), tf.ones([2, 4], tf.bool)):
+        with pytest.raises(ValueError, match="`inputs` must be real numbers"):
+            head(inputs)
+    with pytest.raises(ValueError, match="`sample_weight` must be real numbers"):
+        head.exact_loss(tf.ones([2, 4]), [1, 2], sample_weight=[1j, 1j])

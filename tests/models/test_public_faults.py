@@ -247,3 +247,111 @@ def test_a_compiled_step_of_several_replicas_raises():
         ValueError, match="`jit_compile` must be False with several rep"
     ):
         model.fit(X, Y, verbose=0)
+
+
+RAGGED = [[1], [2, 3], [], [4]]
+
+
+@pytest.mark.parametrize("weights", [None, {2: 3.0}])
+def test_ragged_labels_are_padded_labels(weights):
+    """With the default sampler, and class weights."""
+    losses = []
+    ragged = tf.ragged.constant(RAGGED, dtype=tf.int64)
+    for labels in (ragged, ragged.to_tensor(-1).numpy()):
+        keras.utils.set_random_seed(1)
+        head = SampledSoftmax(CLASSES, 5, num_true=2, ignore_class=-1, seed=1)
+        model = SampledSoftmaxModel(keras.Sequential([keras.layers.Dense(8)]), head)
+        model.compile("sgd")
+        history = model.fit(X[:4], labels, class_weight=weights, verbose=0).history
+        losses.append(history["loss"][0])
+    assert losses[0] == losses[1]
+
+
+def test_ragged_labels_in_a_compiled_step_raise():
+    head = SampledSoftmax(CLASSES, 5, "uniform", num_true=2, ignore_class=-1)
+    model = SampledSoftmaxModel(keras.Sequential([keras.layers.Dense(8)]), head)
+    model.compile("sgd", jit_compile=True)
+    with pytest.raises(ValueError, match="`labels` must be dense under jit_compile"):
+        model.fit(X[:4], tf.ragged.constant(RAGGED, dtype=tf.int64), verbose=0)
+
+
+def one_batch(*arrays):
+    """A dataset that tells no batch size, as a generator's does not."""
+    return tf.data.Dataset.from_generator(
+        lambda: iter([arrays]),
+        output_signature=tuple(
+            tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in arrays
+        ),
+    ).apply(tf.data.experimental.assert_cardinality(1))
+
+
+@pytest.mark.parametrize("compute", ["fit", "evaluate"])
+def test_one_label_or_weight_is_none_for_a_batch(compute):
+    model = make()
+    model.compile("sgd")
+    run = getattr(model, compute)
+    options = {"verbose": 0} | ({"shuffle": False} if compute == "fit" else {})
+    run(one_batch(X[:4], Y[:4], np.ones(4, "float32")), **options)
+    weights = model.get_weights()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="1 values for 4 examples"):
+        run(one_batch(X[:4], Y[:1]), **options)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="1 values for 4 examples"):
+        run(one_batch(X[:4], Y[:4], np.ones(1, "float32")), **options)
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_labels_and_weights_of_one_output_are_unwrapped_alike():
+    weight = np.linspace(0, 2, len(Y)).astype("float32")
+    model = make()
+    model.compile("sgd")
+    expected = model.evaluate(X, Y, sample_weight=weight, verbose=0)
+    assert model.evaluate(X, [Y], sample_weight=[weight], verbose=0) == expected
+    data = tf.data.Dataset.from_tensor_slices((X, (Y,), (weight,))).batch(len(Y))
+    assert model.evaluate(data, verbose=0) == pytest.approx(expected)
+    for empty in ([], [None]):
+        with pytest.raises(ValueError, match="`y` must be"):
+            model.train_on_batch(X, empty)
+
+
+@pytest.mark.parametrize(
+    "weights", [{True: 2.0}, {1: 1e300}, {1: True}], ids=["id", "inf", "bool"]
+)
+def test_class_weights_that_are_no_float32_raise(weights):
+    model = make()
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="`class_weight` must map class ids to finite"):
+        model.fit(X, Y, class_weight=weights, verbose=0)
+
+
+@pytest.mark.parametrize("encoder", [None, "a", lambda x: x, keras.layers.Dense])
+def test_an_encoder_that_is_no_layer_raises(encoder):
+    with pytest.raises(ValueError, match=r"`encoder` must be a keras\.layers\.Layer"):
+        SampledSoftmaxModel(encoder, SampledSoftmax(CLASSES, 5))
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Unnamed(keras.Model):
+    """An encoder whose Embeddings get another name in each process."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.a = keras.layers.Embedding(CLASSES, 8)
+        self.b = keras.layers.Embedding(CLASSES, 8)
+        self.pool = keras.layers.GlobalAveragePooling1D()
+
+    def call(self, ids):
+        return self.pool(self.a(ids) + self.b(ids))
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_head_stays_tied_to_an_embedding_without_a_name(tmp_path, name):
+    encoder = Unnamed()
+    head = SampledSoftmax(CLASSES, 5, tied_to=getattr(encoder, name))
+    model = SampledSoftmaxModel(encoder, head)
+    ids = np.arange(12).reshape(4, 3)
+    expected = model.predict(ids, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.head.tied_to is getattr(loaded.encoder, name)
+    np.testing.assert_array_equal(loaded.predict(ids, verbose=0), expected)

@@ -64,17 +64,15 @@ def test_evaluation_is_that_of_the_logits(as_list):
     plain = make_plain(as_list)
     model = make(as_list)
     outputs = model.predict(X, verbose=0)
-    predicted: Any = plain.predict(X, verbose=0)
-    if as_list:
-        predicted = dict(zip(Y, predicted, strict=True))
-    expected: dict[str, Any] = predicted
+    predicted = plain.predict(X, verbose=0)
+    expected: Any = dict(zip(Y, predicted, strict=True)) if as_list else predicted
     for name, value in expected.items():
         np.testing.assert_allclose(outputs[name], value, rtol=1e-6, atol=1e-6)
     weight = np.linspace(0, 2, EXAMPLES).astype("float32")
     y = list(Y.values()) if as_list else Y
     ones = np.ones(EXAMPLES, "float32")
-    weights = {"item": weight, "price": ones, "brand": ones}
-    weights = list(weights.values()) if as_list else weights
+    by_name = {"item": weight, "price": ones, "brand": ones}
+    weights = list(by_name.values()) if as_list else by_name
     logs = model.evaluate(
         X, y, EXAMPLES, verbose=0, sample_weight=weights, return_dict=True
     )

@@ -1,7 +1,7 @@
 """The options of a Keras optimizer: row-sparse, or refused in a sentence."""
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -270,7 +270,7 @@ def test_limits_below_0_clip_nothing_as_in_keras(ours, name):
         ),
         (lambda: RowWiseAdagrad(epsilon=-1.0), r"at least 0. Received: epsilon=-1\.0"),
         (lambda: LazyAdam(epsilon=float("nan")), "Received: epsilon=nan"),
-        (lambda: LazyAdam(-1.0), r"`learning_rate` of LazyAdam must be at least 0"),
+        (lambda: LazyAdam(-1.0), r"`learning_rate` of LazyAdam must be a finite"),
         (lambda: Adagrad(float("nan")), "Received: learning_rate=nan"),
         (
             lambda: LazyAdam(beta_1=1.0),
@@ -278,9 +278,17 @@ def test_limits_below_0_clip_nothing_as_in_keras(ours, name):
         ),
         (lambda: LazyAdam(beta_2=-0.5), r"Received: beta_2=-0\.5"),
         (lambda: LossScaleOptimizer("adam"), "Received: inner_optimizer='adam'"),
+        (lambda: LazyAdam(float("inf")), "Received: learning_rate=inf"),
+        (lambda: LazyAdam(beta_1=cast(Any, "a")), "Received: beta_1='a'"),
+        (lambda: LazyAdam(epsilon=cast(Any, None)), "Received: epsilon=None"),
+        (lambda: LazyAdam(weight_decay=-1.0), r"Received: weight_decay=-1\.0"),
+        (
+            lambda: LossScaleOptimizer(LossScaleOptimizer(LazyAdam())),
+            "that does not scale the loss itself",
+        ),
         (
             lambda: LossScaleOptimizer(LazyAdam(), -1.0),
-            r"initial_scale=-1\.0, ",
+            r"initial_scale=-1\.0",
         ),
         (
             lambda: LossScaleOptimizer(LazyAdam(), 2.0, 0),

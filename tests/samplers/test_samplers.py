@@ -167,7 +167,7 @@ def test_a_draw_has_few_operations(num_classes):
 
 def test_fixed_unigram_prepares_its_table_once(monkeypatch):
     sampler = samplers.FixedUnigram(COUNTS, 0.75)
-    sampler.build(CLASSES)
+    sampler.sample(LABELS[:, np.newaxis], CLASSES, SAMPLED)
     for name in ("class_weights", "alias_table", "validate_weights"):
         monkeypatch.delattr(alias_method, name)
     draw_twice(sampler)
@@ -299,3 +299,30 @@ def test_refused_labels_raise_and_move_nothing(graph, label):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         sample(tf.constant([[1], [label]], tf.int64))
     assert int(sampler.position) == 0
+
+
+@pytest.mark.parametrize(
+    ("sampler", "classes", "message"),
+    [
+        (samplers.Uniform(), 20, "`num_sampled` must be at most `num_classes`"),
+        (samplers.LearnedUnigram(), 20, "`num_sampled` must be at most `num_classes`"),
+        (samplers.FixedUnigram([1.0] * 5 + [0.0] * 95), 100, "let 25 classes be drawn"),
+        (samplers.FixedUnigram([1.0] * 20), 30, "one number for each class"),
+    ],
+)
+def test_draws_without_end_raise(sampler, classes, message):
+    with pytest.raises(ValueError, match=message):
+        sampler.sample([[1]], classes, 25)
+
+
+@pytest.mark.parametrize(
+    ("counts", "distortion"), [([], 1.0), (["a"], 1.0), (None, 1.0), ([1.0], "a")]
+)
+def test_invalid_counts_raise(counts, distortion):
+    with pytest.raises(ValueError, match="`counts`"):
+        samplers.FixedUnigram(counts, distortion)
+
+
+def test_a_head_that_is_not_built_uses_fixed_unigram():
+    head = SampledSoftmax(CLASSES, 5, sampler=samplers.FixedUnigram(COUNTS))
+    assert head.sampled_loss(FEATURES, LABELS).shape == LABELS.shape

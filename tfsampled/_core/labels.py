@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfsampled._core import validation
+from tfsampled._core.xla import tracing_for_xla
 
 
 class Labels(NamedTuple):
@@ -34,14 +35,15 @@ class Labels(NamedTuple):
         return tf.math.divide_no_nan(mask, tf.reduce_sum(mask, axis=1, keepdims=True))
 
 
-def real_tensor(values: Any, name: str) -> tf.Tensor:
+def real_tensor(values: Any, name: str, allow_bool: bool = False) -> tf.Tensor:
     """Converts dense real numbers to a tensor.
 
     Raises:
         ValueError: If they are ragged or sparse, or not real numbers.
     """
     values = validation.as_tensor(values, None, name)
-    if not (values.dtype.is_floating or values.dtype.is_integer):
+    is_number = values.dtype.is_floating or values.dtype.is_integer
+    if not is_number and not (allow_bool and values.dtype.is_bool):
         raise ValueError(
             f"`{name}` must be real numbers. Received: dtype={values.dtype.name}."
         )
@@ -96,9 +98,7 @@ def parse_labels(
     Raises:
         ValueError: If dtypes or shapes do not fit.
     """
-    values = integer_labels(values)
-    if isinstance(values, tf.RaggedTensor):
-        values = _pad_ragged(values, num_true, ignore_class)
+    values = pad_ragged(integer_labels(values), num_true, ignore_class)
     allowed = [examples + [num_true]]
     if num_true == 1:
         allowed.insert(0, examples)
@@ -140,11 +140,11 @@ def apply_weights(
     losses: tf.Tensor, sample_weight: Any, example_mask: tf.Tensor | None
 ) -> tf.Tensor:
     """Multiplies losses `[...]` by their weights; a masked example has the loss 0."""
-    if example_mask is not None:
-        losses = tf.where(example_mask, losses, tf.zeros_like(losses))
     if sample_weight is not None:
         weight = broadcast_to_examples(sample_weight, losses.shape, "sample_weight")
         losses *= tf.cast(weight, losses.dtype)
+    if example_mask is not None:  # last: a weight may be NaN there
+        losses = tf.where(example_mask, losses, tf.zeros_like(losses))
     return losses
 
 
@@ -158,7 +158,7 @@ def broadcast_to_examples(
     Raises:
         ValueError: If the batch sizes differ, or the axes do not fit.
     """
-    values = validation.as_tensor(values, None, name)
+    values = real_tensor(values, name, allow_bool=True)
     received, rank = values.shape, examples.rank
     if received.rank == rank + 1 and received[-1] == 1:
         values = tf.squeeze(values, axis=-1)
@@ -180,10 +180,22 @@ def broadcast_to_examples(
     return values
 
 
-def _pad_ragged(
-    values: tf.RaggedTensor, num_true: int, ignore_class: int | None
+def pad_ragged(
+    values: tf.Tensor | tf.RaggedTensor, num_true: int, ignore_class: int | None
 ) -> tf.Tensor:
-    """Pads ragged labels `[batch, (labels)]` to `[batch, num_true]`."""
+    """Pads ragged labels `[batch, (labels)]` to `[batch, num_true]`.
+
+    Raises:
+        ValueError: If they have another shape, or there is nothing to pad with.
+        tf.errors.InvalidArgumentError: If an example has more than `num_true` labels.
+    """
+    if not isinstance(values, tf.RaggedTensor):
+        return values
+    if tracing_for_xla():
+        raise ValueError(
+            "`labels` must be dense under jit_compile=True: convert ragged ones with "
+            "labels.to_tensor(ignore_class, shape=[None, num_true])."
+        )
     if ignore_class is None or values.shape.rank != 2 or num_true == 1:
         raise ValueError(
             "Ragged `labels` must have the shape [batch, (labels)], in a layer with "

@@ -60,9 +60,9 @@ def static_int(value: Any, name: str, minimum: int = 1) -> int | None:
 
 
 def optional_int(value: Any, name: str) -> int | None:
-    """Returns `value` as an `int` of any sign; None for None."""
+    """Returns `value` as an `int` of any sign, of 64 bits; None for None."""
     number = _index(value)
-    if number is None and value is not None:
+    if value is not None and (number is None or not -(2**63) <= number < 2**63):
         raise ValueError(
             f"`{name}` must be an int or None. Received: {name}={value!r}."
         )
@@ -77,12 +77,12 @@ def _index(value: Any) -> int | None:
 
 
 def positive_float(value: Any, name: str) -> float:
-    """Returns `value` as a positive, finite `float`."""
+    """Returns `value` as a `float` that is positive and finite in float32."""
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not 0 < number < math.inf:
+    if not 2.0**-126 <= number < 2.0**128:
         raise ValueError(
             f"`{name}` must be a positive number. Received: {name}={value!r}."
         )
@@ -193,6 +193,32 @@ def batch_checks(labels: tf.Tensor, inputs: tf.Tensor) -> list[Check]:
     sizes = tf.shape(labels)[0], tf.shape(inputs)[0]
     fits = tf.equal(*sizes) | tf.equal(sizes[0], 1) | tf.equal(sizes[1], 1)
     return [Check(fits, message, lambda: sizes)]
+
+
+def same_batch_checks(examples: tf.Tensor, **values: Any) -> list[Check]:
+    """Checks that tensors have a value for each example.
+
+    Args:
+        examples: `[batch, ...]`.
+        **values: By the arguments' names, `[batch, ...]`. What is no tensor, or has a
+            known number of values beside a known batch, was checked by its shape.
+    """
+    checks = []
+    for name, value in values.items():
+        if not isinstance(value, tf.Tensor) or value.shape.rank == 0:
+            continue
+        if None in (value.shape[:1].num_elements(), examples.shape[:1].num_elements()):
+            checks.append(_same_size_check(name, value, examples))
+    return checks
+
+
+def _same_size_check(name: str, values: tf.Tensor, examples: tf.Tensor) -> Check:
+    sizes = tf.shape(values)[0], tf.shape(examples)[0]
+    message = (
+        f"`{name}` must have a value for each example. "
+        "Received: {} values for {} examples."
+    )
+    return Check(tf.equal(*sizes), message, lambda: sizes)
 
 
 def assert_all(checks: Sequence[Check]) -> list[tf.Tensor | tf.Operation]:

@@ -19,6 +19,7 @@ from tfsampled._core.labels import (
     Labels,
     apply_weights,
     flatten_inputs,
+    pad_ragged,
     parse_labels,
     real_tensor,
 )
@@ -290,9 +291,9 @@ class SampledSoftmax(keras.layers.Layer):
                 sampler never draws. The sampler has not moved then. Under XLA the loss
                 of an example with a label out of range is NaN.
         """
-        inputs = real_tensor(inputs, "inputs")
-        targets = self._parse(labels, inputs.shape[:-1], mask)
-        targets = self._validated(targets, sampled=True)
+        inputs, targets = self._parse_valid(
+            inputs, labels, sample_weight, mask, sampled=True
+        )
         return self._compute_losses(inputs, targets, sample_weight, sampled=True)
 
     @tf.autograph.experimental.do_not_convert
@@ -308,9 +309,9 @@ class SampledSoftmax(keras.layers.Layer):
         Arguments, result and errors are those of `sampled_loss`. The forward pass holds
         a few thousand logits of each example, however many classes there are.
         """
-        inputs = real_tensor(inputs, "inputs")
-        targets = self._parse(labels, inputs.shape[:-1], mask)
-        targets = self._validated(targets, sampled=False)
+        inputs, targets = self._parse_valid(
+            inputs, labels, sample_weight, mask, sampled=False
+        )
         return self._compute_losses(inputs, targets, sample_weight, sampled=False)
 
     @tf.autograph.experimental.do_not_convert
@@ -329,13 +330,12 @@ class SampledSoftmax(keras.layers.Layer):
             int32, `[batch]` or `[batch, time]`: 0 where a label is the best class. The
             rank of a masked example has no meaning.
         """
-        inputs = real_tensor(inputs, "inputs")
-        targets = self._parse(labels, inputs.shape[:-1], mask)
-        return self._compute_ranks(inputs, self._validated(targets, sampled=False))
+        parsed = self._parse_valid(inputs, labels, None, mask, sampled=False)
+        return self._compute_ranks(*parsed)
 
     def example_mask(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
         """Returns True for each example that has a label, False for padding."""
-        inputs = tf.convert_to_tensor(inputs)
+        inputs = real_tensor(inputs, "inputs")
         example_mask = self._parse(labels, inputs.shape[:-1], mask).example_mask
         if example_mask is None:
             return tf.ones(tf.shape(inputs)[:-1], tf.bool)
@@ -357,7 +357,7 @@ class SampledSoftmax(keras.layers.Layer):
             ValueError: If `k` is not in `[1, num_classes]`.
         """
         k = validation.positive_int(k, "k", num_classes=self.num_classes)
-        rows, shape = self._rows(real_tensor(inputs, "inputs"))
+        rows, shape = self._rows(inputs)
         values, classes = full_softmax_top_k(rows, self._table(), self._bias_table(), k)
         shape = tf.concat([shape, [k]], axis=0)
         values = tf.cast(values, self.variable_dtype)
@@ -402,8 +402,28 @@ class SampledSoftmax(keras.layers.Layer):
         }
         return cls(**{**config, **objects})
 
+    def _parse_valid(
+        self, inputs: Any, labels: Any, weight: Any, mask: Any, sampled: bool
+    ) -> tuple[tf.Tensor, Labels]:
+        """Converts inputs and labels, and validates all arguments of a loss."""
+        inputs = real_tensor(inputs, "inputs")
+        assertions = validation.assert_all(
+            validation.same_batch_checks(
+                inputs, labels=labels, sample_weight=weight, mask=mask
+            )
+        )
+        if assertions and isinstance(labels, tf.Tensor):
+            with tf.control_dependencies(assertions):
+                labels = tf.identity(labels)
+        targets = self._parse(labels, inputs.shape[:-1], mask)
+        return inputs, self._validated(targets, sampled)
+
     # What `SampledSoftmaxModel` uses too: it validates labels once in a step, before
     # anything has changed.
+
+    def _dense_labels(self, labels: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
+        """Pads ragged labels with `ignore_class`."""
+        return pad_ragged(labels, self.num_true, self.ignore_class)
 
     def _parse(self, labels: Any, examples: tf.TensorShape, mask: Any) -> Labels:
         """Parses labels of examples `[...]`; see `parse_labels`."""
@@ -413,6 +433,8 @@ class SampledSoftmax(keras.layers.Layer):
         self, ids: tf.Tensor, label_mask: tf.Tensor | None, sampled: bool
     ) -> list[validation.Check]:
         """Checks that ids are in range and, if `sampled`, can be drawn."""
+        if not self.sampler.built:  # its variables do not depend on the table
+            self.sampler.build(self.num_classes)
         checks = [validation.ids_check(ids, self.num_classes, "labels")]
         supported = self.sampler.supports(ids) if sampled else None
         if supported is not None:
@@ -480,7 +502,7 @@ class SampledSoftmax(keras.layers.Layer):
         Rows are in the table's dtype. Masked ones are 0: a NaN among them would make
         every gradient NaN.
         """
-        inputs = tf.cast(inputs, self.variable_dtype)
+        inputs = tf.cast(real_tensor(inputs, "inputs"), self.variable_dtype)
         if not self.built:
             self.build(inputs.shape)
         if example_mask is not None:

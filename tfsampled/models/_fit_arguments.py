@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,24 +13,33 @@ import tensorflow as tf
 from tfsampled._core.labels import integer_labels
 from tfsampled.metrics import ExactMetric
 
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def unwrap(values: Any, argument: str, what: str) -> Any:
+    """Returns the values of a single output: alone, or in a dict or a list of one."""
+    is_array_list = isinstance(values, (list, tuple)) and (
+        not values or any(x is None or hasattr(x, "shape") for x in values)
+    )
+    if not isinstance(values, Mapping) and not is_array_list:
+        return values
+    values = list(values.values()) if isinstance(values, Mapping) else values
+    if len(values) != 1:
+        raise ValueError(
+            f"`{argument}` must be one {what}: the model has one output. "
+            f"Received: {len(values)} arrays."
+        )
+    return values[0]
+
 
 def unwrap_labels(y: Any) -> Any:
     """Returns integer labels; unwraps the labels of a single output."""
+    y = unwrap(y, "y", "array of labels")
     if y is None:
         raise ValueError(
             "`y` must be given: integer class ids, or a dataset of (x, y) or "
             "(x, y, sample_weight). Received: y=None."
         )
-    if isinstance(y, dict) or (
-        isinstance(y, (list, tuple)) and any(hasattr(value, "shape") for value in y)
-    ):
-        values = list(y.values()) if isinstance(y, dict) else y
-        if len(values) != 1:
-            raise ValueError(
-                "`y` must be one array of labels: the model has one output. "
-                f"Received: {len(values)} arrays."
-            )
-        (y,) = values
     return integer_labels(y)
 
 
@@ -40,6 +48,8 @@ def first_labels(y: Any) -> np.ndarray | None:
 
     A dataset is not asked for them: that would run its pipeline once more.
     """
+    if isinstance(y, tf.RaggedTensor):
+        y = y.flat_values
     if not hasattr(y, "shape") or len(y.shape) == 0:
         return None
     labels = np.asarray(y[:: max(1, len(y) // 10_000)])
@@ -74,7 +84,8 @@ def class_weights(class_weight: Mapping[int, float], num_classes: int) -> np.nda
     for key, value in class_weight.items():
         is_id = isinstance(key, (int, np.integer)) and 0 <= key < num_classes
         is_number = isinstance(value, (int, float, np.number))
-        if not is_id or not is_number or not math.isfinite(value):
+        is_bool = isinstance(key, bool) or isinstance(value, bool)
+        if not is_id or not is_number or is_bool or not abs(value) <= _FLOAT32_MAX:
             raise ValueError(
                 "`class_weight` must map class ids to finite numbers. "
                 f"Received: {key!r}: {value!r}, num_classes={num_classes}."

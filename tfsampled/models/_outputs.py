@@ -19,6 +19,7 @@ from tfsampled._core.labels import Labels
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models._fit_arguments import (
     class_weights,
+    unwrap,
     unwrap_labels,
     validate_metrics,
 )
@@ -45,6 +46,11 @@ class Outputs:
                 )
         if len({id(value) for value in self.heads.values()}) < len(self.heads):
             raise ValueError("`head` must have another layer for each output.")
+        if not isinstance(encoder, keras.layers.Layer):
+            raise ValueError(
+                "`encoder` must be a keras.layers.Layer. "
+                f"Received: encoder={encoder!r}."
+            )
         # What the encoder computes, as KerasTensors; not needed of a single output.
         features = {"": None} if self._is_single else getattr(encoder, "output", None)
         if not isinstance(features, dict) or set(self.heads) - set(features):
@@ -160,7 +166,9 @@ class Outputs:
             )
         return self.pack(
             {
-                name: unwrap_labels(y[name]) if name in self.heads else y[name]
+                name: self.heads[name]._dense_labels(unwrap_labels(y[name]))
+                if name in self.heads
+                else y[name]
                 for name in self._outputs
             }
         )
@@ -179,6 +187,8 @@ class Outputs:
 
     def sample_weight(self, y: Any, sample_weight: Any) -> Any:
         """Returns the sample weights, or those that `class_weight` gives the labels."""
+        if self._is_single:
+            sample_weight = unwrap(sample_weight, "sample_weight", "array of weights")
         if self._class_weights is None:
             return sample_weight
         if sample_weight is not None:
@@ -192,6 +202,19 @@ class Outputs:
         """Returns the masks of the heads' features; None where there is none."""
         features = self.by_name(features)
         return {name: keras_mask(features[name]) for name in self.heads}
+
+    def batch_checks(
+        self, x: Any, y: Any, sample_weight: Any
+    ) -> list[validation.Check]:
+        """Checks that targets and weights have a value for each example."""
+        targets, weights = self.by_name(y), self._weights_by_name(sample_weight)
+        return [
+            check
+            for name in self._outputs
+            for check in validation.same_batch_checks(
+                tf.nest.flatten(x)[0], y=targets[name], sample_weight=weights.get(name)
+            )
+        ]
 
     def label_checks(self, y: Any) -> list[validation.Check]:
         """Checks the labels of a training step, before the encoder is called."""
@@ -379,7 +402,6 @@ class HeadOutput:
 
     def _ids_and_mask(self, y: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Returns label ids of any shape, 0 for padding, and which are labels."""
-        y = y.flat_values if isinstance(y, tf.RaggedTensor) else y
         ids = tf.cast(y, tf.int64)
         if self.head.ignore_class is None:
             return ids, None

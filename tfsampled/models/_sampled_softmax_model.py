@@ -389,10 +389,11 @@ class SampledSoftmaxModel(keras.Model):
                 lambda: None,
             )
         else:
-            # With a mask, the labels are validated once the encoder has made it.
-            assertions = []
+            checks = self._outputs.batch_checks(x, y, sample_weight)
             if self._has_mask is False:
-                assertions = validation.assert_all(self._outputs.label_checks(y))
+                checks += self._outputs.label_checks(y)
+            # With a mask, the labels are validated once the encoder has made it.
+            assertions = validation.assert_all(checks)
             with tf.control_dependencies(assertions):
                 self._train(x, y, sample_weight, validated=self._has_mask is False)
         means = {"loss": self._loss_mean, **self._outputs.loss_means()}
@@ -403,12 +404,15 @@ class SampledSoftmaxModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y = self._outputs.targets(y)
         self._build_for(x, y)
+        sample_weight = self._outputs.sample_weight(y, sample_weight)
         features = self._features(x, training=False)
         if tracing_for_xla():
             self._outputs.record(y, self._outputs.masks(features), training=False)
-        loss = self.compute_loss(x, y, features, sample_weight, training=False)
-        self._update_loss_mean(loss, y, features)
-        self._outputs.update_metrics(y, features, sample_weight)
+        checks = self._outputs.batch_checks(x, y, sample_weight)
+        with tf.control_dependencies(validation.assert_all(checks)):
+            loss = self.compute_loss(x, y, features, sample_weight, training=False)
+            self._update_loss_mean(loss, y, features)
+            self._outputs.update_metrics(y, features, sample_weight)
         return self.get_metrics_result()
 
     def compute_loss(

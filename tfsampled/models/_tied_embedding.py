@@ -47,8 +47,17 @@ def _find_tied(
     name = tied_to["config"]["name"]
     embeddings = _embeddings(encoder)
     if index is not None:
-        if index < len(embeddings) and embeddings[index].name == name:
-            return embeddings[index]
+        # Its name is not to be trusted alone: two layers may have one, and Keras gives
+        # an Embedding that has none another name each time. Its place is, unless there
+        # is another layer, or one of that name elsewhere.
+        shape = (tied_to["config"]["input_dim"], tied_to["config"]["output_dim"])
+        found = embeddings[index] if index < len(embeddings) else None
+        if (
+            found is not None
+            and shape == (found.input_dim, found.output_dim)
+            and (found.name == name or name not in [e.name for e in embeddings])
+        ):
+            return found
         raise ValueError(
             f"The head was tied to the Embedding {name!r} of the encoder, but the "
             f"loaded encoder has {[layer.name for layer in embeddings]}. Make the "

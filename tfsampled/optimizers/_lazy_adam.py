@@ -92,7 +92,8 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
         **kwargs: Any,
     ) -> None:
         for name, rate in {"beta_1": beta_1, "beta_2": beta_2}.items():
-            if not 0 <= rate < 1:
+            validate_at_least_0(self, **{name: rate})
+            if rate >= 1:
                 raise ValueError(
                     f"`{name}` must be in [0, 1). Received: {name}={rate!r}."
                 )

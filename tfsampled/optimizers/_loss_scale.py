@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfsampled._core import validation
 from tfsampled.optimizers import _sparse_rows as rows
 from tfsampled.optimizers._row_sparse import variables_for
 
@@ -45,17 +46,16 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         dynamic_growth_steps: int = 2000,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
+        if not isinstance(inner_optimizer, keras.optimizers.Optimizer) or isinstance(
+            inner_optimizer, keras.optimizers.LossScaleOptimizer
+        ):
             raise ValueError(
-                "`inner_optimizer` must be a keras.optimizers.Optimizer. "
+                "`inner_optimizer` must be a keras.optimizers.Optimizer that does not "
+                "scale the loss itself. "
                 f"Received: inner_optimizer={inner_optimizer!r}."
             )
-        if not initial_scale > 0 or not dynamic_growth_steps >= 1:
-            raise ValueError(
-                "`initial_scale` must be positive, and `dynamic_growth_steps` at least "
-                f"1. Received: initial_scale={initial_scale!r}, "
-                f"dynamic_growth_steps={dynamic_growth_steps!r}."
-            )
+        validation.positive_float(initial_scale, "initial_scale")
+        validation.positive_int(dynamic_growth_steps, "dynamic_growth_steps")
         super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, **kwargs)
 
     def build(self, variables: Sequence[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -34,7 +35,11 @@ class RowSparse(keras.optimizers.Optimizer):
     handles_dense = False
 
     def __init__(self, learning_rate: Any, **kwargs: Any) -> None:
-        validate_at_least_0(self, learning_rate=learning_rate)
+        numbers = {
+            "learning_rate": 0 if callable(learning_rate) else learning_rate,
+            "weight_decay": kwargs.get("weight_decay") or 0,
+        }
+        validate_at_least_0(self, **numbers)
         super().__init__(learning_rate=learning_rate, **kwargs)
         self._strategy = tf.distribute.get_strategy()
         self._reject_unsupported_options()
@@ -342,12 +347,16 @@ def variables_for(
 
 
 def validate_at_least_0(optimizer: Any, **numbers: Any) -> None:
-    """Raises `ValueError` if a number is negative or NaN."""
+    """Raises `ValueError` if a value is not a finite number of at least 0."""
     for name, value in numbers.items():
-        if isinstance(value, (int, float)) and not value >= 0:
+        try:
+            is_valid = 0 <= float(value) < math.inf
+        except (TypeError, ValueError):
+            is_valid = False
+        if not is_valid:
             raise ValueError(
-                f"`{name}` of {type(optimizer).__name__} must be at least 0. "
-                f"Received: {name}={value!r}."
+                f"`{name}` of {type(optimizer).__name__} must be a finite number of at "
+                f"least 0. Received: {name}={value!r}."
             )
 
 

@@ -108,6 +108,8 @@ def sum_duplicates(gradient: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
     Off XLA the result has the distinct rows, `k <= n`. Under XLA, where no shape may
     depend on data, `k = n`: the other copies of a row become zeros with the id
     `num_rows`, which `write` and `add` drop there, as do ids that are out of range.
+    Rows whose sum is 0 are dropped too: a lookup in shards has such a row for an id of
+    another shard.
 
     Args:
         gradient: Values `[n, ...]`, ids `[n]`, in any order. Off XLA the caller asserts
@@ -129,10 +131,12 @@ def sum_duplicates(gradient: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
     n, num_rows = tf.shape(ids)[0], table.shape[0]
     in_bounds = validation.in_range(ids, num_rows)
     first = static_ops.index_of_first(ids)
-    is_first = in_bounds & tf.equal(first, tf.range(n))
     segments = tf.where(in_bounds, first, -1)  # segment -1 is dropped
-    values = tf.math.unsorted_segment_sum(values, segments, n)
-    ids = tf.where(is_first, ids, tf.cast(num_rows, ids.dtype))
+    values = tf.math.unsorted_segment_sum(values, segments, n)  # 0 for other copies
+    is_row = in_bounds & tf.reduce_any(
+        tf.not_equal(values, 0), axis=list(range(1, values.shape.rank))
+    )
+    ids = tf.where(is_row, ids, tf.cast(num_rows, ids.dtype))
     return tf.IndexedSlices(values, ids, gradient.dense_shape)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import random
 from typing import Any
 
@@ -50,6 +49,7 @@ class Sampler(keras.layers.Layer):
         self._start = random.getrandbits(31) if seed is None else 0
         self.position: Any = None
         self._mismatch = ""
+        self._validated: Any = None
 
     def validate(self, num_classes: int, num_sampled: int) -> None:
         """Checks that so many classes can be drawn; a head calls this when it is made.
@@ -87,11 +87,15 @@ class Sampler(keras.layers.Layer):
             `[num_sampled]`, float32 `[batch, num_true]`, float32 `[num_sampled]`.
 
         Raises:
+            ValueError: If so many classes cannot be drawn.
             tf.errors.InvalidArgumentError: If a label is out of range or one that the
                 sampler never draws. Nothing has changed then. XLA drops the check;
                 the expected count of a label out of range is NaN there.
         """
         labels = validation.as_class_ids(labels, "labels")
+        if self._validated != (num_classes, num_sampled):  # costs what the counts cost
+            self.validate(num_classes, num_sampled)
+            self._validated = (num_classes, num_sampled)
         if not self.built:
             self.build(num_classes)
         checks = [validation.ids_check(labels, num_classes, "labels")]
@@ -122,15 +126,6 @@ class Sampler(keras.layers.Layer):
         """Returns where labels can be drawn, in their shape; None for everywhere."""
         del labels
         return None
-
-    def assertions(
-        self, labels: tf.Tensor, label_mask: tf.Tensor | None
-    ) -> list[tf.Tensor | tf.Operation]:
-        """Returns ops that fail unless every label can be drawn; XLA drops them."""
-        supported = self.supports(labels)
-        if supported is None:
-            return []
-        return validation.assert_all([self._support_check(supported, label_mask)])
 
     def update(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> None:
         """Learns from the labels of a step, after its draw."""
@@ -199,13 +194,7 @@ def _as_int(seed: int | keras.random.SeedGenerator | None) -> int | None:
     if isinstance(seed, keras.random.SeedGenerator):
         low, high = (int(word) for word in seed.next())
         return low + (high << 32)
-    try:
-        return operator.index(seed)
-    except TypeError:
-        raise ValueError(
-            "`seed` must be an int, a `keras.random.SeedGenerator` or None. "
-            f"Received: seed={seed!r}."
-        ) from None
+    return validation.optional_int(seed, "seed")
 
 
 def _shapes(store: Any) -> dict[str, tuple[int, ...]]:

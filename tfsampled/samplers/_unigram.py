@@ -60,10 +60,16 @@ class FixedUnigram(Sampler):
         **kwargs: Any,
     ) -> None:
         super().__init__(seed, **kwargs)
-        self.counts = np.asarray(counts, np.float32)
-        self.distortion = float(distortion)
+        try:
+            self.counts = np.asarray(counts, np.float32)
+            self.distortion = float(distortion)
+        except (TypeError, ValueError):
+            raise ValueError(
+                "`counts` and `distortion` must be real numbers. "
+                f"Received: counts={counts!r}, distortion={distortion!r}."
+            ) from None
         self._distribution: Any = None
-        if self.counts.ndim != 1:
+        if self.counts.ndim != 1 or not self.counts.size:
             raise ValueError(
                 "`counts` must have shape (num_classes,). "
                 f"Received: shape={self.counts.shape}."

@@ -128,6 +128,23 @@ def test_nan_ranks_last(mode, k):
     np.testing.assert_array_equal(ranks[2], np.full(num_classes, num_classes - 1))
 
 
+@pytest.mark.parametrize("mode", ["eager", "function", "jit"])
+def test_nan_ranks_after_minus_infinity(mode):
+    biases = tf.constant([np.nan, -np.inf, 1.0, np.nan])
+    weights, inputs = tf.zeros([4, 2]), tf.ones([1, 2])
+
+    def find():
+        rows, bias = (Table.from_params(x, "div") for x in (weights, biases))
+        labels = tf.constant([[0, 1, 2]])
+        top = tfsampled.nn.softmax_top_k(weights, biases, inputs, 4)
+        return *top, full_softmax_ranks(inputs, rows, bias, labels)
+
+    values, ids, ranks = MODES[mode](find)()
+    np.testing.assert_array_equal(ids, [[2, 1, 0, 3]])
+    np.testing.assert_array_equal(values, [[1, -np.inf, np.nan, np.nan]])
+    np.testing.assert_array_equal(ranks, [[3, 1, 0]])
+
+
 @st.composite
 def tables(draw):
     """Draws a problem in whole numbers, which has ties and no rounding."""

@@ -34,7 +34,7 @@ def full_softmax_top_k(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Finds the `k` greatest logits of each example.
 
-    Of equal logits the lower id comes first. A NaN logit counts as minus infinity. The
+    Of equal logits the lower id comes first. NaN comes last, after minus infinity. The
     logits have gradients; that of a table is a `tf.IndexedSlices` of the classes found.
 
     Args:
@@ -54,6 +54,7 @@ def full_softmax_top_k(
         for shard in shards_of(tables[0], *tables[1:])
     ]
     values, ids = candidates[0] if len(candidates) == 1 else _merge(candidates, k)
+    values = _restore_nan(values)
     return _with_gradient(values, ids, inputs, tables), ids
 
 
@@ -112,18 +113,29 @@ def _shard_top_k(
 
 
 def _replace_nan(logits: tf.Tensor) -> tf.Tensor:
-    """Replaces NaN by minus infinity: searches differ in where they place it."""
+    """Replaces NaN by minus infinity, and that by the lowest finite number.
+
+    Searches differ in where they place NaN. Here it comes after minus infinity.
+    """
 
     def replaced() -> tf.Tensor:
-        lowest = tf.constant(float("-inf"), logits.dtype)
-        return tf.where(tf.math.is_nan(logits), lowest, logits)
+        minus_infinity = tf.constant(float("-inf"), logits.dtype)
+        finite = tf.maximum(logits, logits.dtype.min)
+        return tf.where(tf.math.is_nan(logits), minus_infinity, finite)
 
     if tracing_for_xla():
         return replaced()
-    # A sum takes a tenth of the time, and is NaN where a logit is.
+    # A sum takes a tenth of the time, and is not finite where a logit is not.
     return tf.cond(
-        tf.math.is_nan(tf.reduce_sum(logits)), replaced, lambda: tf.identity(logits)
+        tf.math.is_finite(tf.reduce_sum(logits)), lambda: tf.identity(logits), replaced
     )
+
+
+def _restore_nan(values: tf.Tensor) -> tf.Tensor:
+    """Undoes `_replace_nan`."""
+    minus_infinity = tf.constant(float("-inf"), values.dtype)
+    result = tf.where(values > values.dtype.min, values, minus_infinity)
+    return tf.where(tf.equal(values, minus_infinity), values * 0, result)
 
 
 def _group_size(size: int | tf.Tensor, k: int | tf.Tensor) -> int:
