@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import logsumexp64
+from tests.helpers import MODES, logsumexp64
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import Perplexity
 from tfsampled.optimizers import LazyAdam
@@ -236,3 +236,56 @@ def test_complex_and_boolean_numbers_raise():
             head(inputs)
     with pytest.raises(ValueError, match="`sample_weight` must be real numbers"):
         head.exact_loss(tf.ones([2, 4]), [1, 2], sample_weight=[1j, 1j])
+
+
+def losses_and_gradients(head, loss, features, labels, mode):
+    def compute(features, labels):
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            losses = getattr(head, loss)(features, labels)
+        variables = [variable.value for variable in head.trainable_variables]
+        gradients = tape.gradient(losses, [features, *variables])
+        return losses, *(tf.convert_to_tensor(gradient) for gradient in gradients)
+
+    return MODES[mode](compute)(tf.constant(features), tf.constant(labels))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("loss", ["sampled_loss", "exact_loss"])
+@pytest.mark.parametrize("num_labeled", [0, 90])
+def test_examples_without_a_label_are_left_out(loss, num_labeled, mode):
+    """Values and gradients are those of the other examples alone."""
+    rng = np.random.default_rng(num_labeled)
+    features = rng.normal(size=(10, 20, DIM)).astype("float32")
+    labels = rng.integers(0, CLASSES, (200, 2))
+    is_labeled = np.zeros(200, bool)
+    is_labeled[rng.permutation(200)[:num_labeled]] = True
+    labels[~is_labeled] = -1
+    rows = np.flatnonzero(is_labeled)
+    if not num_labeled:  # the reference is one example that is multiplied by 0
+        rows = np.array([0])
+    results = []
+    for ignore_class, x, y in (
+        (-1, features, labels.reshape(10, 20, 2)),
+        (None, features.reshape(-1, DIM)[rows], np.maximum(labels[rows], 0)),
+    ):
+        head = SampledSoftmax(
+            *(CLASSES, 5, "uniform"), num_true=2, ignore_class=ignore_class, seed=1
+        )
+        head.build((None, DIM))
+        head.set_table(
+            np.linspace(-1, 1, CLASSES * DIM).reshape(CLASSES, DIM),
+            np.linspace(0, 1, CLASSES),
+        )
+        results.append(losses_and_gradients(head, loss, x, y, mode))
+    (losses, d_features, *d_tables), expected = results
+    if not num_labeled:
+        expected = [np.zeros_like(values) for values in expected]
+    for actual, values in ((losses, expected[0]), (d_features, expected[1])):
+        full = np.zeros((200, *values.shape[1:]))
+        full[rows] = values
+        np.testing.assert_allclose(
+            tf.reshape(actual, full.shape), full, rtol=1e-5, atol=1e-6
+        )
+    for actual, values in zip(d_tables, expected[2:], strict=True):
+        np.testing.assert_allclose(actual, values, rtol=1e-5, atol=2e-5)

@@ -35,6 +35,45 @@ class Labels(NamedTuple):
         return tf.math.divide_no_nan(mask, tf.reduce_sum(mask, axis=1, keepdims=True))
 
 
+class PackedExamples(NamedTuple):
+    """The examples that have a label, next to each other: the others cost nothing.
+
+    Not for XLA, where no shape may depend on data. If no example has a label, one
+    stays, as not every operation takes a tensor without rows.
+
+    Attributes:
+        index: int64 `[n, 1]`, the rows of `[N, ...]` to take.
+        has_label: bool `[n]`, False for one that had to stay.
+        shape: `[N]`.
+    """
+
+    index: tf.Tensor
+    has_label: tf.Tensor
+    shape: tf.Tensor
+
+    @classmethod
+    def pack(cls, example_mask: tf.Tensor) -> PackedExamples:
+        """Packs the examples where `example_mask` `[...]` is True."""
+        # [[False, True], [False, True]] -> index = [[1], [3]]
+        mask = tf.reshape(example_mask, [-1])
+        index = tf.where(mask)
+        is_empty = tf.cast(tf.equal(tf.size(index), 0), tf.int32)
+        index = tf.pad(index, [[0, is_empty], [0, 0]])
+        shape = tf.shape(mask, tf.int64)
+        return cls(index, tf.gather_nd(mask, index), shape)
+
+    def take(self, values: tf.Tensor) -> tf.Tensor:
+        """Takes values `[n, ...]` of `[N, ...]`."""
+        # With a second axis, of one element, the gradient is no tf.IndexedSlices.
+        index = tf.pad(self.index, [[0, 0], [0, 1]])
+        return tf.gather_nd(tf.expand_dims(values, 1), index)
+
+    def restore(self, values: tf.Tensor) -> tf.Tensor:
+        """Puts values `[n]` back to `[N]`, with 0 for examples without a label."""
+        values = tf.where(self.has_label, values, tf.zeros_like(values))
+        return tf.scatter_nd(self.index, values, self.shape)
+
+
 def real_tensor(values: Any, name: str, allow_bool: bool = False) -> tf.Tensor:
     """Converts dense real numbers to a tensor.
 

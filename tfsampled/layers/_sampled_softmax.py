@@ -17,6 +17,7 @@ from tfsampled._core.full_softmax.ranks import full_softmax_ranks
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k
 from tfsampled._core.labels import (
     Labels,
+    PackedExamples,
     apply_weights,
     flatten_inputs,
     pad_ragged,
@@ -26,6 +27,7 @@ from tfsampled._core.labels import (
 from tfsampled._core.sampled_loss.api import loss_from_candidates
 from tfsampled._core.sampled_loss.loss_functions import SOFTMAX
 from tfsampled._core.static_ops import compute_dtype
+from tfsampled._core.xla import tracing_for_xla
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -455,20 +457,30 @@ class SampledSoftmax(keras.layers.Layer):
     ) -> tf.Tensor:
         """Computes the losses `[...]` of valid labels."""
         rows, shape = self._rows(inputs, targets.example_mask)
+        ids = targets.ids
         label_weights = targets.label_weights(compute_dtype(rows.dtype))
         if sampled:
-            ids = targets.ids
             candidates = self.sampler._sample(
                 ids, self.num_classes, self.num_sampled, targets.label_mask
             )
-            if targets.example_mask is not None:
+        packed = None
+        if targets.example_mask is not None and not tracing_for_xla():
+            packed = PackedExamples.pack(targets.example_mask)
+            rows, ids = packed.take(rows), packed.take(ids)
+            if label_weights is not None:
+                label_weights = packed.take(label_weights)
+        if sampled:
+            counts, has_label = candidates.true_expected_count, targets.example_mask
+            if packed is not None:
+                counts, has_label = packed.take(counts), packed.has_label
+            if has_label is not None:
                 # A masked example reads a row that is read anyway: with the row of a
                 # class that no example has, the optimizer would move that row. That
                 # class may have an expected count of 0 too.
-                has_label = tf.reshape(targets.example_mask, [-1, 1])
+                has_label = tf.reshape(has_label, [-1, 1])
                 ids = tf.where(has_label, ids, candidates.sampled_candidates[0])
-                count = tf.where(has_label, candidates.true_expected_count, 1.0)
-                candidates = candidates._replace(true_expected_count=count)
+                counts = tf.where(has_label, counts, 1.0)
+                candidates = candidates._replace(true_expected_count=counts)
             losses = loss_from_candidates(
                 SOFTMAX,
                 weights=self._table(),
@@ -482,8 +494,10 @@ class SampledSoftmax(keras.layers.Layer):
             )
         else:
             losses = full_softmax_loss(
-                rows, self._table(), self._bias_table(), targets.ids, label_weights
+                rows, self._table(), self._bias_table(), ids, label_weights
             )
+        if packed is not None:
+            losses = packed.restore(losses)
         losses = tf.reshape(tf.cast(losses, self.variable_dtype), shape)
         losses.set_shape(inputs.shape[:-1])
         return apply_weights(losses, sample_weight, targets.example_mask)
@@ -491,8 +505,13 @@ class SampledSoftmax(keras.layers.Layer):
     def _compute_ranks(self, inputs: tf.Tensor, targets: Labels) -> tf.Tensor:
         """Computes the ranks `[...]` of valid labels."""
         rows, shape = self._rows(inputs, targets.example_mask)
-        ranks = full_softmax_ranks(rows, self._table(), self._bias_table(), targets.ids)
-        return tf.reshape(tf.reduce_min(ranks, axis=1), shape)
+        ids, packed = targets.ids, None
+        if targets.example_mask is not None and not tracing_for_xla():
+            packed = PackedExamples.pack(targets.example_mask)
+            rows, ids = packed.take(rows), packed.take(ids)
+        ranks = full_softmax_ranks(rows, self._table(), self._bias_table(), ids)
+        ranks = tf.reduce_min(ranks, axis=1)
+        return tf.reshape(ranks if packed is None else packed.restore(ranks), shape)
 
     def _rows(
         self, inputs: tf.Tensor, example_mask: tf.Tensor | None = None
