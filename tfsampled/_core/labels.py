@@ -62,11 +62,13 @@ class PackedExamples(NamedTuple):
         shape = tf.shape(mask, tf.int64)
         return cls(index, tf.gather_nd(mask, index), shape)
 
-    def take(self, values: tf.Tensor) -> tf.Tensor:
-        """Takes values `[n, ...]` of `[N, ...]`."""
+    def take(self, *tensors: tf.Tensor | None) -> list[Any]:
+        """Takes `[n, ...]` of each tensor `[N, ...]`; None stays None."""
         # With a second axis, of one element, the gradient is no tf.IndexedSlices.
         index = tf.pad(self.index, [[0, 0], [0, 1]])
-        return tf.gather_nd(tf.expand_dims(values, 1), index)
+        return [
+            x if x is None else tf.gather_nd(x[:, tf.newaxis], index) for x in tensors
+        ]
 
     def restore(self, values: tf.Tensor) -> tf.Tensor:
         """Puts values `[n]` back to `[N]`, with 0 for examples without a label."""

@@ -459,24 +459,20 @@ class SampledSoftmax(keras.layers.Layer):
         rows, shape = self._rows(inputs, targets.example_mask)
         ids = targets.ids
         label_weights = targets.label_weights(compute_dtype(rows.dtype))
+        sizes = self.num_classes, self.num_sampled
         if sampled:
-            candidates = self.sampler._sample(
-                ids, self.num_classes, self.num_sampled, targets.label_mask
-            )
+            candidates = self.sampler._sample(ids, *sizes, targets.label_mask)
         packed = None
         if targets.example_mask is not None and not tracing_for_xla():
             packed = PackedExamples.pack(targets.example_mask)
-            rows, ids = packed.take(rows), packed.take(ids)
-            if label_weights is not None:
-                label_weights = packed.take(label_weights)
+            rows, ids, label_weights = packed.take(rows, ids, label_weights)
         if sampled:
             counts, has_label = candidates.true_expected_count, targets.example_mask
             if packed is not None:
-                counts, has_label = packed.take(counts), packed.has_label
+                (counts,), has_label = packed.take(counts), packed.has_label
             if has_label is not None:
-                # A masked example reads a row that is read anyway: with the row of a
-                # class that no example has, the optimizer would move that row. That
-                # class may have an expected count of 0 too.
+                # A masked example reads a row that is read anyway: the optimizer would
+                # move that of another class, which may have an expected count of 0 too.
                 has_label = tf.reshape(has_label, [-1, 1])
                 ids = tf.where(has_label, ids, candidates.sampled_candidates[0])
                 counts = tf.where(has_label, counts, 1.0)
@@ -493,9 +489,8 @@ class SampledSoftmax(keras.layers.Layer):
                 label_weights=label_weights,
             )
         else:
-            losses = full_softmax_loss(
-                rows, self._table(), self._bias_table(), ids, label_weights
-            )
+            tables = self._table(), self._bias_table()
+            losses = full_softmax_loss(rows, *tables, ids, label_weights)
         if packed is not None:
             losses = packed.restore(losses)
         losses = tf.reshape(tf.cast(losses, self.variable_dtype), shape)
@@ -508,7 +503,7 @@ class SampledSoftmax(keras.layers.Layer):
         ids, packed = targets.ids, None
         if targets.example_mask is not None and not tracing_for_xla():
             packed = PackedExamples.pack(targets.example_mask)
-            rows, ids = packed.take(rows), packed.take(ids)
+            rows, ids = packed.take(rows, ids)
         ranks = full_softmax_ranks(rows, self._table(), self._bias_table(), ids)
         ranks = tf.reduce_min(ranks, axis=1)
         return tf.reshape(ranks if packed is None else packed.restore(ranks), shape)
