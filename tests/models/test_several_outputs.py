@@ -266,7 +266,7 @@ def test_invalid_heads_raise():
         SampledSoftmaxModel(encoder, {"item": head})
     inputs = keras.Input((DIM,))
     outputs = {"a": inputs, "b": inputs}
-    with pytest.raises(ValueError, match="another layer for each output"):
+    with pytest.raises(ValueError, match="a different layer for each output"):
         SampledSoftmaxModel(keras.Model(inputs, outputs), {"a": head, "b": head})
     with pytest.raises(ValueError, match="`top_k` must be at most"):
         SampledSoftmaxModel.from_model(make_plain(), top_k={"item": ITEMS + 1})

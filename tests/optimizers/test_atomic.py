@@ -71,8 +71,10 @@ def test_a_variable_it_was_not_built_for(make):
     [
         (
             tf.ones([3, 4]),
-            r"table_1 must have the shape \(50, 4\). Received: shape=\(3, 4\)",
+            r"table_1 must be floating and have the shape \(50, 4\). Received: "
+            r"dtype=float32, shape=\(3, 4\)",
         ),
+        (tf.ones([50, 4], tf.complex64), "must be floating .* dtype=complex64"),
         (
             tf.IndexedSlices(tf.ones([1, 1]), [2]),
             r"ids.shape=\(1,\), values.shape=\(1, 1\)",

@@ -282,6 +282,7 @@ def test_limits_below_0_clip_nothing_as_in_keras(ours, name):
         (lambda: LazyAdam(beta_1=cast(Any, "a")), "Received: beta_1='a'"),
         (lambda: LazyAdam(epsilon=cast(Any, None)), "Received: epsilon=None"),
         (lambda: LazyAdam(weight_decay=-1.0), r"Received: weight_decay=-1\.0"),
+        (lambda: Adagrad(loss_scale_factor=-2.0), r"Received: loss_scale_factor=-2\.0"),
         (
             lambda: LossScaleOptimizer(LossScaleOptimizer(LazyAdam())),
             "that does not scale the loss itself",

@@ -45,7 +45,7 @@ class Outputs:
                     f"them by output. Received: head={head!r}."
                 )
         if len({id(value) for value in self.heads.values()}) < len(self.heads):
-            raise ValueError("`head` must have another layer for each output.")
+            raise ValueError("`head` must have a different layer for each output.")
         if not isinstance(encoder, keras.layers.Layer):
             raise ValueError(
                 "`encoder` must be a keras.layers.Layer. "

@@ -38,6 +38,7 @@ class RowSparse(keras.optimizers.Optimizer):
         numbers = {
             "learning_rate": 0 if callable(learning_rate) else learning_rate,
             "weight_decay": kwargs.get("weight_decay") or 0,
+            "loss_scale_factor": kwargs.get("loss_scale_factor") or 0,
         }
         validate_at_least_0(self, **numbers)
         super().__init__(learning_rate=learning_rate, **kwargs)

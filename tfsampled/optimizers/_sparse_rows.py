@@ -39,10 +39,12 @@ def validate_gradient(gradient: Any, variable: Any) -> Gradient | None:
     name, shape = name_of(variable), variable.shape
     if not isinstance(gradient, tf.IndexedSlices):
         gradient = tf.convert_to_tensor(gradient)
-        if not gradient.shape.is_compatible_with(shape):
+        is_floating = gradient.dtype.is_floating
+        if not is_floating or not gradient.shape.is_compatible_with(shape):
             raise ValueError(
-                f"The gradient of {name} must have the shape {tuple(shape)}. "
-                f"Received: shape={gradient.shape}."
+                f"The gradient of {name} must be floating and have the shape "
+                f"{tuple(shape)}. Received: dtype={gradient.dtype.name}, "
+                f"shape={gradient.shape}."
             )
         return tf.ensure_shape(gradient, shape)
     values = tf.convert_to_tensor(gradient.values)
