@@ -42,8 +42,24 @@ def ragged_truth(head, features, labels):
     return np.array(losses)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "jit_compile"),
+    [
+        ("bfloat16", True),
+        ("float32", False),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("float16", False),
+                ("float16", True),
+                ("bfloat16", False),
+                ("float32", True),
+                ("float64", False),
+                ("float64", True),
+            )
+        ),
+    ],
+)
 def test_a_ragged_number_of_labels(dtype, jit_compile):
     """All classes are drawn: the loss is the full one, up to its hits.
 
@@ -146,7 +162,9 @@ def test_padding_moves_no_row(num_shards, jit_compile):
     assert 0 not in touched
 
 
-@pytest.mark.parametrize("strategy", ["div", "mod"])
+@pytest.mark.parametrize(
+    "strategy", [pytest.param("div", marks=pytest.mark.slow), "mod"]
+)
 def test_rows_of_shards_that_no_example_reads_stay(strategy):
     """Under XLA a lookup in shards reads some row for an id of another shard."""
     counts = np.ones(12)
@@ -202,7 +220,9 @@ def test_a_weight_of_a_masked_example_harms_nobody():
 
 
 @pytest.mark.parametrize("argument", ["labels", "sample_weight", "mask"])
-@pytest.mark.parametrize("loss", ["sampled_loss", "exact_loss"])
+@pytest.mark.parametrize(
+    "loss", ["exact_loss", pytest.param("sampled_loss", marks=pytest.mark.slow)]
+)
 def test_one_value_is_none_for_a_batch_of_unknown_size(loss, argument):
     head = SampledSoftmax(10, 5, seed=1)
     values = {

@@ -44,7 +44,9 @@ def assert_same(ours, theirs):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("source", ["arrays", "column", "dataset"])
+@pytest.mark.parametrize(
+    "source", ["arrays", "column", pytest.param("dataset", marks=pytest.mark.slow)]
+)
 def test_of_one_label_they_are_keras_sample_weights(source):
     x = features(EXAMPLES)
     y = LABELS[:, np.newaxis] if source == "column" else LABELS

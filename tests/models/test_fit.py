@@ -66,8 +66,15 @@ def test_fit_learns_from_plain_labels(data, run_eagerly):
     assert (model.predict(x, verbose=0).argmax(axis=-1) == y).mean() > 0.9
 
 
-@pytest.mark.parametrize("sequences", [False, True])
-@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize(
+    ("sequences", "run_eagerly"),
+    [
+        (True, False),
+        (False, True),
+        pytest.param(False, False, marks=pytest.mark.slow),
+        pytest.param(True, True, marks=pytest.mark.slow),
+    ],
+)
 def test_evaluate_is_the_softmax_of_predicts_logits(data, sequences, run_eagerly):
     x, y = data
     y = x * 2 if sequences else y

@@ -154,7 +154,7 @@ assert "tfsampled" not in sys.modules
 """
 
 
-@pytest.mark.parametrize("kind", ["dict", "list"])
+@pytest.mark.parametrize("kind", ["dict", pytest.param("list", marks=pytest.mark.slow)])
 def test_an_encoder_of_several_inputs_is_trained_and_served(kind, tmp_path):
     rng = np.random.default_rng(0)
     data = {

@@ -135,9 +135,10 @@ FIRST = {
 @pytest.mark.parametrize(
     ("first", "jit_compile"),
     [
-        *((first, False) for first in FIRST),
         ("build", True),
         *(pytest.param(f, True, marks=pytest.mark.slow) for f in list(FIRST)[1:]),
+        *((f, False) for f in ("evaluate", "fit")),
+        *(pytest.param(f, False, marks=pytest.mark.slow) for f in ("build", "predict")),
     ],
 )
 def test_fit_after_anything(first, jit_compile):
@@ -252,7 +253,9 @@ def test_a_compiled_step_of_several_replicas_raises():
 RAGGED = [[1], [2, 3], [], [4]]
 
 
-@pytest.mark.parametrize("weights", [None, {2: 3.0}])
+@pytest.mark.parametrize(
+    "weights", [pytest.param(None, marks=pytest.mark.slow), {2: 3.0}]
+)
 def test_ragged_labels_are_padded_labels(weights):
     """With the default sampler, and class weights."""
     losses = []

@@ -20,7 +20,12 @@ def classifier():
 
 
 @pytest.mark.parametrize(
-    ("ours", "rate"), [(Adagrad, 1.0), (LazyAdam, 0.1), (RowWiseAdagrad, 1.0)]
+    ("ours", "rate"),
+    [
+        pytest.param(Adagrad, 1.0, marks=pytest.mark.slow),
+        (LazyAdam, 0.1),
+        pytest.param(RowWiseAdagrad, 1.0, marks=pytest.mark.slow),
+    ],
 )
 def test_fit_of_a_sampled_softmax_learns(ours, rate):
     x = np.arange(20).repeat(10)[:, None]

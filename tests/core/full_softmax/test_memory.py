@@ -10,6 +10,16 @@ from tfsampled.layers import SampledSoftmax
 MIB = 2**20
 
 
+@pytest.fixture(autouse=True)
+def freed_memory_returns(monkeypatch):
+    """Gives back large tensors to the system when they are freed.
+
+    What glibc keeps otherwise depends on how the threads take turns.
+    """
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(MIB))
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+
+
 def test_loss_and_gradients_need_the_gradient_of_the_table_and_64_mib():
     sizes = num_classes, dim, batch = 100_000, 128, 1024
     peak = fresh.step_peak_mib("benchmarks.exact:cold_step", "tfsampled", *sizes, 0)
