@@ -290,6 +290,7 @@ def softmax_top_k(
     inputs,
     k,
     partition_strategy="div",
+    exclude=None,
     name="softmax_top_k",
 ):
     """Finds the classes of the `k` largest logits, in chunks of classes.
@@ -306,17 +307,21 @@ def softmax_top_k(
         inputs: The activations `[batch, dim]`: float16, bfloat16, float32 or float64.
         k: An `int` in `[1, num_classes]`.
         partition_strategy: "div" or "mod", as in `softmax_loss`.
+        exclude: Class ids `[batch, n]` that may not be among the `k`, such as items
+            already seen; -1 for none.
         name: A name scope for the operations.
 
     Returns:
         The logits in descending order, `[batch, k]`, in the dtype of `inputs`; and
-        their class ids, int32, `[batch, k]`. Products are computed in float32, or in
+        their class ids, int32, `[batch, k]`. Where `exclude` leaves fewer classes, they
+        end in minus infinity and -1. Products are computed in float32, or in
         float64 for float64 inputs. The logits have gradients; those of `weights` and
         `biases` are `tf.IndexedSlices` of the classes found.
 
     Raises:
         ValueError: If arguments do not fit each other, or `k` is not in
             `[1, num_classes]`.
+        tf.errors.InvalidArgumentError: If an id in `exclude` is out of range.
 
     Example:
         >>> import tensorflow as tf
@@ -325,6 +330,10 @@ def softmax_top_k(
         >>> logits, ids = tfsampled.nn.softmax_top_k(weights, None, [[2.0, 1.0]], k=2)
         >>> logits.numpy().tolist(), ids.numpy().tolist()
         ([[3.0, 2.0]], [[2, 0]])
+        >>> logits, ids = tfsampled.nn.softmax_top_k(
+        ...     weights, None, [[2.0, 1.0]], k=2, exclude=[[2]])
+        >>> logits.numpy().tolist(), ids.numpy().tolist()
+        ([[2.0, 1.0]], [[0, 1]])
     """
     return full_softmax.softmax_top_k(
         weights=weights,
@@ -332,5 +341,6 @@ def softmax_top_k(
         inputs=inputs,
         k=k,
         partition_strategy=partition_strategy,
+        exclude=exclude,
         name=name,
     )

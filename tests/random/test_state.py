@@ -68,5 +68,5 @@ def test_state_lives_as_long_as_its_function():
 def test_weights_stop_growing_where_their_sum_would_not_fit():
     weights = tf.Variable([2**31 - 3, 0, 0], dtype=tf.int64)
     total = tf.constant(2**31 - 3, tf.int32)
-    state.count_labels(weights, tf.constant([[1], [2], [2]], tf.int64), total)
+    state.count_labels(weights, tf.constant([[1], [2], [2]], tf.int64), None, total)
     np.testing.assert_array_equal(weights.numpy(), [2**31 - 3, 1, 1])

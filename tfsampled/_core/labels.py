@@ -71,9 +71,13 @@ class PackedExamples(NamedTuple):
         ]
 
     def restore(self, values: tf.Tensor) -> tf.Tensor:
-        """Puts values `[n]` back to `[N]`, with 0 for examples without a label."""
-        values = tf.where(self.has_label, values, tf.zeros_like(values))
-        return tf.scatter_nd(self.index, values, self.shape)
+        """Puts values `[n, ...]` back to `[N, ...]`; 0 for examples without a label."""
+        axes = tf.shape(values, tf.int64)[1:]
+        has_label = tf.reshape(
+            self.has_label, tf.concat([[-1], tf.ones_like(axes)], axis=0)
+        )
+        values = tf.where(has_label, values, tf.zeros_like(values))
+        return tf.scatter_nd(self.index, values, tf.concat([self.shape, axes], axis=0))
 
 
 def real_tensor(values: Any, name: str, allow_bool: bool = False) -> tf.Tensor:
@@ -175,6 +179,60 @@ def parse_labels(
         0,
     )
     return Labels(tf.where(is_label, ids, fill), is_label, example_mask)
+
+
+def parse_class_lists(
+    values: Any, examples: tf.TensorShape, num_classes: int | tf.Tensor, name: str
+) -> tf.Tensor:
+    """Converts lists of class ids, one for each example `[...]`.
+
+    Args:
+        values: Integers `[..., n]`, -1 for none.
+        examples: The static shape `...` of the examples.
+        num_classes: The number of classes.
+        name: The argument's name.
+
+    Returns:
+        int64 `[N, n]`.
+
+    Raises:
+        ValueError: If dtype or shape does not fit.
+        tf.errors.InvalidArgumentError: If an id is out of range.
+    """
+    ids = validation.as_class_ids(values, name)
+    num_ids = tf.compat.dimension_value(ids.shape[-1:].num_elements())
+    if num_ids is None or not ids.shape[:-1].is_compatible_with(examples):
+        raise ValueError(
+            f"`{name}` must have the axes of the examples, {examples}, and a last one "
+            f"of known size. Received: {name}.shape={ids.shape}."
+        )
+    return tf.reshape(check_class_list(ids, num_classes, name), [-1, num_ids])
+
+
+def parse_negatives(
+    values: Any, examples: tf.TensorShape, num_classes: int
+) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+    """Converts class ids that examples `[...]` are compared with, -1 for none.
+
+    Returns:
+        Those of all examples, int64 `[n]`, and those of each, `[N, n]`; None for none.
+    """
+    if values is None:
+        return None, None
+    ids = validation.as_class_ids(values, "negatives")
+    if ids.shape.rank == 1:
+        return check_class_list(ids, num_classes, "negatives"), None
+    return None, parse_class_lists(ids, examples, num_classes, "negatives")
+
+
+def check_class_list(
+    ids: tf.Tensor, num_classes: int | tf.Tensor, name: str
+) -> tf.Tensor:
+    """Returns ids that are not read before they are found to be -1 or a class."""
+    valid = tf.where(tf.equal(ids, -1), tf.zeros_like(ids), ids)
+    check = validation.ids_check(valid, num_classes, name)
+    with tf.control_dependencies(validation.assert_all([check])):
+        return tf.identity(ids)
 
 
 def apply_weights(

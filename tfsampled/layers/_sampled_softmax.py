@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -10,8 +11,14 @@ import tensorflow as tf
 
 from tfsampled import samplers
 from tfsampled._core import validation
+from tfsampled._core.candidate_sampling.samplers import (
+    Candidates,
+    Draw,
+    with_counts,
+)
+from tfsampled._core.candidate_sampling.union import certain, union
 from tfsampled._core.embedding import partition
-from tfsampled._core.embedding.table import Table
+from tfsampled._core.embedding.table import Table, unit_rows
 from tfsampled._core.full_softmax.loss import full_softmax_loss
 from tfsampled._core.full_softmax.ranks import full_softmax_ranks
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k
@@ -21,13 +28,16 @@ from tfsampled._core.labels import (
     apply_weights,
     flatten_inputs,
     pad_ragged,
+    parse_class_lists,
     parse_labels,
+    parse_negatives,
     real_tensor,
 )
 from tfsampled._core.sampled_loss.api import loss_from_candidates
 from tfsampled._core.sampled_loss.loss_functions import SOFTMAX
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.xla import tracing_for_xla
+from tfsampled.layers import _tied_table
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -56,7 +66,8 @@ class SampledSoftmax(keras.layers.Layer):
 
     Args:
         num_classes: The number of classes; labels are ids in `[0, num_classes)`.
-        num_sampled: The number of classes that the sampled loss draws for a batch.
+        num_sampled: The number of classes that the sampled loss draws for a batch; None
+            with a sampler that brings its own, such as `samplers.InBatch`.
         sampler: `"log_uniform"` for ids ordered by decreasing frequency, `"uniform"`,
             or an object of `tfsampled.samplers`, whose state this layer saves. Classes
             are drawn without replacement. With as many samples as classes, the sampled
@@ -69,6 +80,13 @@ class SampledSoftmax(keras.layers.Layer):
         use_bias: Whether each class has a bias.
         temperature: A positive number that divides the logits, before the sampled loss
             subtracts the log of the expected count.
+        normalize: Whether inputs and class embeddings are divided by their Euclidean
+            norm, which makes the logits cosines over the temperature.
+        num_hard_negatives: How many of the sampled classes, those of the highest
+            corrected logits, enter an example's sampled loss. None for all.
+        log_q: `"standard"` subtracts the log of the expected count from the logits of
+            sampled classes and labels. `"corrected"` does so for sampled classes alone:
+            a label is not sampled, but always there.
         tied_to: A `keras.layers.Embedding` of `num_classes` rows whose table this layer
             shares. Initializer, regularizer and constraint are then the embedding's.
             Under a mixed policy a call reads it in the compute dtype, as Keras reads
@@ -109,19 +127,24 @@ class SampledSoftmax(keras.layers.Layer):
 
     Reference:
         Jean et al., On Using Very Large Target Vocabulary for Neural Machine
-        Translation, 2015, https://arxiv.org/abs/1412.2007
+        Translation, 2015, https://arxiv.org/abs/1412.2007; for `log_q="corrected"`
+        Khrylchenko et al., Correcting the LogQ Correction, 2025,
+        https://arxiv.org/abs/2507.09331
     """
 
     def __init__(
         self,
         num_classes: int,
-        num_sampled: int,
+        num_sampled: int | None,
         sampler: str | samplers.Sampler = "log_uniform",
         *,
         num_true: int = 1,
         remove_accidental_hits: bool = True,
         use_bias: bool = True,
         temperature: float = 1.0,
+        normalize: bool = False,
+        num_hard_negatives: int | None = None,
+        log_q: str = "standard",
         tied_to: keras.layers.Embedding | None = None,
         num_shards: int = 1,
         partition_strategy: str = "div",
@@ -141,7 +164,7 @@ class SampledSoftmax(keras.layers.Layer):
                 f"`dtype` must be floating. Received: dtype={self.variable_dtype}."
             )
         self.num_classes = validation.positive_int(num_classes, "num_classes")
-        self.num_sampled = validation.positive_int(num_sampled, "num_sampled")
+        self.num_sampled = validation.static_int(num_sampled, "num_sampled")
         self.sampler = samplers.get(sampler, seed)
         self.sampler.validate(self.num_classes, self.num_sampled)
         self._sampler_name = sampler if isinstance(sampler, str) else None
@@ -150,6 +173,24 @@ class SampledSoftmax(keras.layers.Layer):
         self.remove_accidental_hits = remove_accidental_hits
         self.use_bias = use_bias
         self.temperature = validation.positive_float(temperature, "temperature")
+        self.normalize = normalize
+        self.num_hard_negatives = num_hard_negatives
+        if num_hard_negatives is not None:
+            self.num_hard_negatives = validation.positive_int(
+                num_hard_negatives, "num_hard_negatives", num_sampled=self.num_sampled
+            )
+        if log_q not in ("standard", "corrected"):
+            raise ValueError(
+                f'`log_q` must be "standard" or "corrected". Received: log_q={log_q!r}.'
+            )
+        self.log_q = log_q
+        needs_removal = self.sampler.samples_labels or log_q == "corrected"
+        if needs_removal and not remove_accidental_hits:
+            raise ValueError(
+                "`remove_accidental_hits` must be True with a sampler that takes "
+                'labels and with log_q="corrected". Received: remove_accidental_hits='
+                f"{remove_accidental_hits}, sampler={sampler!r}, log_q={log_q!r}."
+            )
         self.num_shards = validation.positive_int(
             num_shards, "num_shards", num_classes=self.num_classes
         )
@@ -163,7 +204,17 @@ class SampledSoftmax(keras.layers.Layer):
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
         if tied_to is not None:
-            self._validate_tied_to(tied_to)
+            _tied_table.validate_num_rows(tied_to, self.num_classes)
+            if self.num_shards > 1:
+                raise ValueError(
+                    "`num_shards` must be 1 with `tied_to`, whose table is one "
+                    f"variable. Received: num_shards={self.num_shards}."
+                )
+            if self.kernel_regularizer or self.kernel_constraint:
+                raise ValueError(
+                    "`kernel_regularizer` and `kernel_constraint` must be None with "
+                    "`tied_to`: give them to the Embedding."
+                )
         self.tied_to: Any = tied_to
         self._kernel: Any = None
         self.bias: Any = None
@@ -211,7 +262,7 @@ class SampledSoftmax(keras.layers.Layer):
         """The variable `[num_classes, dim]`, or the list of its shards."""
         if self.tied_to is None:
             return self._kernel
-        _validate_embedding(self.tied_to)
+        _tied_table.validate_embedding(self.tied_to)
         return self.tied_to.embeddings
 
     @property
@@ -258,6 +309,8 @@ class SampledSoftmax(keras.layers.Layer):
         """Computes the logits `[..., num_classes]` of inputs `[..., dim]`."""
         rows, shape = self._rows(inputs)
         table = tf.cast(self.table(), rows.dtype)  # a tied one may be autocast
+        if self.normalize:
+            table = tf.cast(unit_rows(table), rows.dtype)
         logits = tf.matmul(rows, table, transpose_b=True)
         if (biases := self._bias_table()) is not None:
             logits += biases.shards[0]
@@ -270,6 +323,7 @@ class SampledSoftmax(keras.layers.Layer):
         labels: Any,
         sample_weight: Any = None,
         mask: Any = None,
+        negatives: Any = None,
     ) -> tf.Tensor:
         """Computes the sampled softmax loss of each example, for training.
 
@@ -283,6 +337,9 @@ class SampledSoftmax(keras.layers.Layer):
                 sequences.
             mask: Boolean, one for each example. False makes its loss 0, whatever its
                 label and its inputs are.
+            negatives: Class ids to compare with besides the sampled ones: `[n]` for all
+                examples, or `n` for each on one more axis, -1 for none. They are
+                certain to be there, so their expected count is 1.
 
         Returns:
             The losses, `[batch]` or `[batch, time]`, in the table's dtype.
@@ -296,7 +353,7 @@ class SampledSoftmax(keras.layers.Layer):
         inputs, targets = self._parse_valid(
             inputs, labels, sample_weight, mask, sampled=True
         )
-        return self._compute_losses(inputs, targets, sample_weight, sampled=True)
+        return self._compute_losses(inputs, targets, sample_weight, True, negatives)
 
     @tf.autograph.experimental.do_not_convert
     def exact_loss(
@@ -314,10 +371,12 @@ class SampledSoftmax(keras.layers.Layer):
         inputs, targets = self._parse_valid(
             inputs, labels, sample_weight, mask, sampled=False
         )
-        return self._compute_losses(inputs, targets, sample_weight, sampled=False)
+        return self._compute_losses(inputs, targets, sample_weight, False)
 
     @tf.autograph.experimental.do_not_convert
-    def ranks(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
+    def ranks(
+        self, inputs: Any, labels: Any, mask: Any = None, exclude: Any = None
+    ) -> tf.Tensor:
         """Counts the classes with a higher logit than the example's best label.
 
         Among equal logits the lower id ranks first, as in `top_k`. Computed in chunks
@@ -327,13 +386,14 @@ class SampledSoftmax(keras.layers.Layer):
             inputs: As in `sampled_loss`.
             labels: As in `sampled_loss`.
             mask: As in `sampled_loss`.
+            exclude: Class ids that are not counted, as in `top_k`.
 
         Returns:
             int32, `[batch]` or `[batch, time]`: 0 where a label is the best class. The
             rank of a masked example has no meaning.
         """
-        parsed = self._parse_valid(inputs, labels, None, mask, sampled=False)
-        return self._compute_ranks(*parsed)
+        ranks = self._label_ranks(inputs, labels, mask, exclude)
+        return tf.reduce_min(ranks, axis=-1)
 
     def example_mask(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
         """Returns True for each example that has a label, False for padding."""
@@ -344,23 +404,32 @@ class SampledSoftmax(keras.layers.Layer):
         return example_mask
 
     @tf.autograph.experimental.do_not_convert
-    def top_k(self, inputs: Any, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def top_k(
+        self, inputs: Any, k: int, exclude: Any = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Finds the `k` classes of the highest logits, in chunks of classes.
 
         Args:
             inputs: Floating, `[batch, dim]` or `[batch, time, dim]`.
             k: The number of classes to find, at most `num_classes`.
+            exclude: Class ids that may not be among them, such as items already seen:
+                `n` for each example on one more axis, -1 for none.
 
         Returns:
             The logits in descending order, `[..., k]`, and their class ids, int32.
-            Among equal logits the lower id comes first.
+            Among equal logits the lower id comes first. Where `exclude` leaves fewer
+            classes, they end in minus infinity and -1.
 
         Raises:
-            ValueError: If `k` is not in `[1, num_classes]`.
+            ValueError: If `k` is not in `[1, num_classes]`, or shapes do not fit.
+            tf.errors.InvalidArgumentError: If an id in `exclude` is out of range.
         """
         k = validation.positive_int(k, "k", num_classes=self.num_classes)
         rows, shape = self._rows(inputs)
-        values, classes = full_softmax_top_k(rows, self._table(), self._bias_table(), k)
+        exclude = self._class_lists(exclude, inputs, "exclude")
+        values, classes = full_softmax_top_k(
+            rows, self._table().normalized(), self._bias_table(), k, exclude
+        )
         shape = tf.concat([shape, [k]], axis=0)
         values = tf.cast(values, self.variable_dtype)
         return tf.reshape(values, shape), tf.reshape(classes, shape)
@@ -381,6 +450,9 @@ class SampledSoftmax(keras.layers.Layer):
             "remove_accidental_hits": self.remove_accidental_hits,
             "use_bias": self.use_bias,
             "temperature": self.temperature,
+            "normalize": self.normalize,
+            "num_hard_negatives": self.num_hard_negatives,
+            "log_q": self.log_q,
             "tied_to": serialize(self.tied_to),
             "num_shards": self.num_shards,
             "partition_strategy": self.partition_strategy,
@@ -453,15 +525,23 @@ class SampledSoftmax(keras.layers.Layer):
             return targets._replace(ids=tf.identity(targets.ids))
 
     def _compute_losses(
-        self, inputs: tf.Tensor, targets: Labels, sample_weight: Any, sampled: bool
+        self,
+        inputs: tf.Tensor,
+        targets: Labels,
+        sample_weight: Any,
+        sampled: bool,
+        negatives: Any = None,
     ) -> tf.Tensor:
         """Computes the losses `[...]` of valid labels."""
         rows, shape = self._rows(inputs, targets.example_mask)
+        shared, own = parse_negatives(negatives, inputs.shape[:-1], self.num_classes)
+        valid = [ids for ids in (shared, own) if ids is not None]
+        with tf.control_dependencies(valid):  # a refused call draws nothing
+            targets = targets._replace(ids=tf.identity(targets.ids))
         ids = targets.ids
         label_weights = targets.label_weights(compute_dtype(rows.dtype))
-        sizes = self.num_classes, self.num_sampled
         if sampled:
-            candidates = self.sampler._sample(ids, *sizes, targets.label_mask)
+            candidates = self._draw(targets, shared)
         packed = None
         if targets.example_mask is not None and not tracing_for_xla():
             packed = PackedExamples.pack(targets.example_mask)
@@ -470,6 +550,7 @@ class SampledSoftmax(keras.layers.Layer):
             counts, has_label = candidates.true_expected_count, targets.example_mask
             if packed is not None:
                 (counts,), has_label = packed.take(counts), packed.has_label
+                (own,) = packed.take(own)
             if has_label is not None:
                 # A masked example reads a row that is read anyway: the optimizer would
                 # move that of another class, which may have an expected count of 0 too.
@@ -487,9 +568,11 @@ class SampledSoftmax(keras.layers.Layer):
                 num_classes=self.num_classes,
                 remove_accidental_hits=self.remove_accidental_hits,
                 label_weights=label_weights,
+                num_hard_negatives=self.num_hard_negatives,
+                negatives=own,
             )
         else:
-            tables = self._table(), self._bias_table()
+            tables = self._table().normalized(), self._bias_table()
             losses = full_softmax_loss(rows, *tables, ids, label_weights)
         if packed is not None:
             losses = packed.restore(losses)
@@ -497,16 +580,43 @@ class SampledSoftmax(keras.layers.Layer):
         losses.set_shape(inputs.shape[:-1])
         return apply_weights(losses, sample_weight, targets.example_mask)
 
-    def _compute_ranks(self, inputs: tf.Tensor, targets: Labels) -> tf.Tensor:
-        """Computes the ranks `[...]` of valid labels."""
+    def _label_ranks(
+        self, inputs: Any, labels: Any, mask: Any, exclude: Any
+    ) -> tf.Tensor:
+        """Computes the ranks `[..., num_true]` of labels; of padding the int32 max."""
+        inputs, targets = self._parse_valid(inputs, labels, None, mask, sampled=False)
         rows, shape = self._rows(inputs, targets.example_mask)
+        exclude = self._class_lists(exclude, inputs, "exclude")
         ids, packed = targets.ids, None
         if targets.example_mask is not None and not tracing_for_xla():
             packed = PackedExamples.pack(targets.example_mask)
-            rows, ids = packed.take(rows, ids)
-        ranks = full_softmax_ranks(rows, self._table(), self._bias_table(), ids)
-        ranks = tf.reduce_min(ranks, axis=1)
-        return tf.reshape(ranks if packed is None else packed.restore(ranks), shape)
+            rows, ids, exclude = packed.take(rows, ids, exclude)
+        tables = self._table().normalized(), self._bias_table()
+        ranks = full_softmax_ranks(rows, *tables, ids, exclude)
+        if packed is not None:
+            ranks = packed.restore(ranks)
+        if targets.label_mask is not None:
+            ranks = tf.where(targets.label_mask, ranks, ranks.dtype.max)
+        return tf.reshape(ranks, tf.concat([shape, [self.num_true]], axis=0))
+
+    def _draw(self, targets: Labels, negatives: tf.Tensor | None) -> Candidates:
+        """Draws candidates, with classes that all examples are compared with."""
+        sizes = self.num_classes, self.num_sampled
+        drawn = Draw(*self.sampler.draw(targets.ids, targets.label_mask, *sizes))
+        if negatives is not None:
+            drawn = union([drawn, certain(negatives, negatives >= 0)])
+        candidates = with_counts(drawn, targets.ids)
+        if self.log_q == "corrected":
+            ones = tf.ones_like(candidates.true_expected_count)
+            candidates = candidates._replace(true_expected_count=ones)
+        return candidates
+
+    def _class_lists(self, ids: Any, inputs: Any, name: str) -> tf.Tensor | None:
+        """Returns class ids `[N, n]` of examples; None for None."""
+        if ids is None:
+            return None
+        examples = real_tensor(inputs, "inputs").shape[:-1]
+        return parse_class_lists(ids, examples, self.num_classes, name)
 
     def _rows(
         self, inputs: tf.Tensor, example_mask: tf.Tensor | None = None
@@ -522,6 +632,8 @@ class SampledSoftmax(keras.layers.Layer):
         if example_mask is not None:
             inputs = tf.where(example_mask[..., tf.newaxis], inputs, 0)
         rows, shape = flatten_inputs(inputs, self.kernels[0].shape[-1])
+        if self.normalize:
+            rows = tf.cast(unit_rows(rows), rows.dtype)
         return rows if self.temperature == 1 else rows / self.temperature, shape
 
     def _bias_table(self) -> Table | None:
@@ -535,7 +647,8 @@ class SampledSoftmax(keras.layers.Layer):
 
     def _table(self) -> Table:
         kernels = [kernel.value for kernel in self.kernels]
-        return Table.from_params(kernels, self.partition_strategy)
+        table = Table.from_params(kernels, self.partition_strategy)
+        return dataclasses.replace(table, normalize=self.normalize)
 
     def _add_kernel(self, name: str, shape: Any, initializer: Any) -> Any:
         return self.add_weight(
@@ -558,43 +671,3 @@ class SampledSoftmax(keras.layers.Layer):
             )
             for index, shard in enumerate(shards)
         ]
-
-    def _validate_tied_to(self, embedding: Any) -> None:
-        _validate_embedding(embedding)
-        if embedding.input_dim != self.num_classes:
-            raise ValueError(
-                "`tied_to` must have a row for each class. Received: "
-                f"tied_to.input_dim={embedding.input_dim}, "
-                f"num_classes={self.num_classes}."
-            )
-        if self.num_shards > 1:
-            raise ValueError(
-                "`num_shards` must be 1 with `tied_to`, whose table is one variable. "
-                f"Received: num_shards={self.num_shards}."
-            )
-        if self.kernel_regularizer or self.kernel_constraint:
-            raise ValueError(
-                "`kernel_regularizer` and `kernel_constraint` must be None with "
-                "`tied_to`: give them to the Embedding."
-            )
-
-
-def _validate_embedding(embedding: Any) -> None:
-    """Raises `ValueError` unless `embeddings` is what the layer multiplies by."""
-    if not isinstance(embedding, keras.layers.Embedding):
-        raise ValueError(
-            "`tied_to` must be a keras.layers.Embedding. "
-            f"Received: tied_to={embedding!r}."
-        )
-    for attribute, value in (
-        ("quantization_mode", None),
-        ("lora_enabled", False),
-        ("tie_weights", True),
-        ("logit_soft_cap", None),
-    ):
-        if (received := getattr(embedding, attribute, value)) != value:
-            raise ValueError(
-                f"`tied_to` must have {attribute}={value}: otherwise its `embeddings` "
-                "are not the class embeddings. "
-                f"Received: tied_to.{attribute}={received!r}."
-            )

@@ -12,15 +12,20 @@ import keras
 
 from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled.samplers._base import Sampler
+from tfsampled.samplers._in_batch import InBatch, Recent
 from tfsampled.samplers._log_uniform import LogUniform
+from tfsampled.samplers._mixed import Mixed
 from tfsampled.samplers._uniform import Uniform
 from tfsampled.samplers._unigram import FixedUnigram, LearnedUnigram
 
 __all__ = [
     "Candidates",
     "FixedUnigram",
+    "InBatch",
     "LearnedUnigram",
     "LogUniform",
+    "Mixed",
+    "Recent",
     "Sampler",
     "Uniform",
     "get",

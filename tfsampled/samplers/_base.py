@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfsampled._core import validation
 from tfsampled._core.candidate_sampling import philox, samplers
-from tfsampled._core.candidate_sampling.samplers import Candidates
+from tfsampled._core.candidate_sampling.samplers import Candidates, Draw
 
 _NO_GLOBAL_SEED = 87654321  # TensorFlow's own, where only an operation has a seed
 
@@ -19,7 +19,7 @@ _NO_GLOBAL_SEED = 87654321  # TensorFlow's own, where only an operation has a se
 class Sampler(keras.layers.Layer):
     """Draws the classes that a head compares its labels with.
 
-    A subclass implements `draw`, and `supports` and `update` where it needs them.
+    A subclass implements `draw`, and `supports` where it needs it.
     Variables that it makes in `build` and returns from `state` are saved in `.keras`
     and weights files and in checkpoints. They are no weights of the head:
     `get_weights` and `count_params` leave them out.
@@ -40,6 +40,8 @@ class Sampler(keras.layers.Layer):
     """
 
     unsupported_label_message = "labels contain a class that the sampler never draws."
+    takes_num_sampled = True  # False if it brings its own number of classes
+    samples_labels = False  # True if an example's own label is among the classes
 
     def __init__(
         self, seed: int | keras.random.SeedGenerator | None = None, **kwargs: Any
@@ -51,13 +53,19 @@ class Sampler(keras.layers.Layer):
         self._mismatch = ""
         self._validated: Any = None
 
-    def validate(self, num_classes: int, num_sampled: int) -> None:
+    def validate(self, num_classes: int, num_sampled: int | None) -> None:
         """Checks that so many classes can be drawn; a head calls this when it is made.
 
         Raises:
             ValueError: If they cannot.
         """
-        validation.positive_int(num_sampled, "num_sampled", num_classes=num_classes)
+        if self.takes_num_sampled:
+            validation.positive_int(num_sampled, "num_sampled", num_classes=num_classes)
+        elif num_sampled is not None:
+            raise ValueError(
+                f"`num_sampled` must be None with {type(self).__name__}, which brings "
+                f"its own number of classes. Received: num_sampled={num_sampled}."
+            )
 
     def build(self, num_classes: int) -> None:
         """Creates the variables; a head calls this when it is built."""
@@ -70,7 +78,7 @@ class Sampler(keras.layers.Layer):
         self,
         labels: Any,
         num_classes: int,
-        num_sampled: int,
+        num_sampled: int | None,
         label_mask: tf.Tensor | None = None,
     ) -> Candidates:
         """Validates the labels and draws the classes of one step.
@@ -78,7 +86,8 @@ class Sampler(keras.layers.Layer):
         Args:
             labels: Integers `[batch, num_true]`, ids in `[0, num_classes)`.
             num_classes: How many classes there are.
-            num_sampled: How many different ones to draw.
+            num_sampled: How many different ones to draw; None for a sampler that brings
+                its own number.
             label_mask: bool, of the labels' shape: False marks padding, which may be
                 any class and from which a sampler learns nothing. None: no padding.
 
@@ -104,32 +113,35 @@ class Sampler(keras.layers.Layer):
             checks.append(self._support_check(supported, label_mask))
         with tf.control_dependencies(validation.assert_all(checks)):
             labels = tf.identity(labels)
-        return self._sample(labels, num_classes, num_sampled, label_mask)
+        drawn = Draw(*self.draw(labels, label_mask, num_classes, num_sampled))
+        return samplers.with_counts(drawn, labels)
 
-    def _sample(
+    def draw(
         self,
         labels: tf.Tensor,
+        label_mask: tf.Tensor | None,
         num_classes: int,
-        num_sampled: int,
-        label_mask: tf.Tensor | None = None,
-    ) -> Candidates:
-        """As `sample`, for int64 labels that the caller has validated."""
-        candidates = self.draw(labels, num_classes, num_sampled)
-        self.update(labels, label_mask)
-        return candidates
+        num_sampled: Any,
+    ) -> Draw | tuple:
+        """Draws the classes of one step; a subclass implements this.
 
-    def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
-        """Draws for int64 labels that are valid; a subclass implements this."""
+        Args:
+            labels: int64 `[batch, num_true]`, valid.
+            label_mask: bool, of the labels' shape, False for padding; or None.
+            num_classes: How many classes there are.
+            num_sampled: How many different ones to draw, an int; None for a sampler
+                that brings its own number.
+
+        Returns:
+            The ids `[num_sampled]`, and a function of class ids of any shape that
+            returns how often each is expected among them, in float32.
+        """
         raise NotImplementedError
 
     def supports(self, labels: tf.Tensor) -> tf.Tensor | None:
         """Returns where labels can be drawn, in their shape; None for everywhere."""
         del labels
         return None
-
-    def update(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> None:
-        """Learns from the labels of a step, after its draw."""
-        del labels, label_mask
 
     def state(self) -> dict[str, tf.Variable]:
         """Returns the variables to save, by name."""
@@ -202,7 +214,7 @@ def _shapes(store: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(store[name].shape) for name in store.keys()}  # noqa: SIM118
 
 
-def variable(value: Any, name: str) -> tf.Variable:
-    """Makes an int64 variable outside the graph that may be being traced."""
+def variable(value: Any, name: str, dtype: Any = np.int64) -> tf.Variable:
+    """Makes a variable outside the graph that may be being traced."""
     with tf.init_scope():
-        return tf.Variable(np.asarray(value, np.int64), trainable=False, name=name)
+        return tf.Variable(np.asarray(value, dtype), trainable=False, name=name)

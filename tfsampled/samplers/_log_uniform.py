@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core.candidate_sampling import distributions, samplers
-from tfsampled._core.candidate_sampling.samplers import Candidates
+from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled.samplers._base import Sampler
 
 _ENOUGH_LABELS = 1000  # to judge their order
@@ -42,22 +42,19 @@ class LogUniform(Sampler):
         self._num_labels = 0  # that were looked at
         self._sum_logs = 0.0
 
-    def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
-        """See `Sampler.draw`."""
-        stream = self._next_stream(labels, num_sampled)
-        distribution = distributions.log_uniform(num_classes)
-        return samplers.draw(distribution, labels, num_classes, num_sampled, stream)
-
-    def _sample(
+    def draw(
         self,
         labels: tf.Tensor,
+        label_mask: tf.Tensor | None,
         num_classes: int,
         num_sampled: int,
-        label_mask: tf.Tensor | None = None,
-    ) -> Candidates:
+    ) -> Draw:
+        """See `Sampler.draw`."""
         if tf.executing_eagerly():
             self.warn_if_unordered(labels, num_classes, label_mask)
-        return super()._sample(labels, num_classes, num_sampled, label_mask)
+        stream = self._next_stream(labels, num_sampled)
+        distribution = distributions.log_uniform(num_classes)
+        return samplers.draw(distribution, num_classes, num_sampled, stream)
 
     def warn_if_unordered(
         self, labels: Any, num_classes: int, label_mask: Any = None

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core.candidate_sampling import distributions, samplers
-from tfsampled._core.candidate_sampling.samplers import Candidates
+from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled.samplers._base import Sampler
 
 
@@ -24,8 +24,14 @@ class Uniform(Sampler):
         (TensorShape([64]), TensorShape([1, 1]), TensorShape([64]))
     """
 
-    def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
+    def draw(
+        self,
+        labels: tf.Tensor,
+        label_mask: tf.Tensor | None,
+        num_classes: int,
+        num_sampled: int,
+    ) -> Draw:
         """See `Sampler.draw`."""
         stream = self._next_stream(labels, num_sampled)
         distribution = distributions.uniform(num_classes)
-        return samplers.draw(distribution, labels, num_classes, num_sampled, stream)
+        return samplers.draw(distribution, num_classes, num_sampled, stream)

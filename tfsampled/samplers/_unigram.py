@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import zlib
 from typing import Any
 
 import keras
@@ -15,7 +13,8 @@ from tfsampled._core.candidate_sampling import (
     distributions,
     samplers,
 )
-from tfsampled._core.candidate_sampling.samplers import Candidates
+from tfsampled._core.candidate_sampling.samplers import Draw
+from tfsampled.samplers import _counts
 from tfsampled.samplers._base import Sampler, variable
 
 # A step that needs more proposals takes seconds.
@@ -60,36 +59,21 @@ class FixedUnigram(Sampler):
         **kwargs: Any,
     ) -> None:
         super().__init__(seed, **kwargs)
+        self.counts = _counts.as_counts(counts)
         try:
-            self.counts = np.asarray(counts, np.float32)
             self.distortion = float(distortion)
         except (TypeError, ValueError):
             raise ValueError(
-                "`counts` and `distortion` must be real numbers. "
-                f"Received: counts={counts!r}, distortion={distortion!r}."
+                f"`distortion` must be a number. Received: distortion={distortion!r}."
             ) from None
         self._distribution: Any = None
-        if self.counts.ndim != 1 or not self.counts.size:
-            raise ValueError(
-                "`counts` must have shape (num_classes,). "
-                f"Received: shape={self.counts.shape}."
-            )
-        if not (np.isfinite(self.counts).all() and (self.counts >= 0).all()):
-            raise ValueError(
-                "`counts` must be finite and at least 0. Received: numbers from "
-                f"{self.counts.min()} to {self.counts.max()}."
-            )
         self._validate_weights(num_sampled=1)
 
-    def validate(self, num_classes: int, num_sampled: int) -> None:
+    def validate(self, num_classes: int, num_sampled: int | None) -> None:
         """See `Sampler.validate`; there must be one count for each class."""
         super().validate(num_classes, num_sampled)
-        if len(self.counts) != num_classes:
-            raise ValueError(
-                "`counts` must have one number for each class. Received: "
-                f"{len(self.counts)} counts for {num_classes} classes."
-            )
-        self._validate_weights(num_sampled)
+        _counts.validate_num_classes(self.counts, num_classes)
+        self._validate_weights(num_sampled or 0)
 
     def build(self, num_classes: int) -> None:
         """See `Sampler.build`."""
@@ -98,33 +82,33 @@ class FixedUnigram(Sampler):
             table = alias_method.alias_table(self._weights())
             self._distribution = distributions.fixed_unigram(table)
 
-    def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
+    def draw(
+        self,
+        labels: tf.Tensor,
+        label_mask: tf.Tensor | None,
+        num_classes: int,
+        num_sampled: int,
+    ) -> Draw:
         """See `Sampler.draw`."""
         stream = self._next_stream(labels, num_sampled)
-        return samplers.draw(
-            self._distribution, labels, num_classes, num_sampled, stream
-        )
+        return samplers.draw(self._distribution, num_classes, num_sampled, stream)
 
     def supports(self, labels: tf.Tensor) -> tf.Tensor:
         """Returns where a label has a probability above 0."""
         return self._distribution.probability(labels) > 0
 
     def get_config(self) -> dict[str, Any]:
-        """See `Sampler.get_config`; the counts are float32, compressed and base64."""
-        counts = zlib.compress(self.counts.astype("<f4").tobytes(), level=1)
+        """See `Sampler.get_config`; the counts are compressed."""
         return {
             **super().get_config(),
-            "counts": base64.b64encode(counts).decode("ascii"),
+            "counts": _counts.encode(self.counts),
             "distortion": self.distortion,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FixedUnigram:
-        """Makes an equal sampler; older configs hold the counts as a list."""
-        counts = config["counts"]
-        if isinstance(counts, str):
-            counts = np.frombuffer(zlib.decompress(base64.b64decode(counts)), "<f4")
-        return cls(**{**config, "counts": counts})
+        """Makes an equal sampler."""
+        return cls(**{**config, "counts": _counts.decode(config["counts"])})
 
     def _weights(self) -> np.ndarray:
         return alias_method.class_weights(self.counts, self.distortion)
@@ -176,18 +160,18 @@ class LearnedUnigram(Sampler):
                 f"{self.class_weights.shape[0]}."
             )
 
-    def draw(self, labels: tf.Tensor, num_classes: int, num_sampled: int) -> Candidates:
+    def draw(
+        self,
+        labels: tf.Tensor,
+        label_mask: tf.Tensor | None,
+        num_classes: int,
+        num_sampled: int,
+    ) -> Draw:
         """See `Sampler.draw`; then counts the labels."""
         stream = self._next_stream(labels, num_sampled)
-        return samplers.draw_and_learn(self.class_weights, labels, num_sampled, stream)
-
-    def update(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> None:
-        """Takes back what padding has added to the counts in the draw."""
-        if label_mask is None:
-            return
-        padding = tf.cast(~label_mask, tf.int64)
-        slices = tf.IndexedSlices(tf.reshape(padding, [-1]), tf.reshape(labels, [-1]))
-        self.class_weights.scatter_sub(slices)
+        return samplers.draw_and_learn(
+            self.class_weights, labels, label_mask, num_sampled, stream
+        )
 
     def state(self) -> dict[str, tf.Variable]:
         """Returns the position and the counts."""

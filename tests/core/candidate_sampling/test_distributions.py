@@ -55,8 +55,8 @@ def test_draws_with_an_owned_position_equal_tensorflows(name, range_max, mode):
 
     def draw():
         stream = samplers.next_stream(position, SEEDS, 512 * 600)
-        labels = tf.constant(SAMPLER_LABELS)
-        return samplers.draw(distribution, labels, range_max, 600, stream)
+        drawn = samplers.draw(distribution, range_max, 600, stream)
+        return samplers.with_counts(drawn, tf.constant(SAMPLER_LABELS))
 
     if mode != "eager":
         draw = tf.function(draw, jit_compile=mode == "jit")
@@ -74,7 +74,8 @@ def test_owned_class_weights_learn_as_tensorflows(jit_compile):
     def draw():
         stream = samplers.next_stream(position, SEEDS, 512 * 4)
         labels = tf.constant(SAMPLER_LABELS)
-        return samplers.draw_and_learn(weights, labels, 4, stream)
+        drawn = samplers.draw_and_learn(weights, labels, None, 4, stream)
+        return samplers.with_counts(drawn, labels)
 
     expected = kernel("LearnedUnigram", 4, 5)
     for _ in range(3):
@@ -90,7 +91,7 @@ def test_learned_weights_grow_in_a_v1_graph():
         weights = get_variable("weights", initializer=np.ones([5], "int64"))
         stream = samplers.next_stream(position, SEEDS, 512 * 2)
         labels = tf.constant([[1], [3]], tf.int64)
-        draw = samplers.draw_and_learn(weights, labels, 2, stream)
+        draw = samplers.draw_and_learn(weights, labels, None, 2, stream).ids
         session.run(tf.compat.v1.global_variables_initializer())
         for _ in range(3):
             session.run(draw)

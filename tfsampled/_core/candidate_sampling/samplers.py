@@ -25,6 +25,7 @@ from tfsampled._core.candidate_sampling.expected_count import (
     nan_if_out_of_range,
 )
 from tfsampled._core.candidate_sampling.unique import sample_static, sample_unique
+from tfsampled._core.static_ops import num_rows
 from tfsampled._core.xla import tracing_for_xla
 
 _MAX_CLASSES = {"LearnedUnigram": 2**31 - 2}  # it keeps an int32 sum of weights
@@ -42,6 +43,21 @@ class Candidates(NamedTuple):
     sampled_candidates: tf.Tensor
     true_expected_count: tf.Tensor
     sampled_expected_count: tf.Tensor
+
+
+class Draw(NamedTuple):
+    """Classes that were drawn, and how likely each class was to be among them.
+
+    Attributes:
+        ids: `[num_sampled]` int64 class ids.
+        expected_count: Class ids of any shape to their expected counts, float32.
+        is_drawn: bool `[num_sampled]`, False where `ids` has no class to be compared
+            with but any; None if all are drawn.
+    """
+
+    ids: tf.Tensor
+    expected_count: Callable[[tf.Tensor], tf.Tensor]
+    is_drawn: tf.Tensor | None = None
 
 
 @tf.autograph.experimental.do_not_convert
@@ -127,13 +143,17 @@ def sample(
         stream = next_stream(state.traced_position(), state.random_if_0(seeds), step)
         if sampler == "LearnedUnigram":
             counts = state.traced_class_weights(range_max)
-            return draw_and_learn(counts, true_classes, num_sampled, stream, unique)
+            drawn = draw_and_learn(
+                counts, true_classes, None, num_sampled, stream, unique
+            )
+            return with_counts(drawn, true_classes)
         if weights is not None:
             table = alias_method.alias_table(weights)
             distribution = distributions.fixed_unigram(table)
         else:
             distribution = _BY_RANGE[sampler](range_max)
-        return draw(distribution, true_classes, range_max, num_sampled, stream, unique)
+        drawn = draw(distribution, range_max, num_sampled, stream, unique)
+        return with_counts(drawn, true_classes)
 
 
 _BY_RANGE: dict[str, Callable[[int], Distribution]] = {
@@ -188,17 +208,15 @@ def next_stream(
 
 def draw(
     distribution: Distribution,
-    true_classes: tf.Tensor,
     num_classes: int,
     num_sampled: int,
     stream: philox.Stream,
     unique: bool = True,
-) -> Candidates:
-    """Draws candidates in tensor code; labels are not validated.
+) -> Draw:
+    """Draws classes in tensor code.
 
     Args:
         distribution: What to draw from.
-        true_classes: int64 `[batch, num_true]`.
         num_classes: The number of classes.
         num_sampled: How many classes to draw.
         stream: The random words to draw from.
@@ -213,36 +231,56 @@ def draw(
         )
     else:
         ids, num_tries = sample_unique(propose, stream, num_sampled, num_proposals)
-    both = tf.concat([tf.reshape(true_classes, [-1]), ids], axis=0)
-    count = expected_count(distribution.probability(both), num_sampled, num_tries)
-    if tracing_for_xla():
-        count = nan_if_out_of_range(count, both, num_classes)
-    true_count, sampled_count = tf.split(count, [-1, num_sampled])
-    true_count = tf.reshape(true_count, tf.shape(true_classes))
-    return Candidates(ids, true_count, sampled_count)
+
+    def count(classes: tf.Tensor) -> tf.Tensor:
+        probability = distribution.probability(classes)
+        counts = expected_count(probability, num_sampled, num_tries)
+        if tracing_for_xla():
+            counts = nan_if_out_of_range(counts, classes, num_classes)
+        return counts
+
+    return Draw(ids, count)
 
 
 def draw_and_learn(
     class_weights: tf.Variable,
-    true_classes: tf.Tensor,
+    labels: tf.Tensor,
+    label_mask: tf.Tensor | None,
     num_sampled: int,
     stream: philox.Stream,
     unique: bool = True,
-) -> Candidates:
+) -> Draw:
     """Draws in proportion to `class_weights`, then adds 1 to the weight of each label.
 
     Args:
         class_weights: int64 `[num_classes]`, ones at first.
-        true_classes: int64 `[batch, num_true]`.
+        labels: int64 `[batch, num_true]`.
+        label_mask: bool, of the labels' shape: False for those not to count; or None.
         num_sampled: How many classes to draw.
         stream: The random words to draw from.
         unique: See `draw`.
     """
     weights = tf.identity(class_weights)
     distribution, total = distributions.learned_unigram(weights)
-    num_classes = weights.shape[0]
-    drawn = draw(distribution, true_classes, num_classes, num_sampled, stream, unique)
-    with tf.control_dependencies([weights, *drawn]):
-        update = state.count_labels(class_weights, true_classes, total)
-    with tf.control_dependencies([update]):  # a v1 graph runs what is asked for
-        return Candidates(*map(tf.identity, drawn))
+    drawn = draw(distribution, weights.shape[0], num_sampled, stream, unique)
+    with tf.control_dependencies([weights, drawn.ids]):
+        update = state.count_labels(class_weights, labels, label_mask, total)
+
+    def count(classes: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies([update]):  # a v1 graph runs what is asked for
+            return tf.identity(drawn.expected_count(classes))
+
+    with tf.control_dependencies([update]):
+        return Draw(tf.identity(drawn.ids), count)
+
+
+def with_counts(drawn: Draw, true_classes: tf.Tensor) -> Candidates:
+    """Returns the ids of a draw, and the expected counts of labels and of these ids."""
+    ids = drawn.ids
+    both = tf.concat([tf.reshape(true_classes, [-1]), ids], axis=0)
+    num_sampled = num_rows(ids)
+    true_count, sampled_count = tf.split(drawn.expected_count(both), [-1, num_sampled])
+    if drawn.is_drawn is not None:
+        sampled_count = tf.where(drawn.is_drawn, sampled_count, float("inf"))
+    true_count = tf.reshape(true_count, tf.shape(true_classes))
+    return Candidates(ids, true_count, sampled_count)

@@ -52,13 +52,17 @@ def random_if_0(seeds: tuple[int, int]) -> tuple[int, int]:
 
 
 def count_labels(
-    class_weights: tf.Variable, labels: tf.Tensor, total: tf.Tensor
+    class_weights: tf.Variable,
+    labels: tf.Tensor,
+    label_mask: tf.Tensor | None,
+    total: tf.Tensor,
 ) -> Any:
     """Adds 1 to the weight of each label, as long as the sum fits an int32.
 
     Args:
         class_weights: `[range_max]` int64.
         labels: int64, any shape; those out of range are left out.
+        label_mask: bool, of the labels' shape: False for those not to count; or None.
         total: `[]` int32, the sum of the weights.
 
     Returns:
@@ -68,6 +72,8 @@ def count_labels(
     # labels = [2, 9, 2], range_max = 5 -> is_counted = [1, 0, 1]
     is_counted = validation.in_range(labels, class_weights.shape[0])
     is_counted &= tf.range(tf.size(labels)) < _INT32_MAX - total
+    if label_mask is not None:
+        is_counted &= tf.reshape(label_mask, [-1])
     return class_weights.scatter_add(
         tf.IndexedSlices(tf.cast(is_counted, tf.int64), tf.where(is_counted, labels, 0))
     )

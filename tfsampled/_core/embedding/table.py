@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfsampled._core.embedding import partition
+from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.xla import tracing_for_xla
 
 
@@ -21,10 +22,13 @@ class Table:
     Attributes:
         shards: Tensors or variables that differ in their first dimension only.
         strategy: "mod" or "div", see `partition`.
+        normalize: Whether rows are divided by their Euclidean norm when they are read;
+            they are then in the dtype of logits.
     """
 
     shards: tuple[Any, ...]
     strategy: str
+    normalize: bool = False
 
     @classmethod
     def from_params(cls, params: Any, strategy: str) -> Table:
@@ -55,8 +59,19 @@ class Table:
             return self.static_rows
         return tf.add_n([tf.shape(shard, tf.int64)[0] for shard in self.shards])
 
+    def normalized(self) -> Table:
+        """Returns the table of the rows as `rows` reads them, made at once."""
+        if not self.normalize:
+            return self
+        shards = tuple(unit_rows(tf.convert_to_tensor(x)) for x in self.shards)
+        return Table(shards, self.strategy)
+
     def rows(self, ids: tf.Tensor) -> tf.Tensor:
         """Looks up rows: `[n, ...]` for int64 ids `[n]`."""
+        rows = self._stored_rows(ids)
+        return unit_rows(rows) if self.normalize else rows
+
+    def _stored_rows(self, ids: tf.Tensor) -> tf.Tensor:
         count = len(self.shards)
         if count == 1:
             return tf.gather(self.shards[0], ids)
@@ -65,6 +80,11 @@ class Table:
         rows = lookup(self.shards, tf.cast(shard, tf.int32), row)
         rows.set_shape(ids.shape.concatenate(self.shards[0].shape[1:]))
         return rows
+
+
+def unit_rows(rows: tf.Tensor) -> tf.Tensor:
+    """Divides rows by their Euclidean norm, in the dtype of logits; 0 stays 0."""
+    return tf.math.l2_normalize(tf.cast(rows, compute_dtype(rows.dtype)), axis=-1)
 
 
 def _lookup(shards: tuple[Any, ...], shard: tf.Tensor, row: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ from tfsampled._core import loss_arguments, validation
 from tfsampled._core.embedding.table import Table
 from tfsampled._core.full_softmax.loss import full_softmax_loss
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k
+from tfsampled._core.labels import parse_class_lists
 from tfsampled._core.loss_arguments import broadcast_batch
 
 
@@ -58,6 +59,7 @@ def softmax_top_k(
     inputs: Any,
     k: Any,
     partition_strategy: str,
+    exclude: Any,
     name: str | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Finds logits and ids `[batch, k]`; see `tfsampled.nn.softmax_top_k`."""
@@ -68,7 +70,10 @@ def softmax_top_k(
         inputs = loss_arguments.convert_inputs(inputs, weights)
         num_classes = _validate_tables(weights, biases)
         k = validation.positive_int(k, "k", num_classes=num_classes)
-        values, ids = full_softmax_top_k(inputs, weights, biases, k)
+        if exclude is not None:
+            num_rows = weights.num_rows()
+            exclude = parse_class_lists(exclude, inputs.shape[:1], num_rows, "exclude")
+        values, ids = full_softmax_top_k(inputs, weights, biases, k, exclude)
         return tf.cast(values, inputs.dtype), ids
 
 

@@ -139,6 +139,13 @@ def chunk_logits(
     return logits, weights
 
 
+def find_in_chunk(columns: tf.Tensor, size: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Tells which columns lie in a chunk, and replaces the others by 0."""
+    # columns = [-1, 2, 5], size 4 -> [False, True, False], [0, 2, 0]
+    in_chunk = (columns >= 0) & (columns < size)
+    return in_chunk, tf.where(in_chunk, columns, 0)
+
+
 def empty_like(table: tf.Tensor) -> tf.Tensor:
     """Makes a tensor for `update_rows_inplace` to fill; bfloat16 rows as float16 bits.
 

@@ -26,6 +26,7 @@ from tfsampled._core.full_softmax.chunks import (
     chunk_logits,
     chunk_size,
     empty_like,
+    find_in_chunk,
     scan_chunks,
     update_rows_inplace,
 )
@@ -130,7 +131,7 @@ def _forward(
         def body(start: Any, size: Any, *carry: Any, shard=shard, rows=rows) -> Carry:
             max_logit, sum_exp, label_logits = carry
             logits, _ = chunk_logits(inputs, shard, start, size)
-            in_chunk, columns = _in_chunk(rows - start, size)
+            in_chunk, columns = find_in_chunk(rows - start, size)
             chunk_label_logits = tf.gather(logits, columns, batch_dims=1)
             label_logits = tf.where(in_chunk, chunk_label_logits, label_logits)
             chunk_max = tf.reduce_max(logits, axis=1, keepdims=True)
@@ -201,19 +202,12 @@ def _backward(
     return [d_inputs * factor, *d_tables]
 
 
-def _in_chunk(columns: tf.Tensor, size: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Tells which columns lie in a chunk, and replaces the others by 0."""
-    # columns = [-1, 2, 5], size 4 -> [False, True, False], [0, 2, 0]
-    in_chunk = (columns >= 0) & (columns < size)
-    return in_chunk, tf.where(in_chunk, columns, 0)
-
-
 def _subtract_at_labels(
     values: tf.Tensor, amounts: tf.Tensor, columns: tf.Tensor, size: Any
 ) -> tf.Tensor:
     """Subtracts `amounts` `[N, T]` from `values` `[N, size]` at `columns` `[N, T]`."""
     # values = [[5, 6]], amounts = [[1, 1]], columns = [[1, 7]] -> [[5, 5]]
-    in_chunk, columns = _in_chunk(columns, size)
+    in_chunk, columns = find_in_chunk(columns, size)
     examples = tf.range(tf.shape(values)[0])[:, tf.newaxis]
     examples = tf.broadcast_to(examples, tf.shape(columns))
     return tf.tensor_scatter_nd_sub(

@@ -12,6 +12,7 @@ from tfsampled._core.full_softmax.chunks import (
     Carry,
     chunk_logits,
     chunk_size,
+    find_in_chunk,
     scan_chunks,
 )
 from tfsampled._core.full_softmax.shards import shards_of
@@ -20,7 +21,11 @@ from tfsampled._core.validation import in_range
 
 
 def full_softmax_ranks(
-    inputs: tf.Tensor, weights: Table, biases: Table | None, labels: tf.Tensor
+    inputs: tf.Tensor,
+    weights: Table,
+    biases: Table | None,
+    labels: tf.Tensor,
+    exclude: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Counts the classes that rank above each label.
 
@@ -32,10 +37,17 @@ def full_softmax_ranks(
         weights: `V` rows `[D]`.
         biases: `V` rows `[]`, or None.
         labels: Integers `[N, T]` in `[0, V)`.
+        exclude: Integers `[N, n]`, classes that are not counted, -1 for none; or None.
 
     Returns:
         int32 `[N, T]` in `[0, V)`.
     """
+    if exclude is not None:
+        # Each class once: [[7, 2, 7]] -> [[2, 7, -1]]
+        exclude = tf.sort(tf.cast(exclude, labels.dtype), axis=1)
+        is_repeated = tf.equal(exclude[:, 1:], exclude[:, :-1])
+        is_repeated = tf.pad(is_repeated, [[0, 0], [1, 0]])
+        exclude = tf.where(is_repeated, tf.constant(-1, exclude.dtype), exclude)
     inputs = tf.stop_gradient(tf.cast(inputs, compute_dtype(inputs.dtype)))
     label_logits = tf.stop_gradient(_label_logits(inputs, weights, biases, labels))
     size, count = chunk_size(inputs), tf.zeros_like(labels, tf.int32)
@@ -44,22 +56,34 @@ def full_softmax_ranks(
         def body(start: Any, size: Any, count: Any, shard=shard) -> Carry:
             logits, _ = chunk_logits(inputs, shard, start, size)
             ids = shard.first_class + shard.stride * (start + tf.range(size))
-            return (count + count_ranked_above(logits, ids, label_logits, labels),)
+            count += count_ranked_above(logits, ids, label_logits, labels)
+            if exclude is not None:
+                in_chunk, columns = find_in_chunk(shard.row_of(exclude) - start, size)
+                logits = tf.gather(logits, columns, batch_dims=1)
+                count -= count_ranked_above(
+                    logits, exclude, label_logits, labels, in_chunk
+                )
+            return (count,)
 
         (count,) = scan_chunks(shard, size, body, (count,))
     return count
 
 
 def count_ranked_above(
-    logits: tf.Tensor, ids: tf.Tensor, label_logits: tf.Tensor, labels: tf.Tensor
+    logits: tf.Tensor,
+    ids: tf.Tensor,
+    label_logits: tf.Tensor,
+    labels: tf.Tensor,
+    is_counted: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Counts which of some classes rank above each label.
 
     Args:
         logits: `[N, C]`, of the classes `ids`.
-        ids: Integers `[C]`.
+        ids: Integers `[C]` or `[N, C]`.
         label_logits: `[N, T]`.
         labels: Integers `[N, T]`.
+        is_counted: bool `[N, C]`, False for classes to leave out; or None.
 
     Returns:
         int32 `[N, T]`.
@@ -76,12 +100,18 @@ def count_ranked_above(
         # The label's logit may be rounded otherwise here: it is not above itself.
         above &= tf.not_equal(ids, label)
         above |= tf.equal(logits, label_logit) & (ids < label)
+        if is_counted is not None:
+            above &= is_counted
         counts.append(tf.reduce_sum(tf.cast(above, tf.int32), axis=-1))
     return tf.stack(counts, axis=1)
 
 
 def _label_logits(
-    inputs: tf.Tensor, weights: Table, biases: Table | None, labels: tf.Tensor
+    inputs: tf.Tensor,
+    weights: Table,
+    biases: Table | None,
+    labels: tf.Tensor,
+    exclude: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Computes the logits of labels `[N, T]`; NaN for one outside `[0, V)`."""
     valid = in_range(labels, weights.num_rows())

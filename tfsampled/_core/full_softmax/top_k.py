@@ -30,7 +30,11 @@ MAX_GROUP = 32
 
 
 def full_softmax_top_k(
-    inputs: tf.Tensor, weights: Table, biases: Table | None, k: int
+    inputs: tf.Tensor,
+    weights: Table,
+    biases: Table | None,
+    k: int,
+    exclude: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Finds the `k` greatest logits of each example.
 
@@ -42,20 +46,51 @@ def full_softmax_top_k(
         weights: `V` rows `[D]`.
         biases: `V` rows `[]`, or None.
         k: At most `V`.
+        exclude: int64 `[N, n]`, classes to leave out, -1 for none; or None.
 
     Returns:
         The logits `[N, k]` in descending order, float64 for inputs of float64 and else
-        float32; and their ids, int32 `[N, k]`.
+        float32; and their ids, int32 `[N, k]`. Where classes run out, minus infinity
+        and -1.
     """
+    num_found = k if exclude is None else k + exclude.shape[1]
     inputs = tf.cast(inputs, compute_dtype(inputs.dtype))
     tables = [_read(table) for table in (weights, biases) if table is not None]
     candidates = [
-        _shard_top_k(tf.stop_gradient(inputs), shard, k)
+        _shard_top_k(tf.stop_gradient(inputs), shard, num_found)
         for shard in shards_of(tables[0], *tables[1:])
     ]
-    values, ids = candidates[0] if len(candidates) == 1 else _merge(candidates, k)
+    if len(candidates) == 1:
+        values, ids = candidates[0]
+    else:
+        values, ids = _merge(candidates, num_found)
     values = _restore_nan(values)
-    return _with_gradient(values, ids, inputs, tables), ids
+    if exclude is None:
+        return _with_gradient(values, ids, inputs, tables), ids
+    values, ids, is_class = _drop(values, ids, tf.cast(exclude, tf.int32), k)
+    values = _with_gradient(values, ids, inputs, tables)
+    minus_infinity = tf.constant(float("-inf"), values.dtype)
+    return tf.where(is_class, values, minus_infinity), tf.where(is_class, ids, -1)
+
+
+def _drop(
+    values: tf.Tensor, ids: tf.Tensor, exclude: tf.Tensor, k: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Moves excluded classes to the end, and takes the first `k`.
+
+    Returns:
+        Values, ids and whether each is a class that is not excluded; `[N, k]`.
+    """
+    # ids = [[4, 7, 1]], exclude = [[7, -1]], k = 2 -> ids [[4, 1]]
+    exclude = tf.sort(exclude, axis=1)
+    position = tf.searchsorted(exclude, ids)
+    position = tf.minimum(position, exclude.shape[1] - 1)
+    excluded = tf.equal(tf.gather(exclude, position, batch_dims=1), ids)
+    order = tf.argsort(tf.cast(excluded, tf.int32), axis=1, stable=True)[:, :k]
+    values, ids, excluded = (
+        tf.gather(x, order, batch_dims=1) for x in (values, ids, excluded)
+    )
+    return values, ids, ~excluded
 
 
 def _read(table: Table) -> Table:
@@ -196,6 +231,7 @@ def _merge(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Merges the top classes of all shards."""
     values, ids = (tf.concat(pieces, axis=1) for pieces in zip(*shards, strict=True))
+    k = minimum(k, tf.compat.dimension_value(ids.shape[1]) or tf.shape(ids)[1])
     order = tf.argsort(ids, axis=1)  # so that the lower id wins a tie
     values, ids = (tf.gather(x, order, batch_dims=1) for x in (values, ids))
     return _top_k(values, ids, k)

@@ -14,7 +14,7 @@ from tfsampled._core.embedding.table import Table
 from tfsampled._core.loss_arguments import LossArguments, broadcast_batch
 from tfsampled._core.sampled_loss.custom_gradient import sampled_loss_with_gradient
 from tfsampled._core.sampled_loss.logits import lookup
-from tfsampled._core.sampled_loss.loss_functions import LossFunction
+from tfsampled._core.sampled_loss.loss_functions import LossFunction, with_negatives
 from tfsampled._core.xla import size_depends_on_data, tracing_for_xla
 
 
@@ -101,6 +101,8 @@ def loss_from_candidates(
     num_classes: int | tf.Tensor,
     remove_accidental_hits: bool,
     label_weights: tf.Tensor | None = None,
+    num_hard_negatives: int | None = None,
+    negatives: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Computes a loss from candidates. Validates nothing.
 
@@ -117,27 +119,68 @@ def loss_from_candidates(
         label_weights: `[batch, num_true]`, what each label weighs in its example. A
             label of weight 0 is padding and has no part in the loss. None for
             `1 / num_true`.
+        num_hard_negatives: How many candidates of the highest logits enter an example's
+            loss; None for all.
+        negatives: int64 `[batch, n]`, classes that an example is compared with besides
+            the candidates, -1 for none. Of the softmax loss only.
 
     Returns:
         `[batch]`, in float32, or in float64 for float64 inputs.
     """
+    hit_classes = [labels] if remove_accidental_hits else []
+    num_true, ids = labels.shape[1], labels
+    if negatives is not None:
+        is_negative = _is_negative(negatives, labels)
+        hit_classes.append(negatives)
+        # Looked up with the labels, so that a table gets one IndexedSlices. A padding
+        # reads the row of a label, which is read anyway.
+        negatives = tf.where(tf.equal(negatives, -1), labels[:, :1], negatives)
+        ids = tf.concat([labels, negatives], axis=1)
+        count = tf.ones_like(negatives, tf.float32)
+        count = tf.concat([candidates.true_expected_count, count], axis=1)
+        candidates = candidates._replace(true_expected_count=count)
     logit_inputs = lookup(
         weights=weights,
         biases=biases,
-        labels=labels,
+        labels=ids,
         inputs=inputs,
         candidates=candidates,
         num_classes=num_classes,
     )
     hits = None
-    if remove_accidental_hits:
-        labels = broadcast_batch(labels, like=logit_inputs.inputs)
-        hits = find_accidental_hits(labels, candidates.sampled_candidates)
+    if hit_classes:
+        classes = hit_classes[0] if len(hit_classes) == 1 else tf.concat(hit_classes, 1)
+        classes = broadcast_batch(classes, like=logit_inputs.inputs)
+        hits = find_accidental_hits(classes, candidates.sampled_candidates)
     if label_weights is not None:
         label_weights = tf.cast(label_weights, logit_inputs.true_logits.dtype)
-    return sampled_loss_with_gradient(
-        loss_function, *logit_inputs, hits=hits, label_weights=label_weights
+    true_logits = logit_inputs.true_logits
+    if negatives is not None:
+        true_logits, logits = tf.split(true_logits, [num_true, -1], axis=1)
+    loss = sampled_loss_with_gradient(
+        loss_function,
+        *logit_inputs._replace(true_logits=true_logits),
+        hits=hits,
+        label_weights=label_weights,
+        num_hard=num_hard_negatives,
     )
+    if negatives is None:
+        return loss
+    logits = tf.where(is_negative, logits, tf.constant(float("-inf"), logits.dtype))
+    return with_negatives(loss, true_logits, label_weights, logits)
+
+
+def _is_negative(negatives: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns where `[batch, n]` ids are neither padding, nor a label, nor repeated."""
+    # negatives = [[7, 5, 7, -1]], labels = [[5]] -> [[1, 0, 0, 0]]
+    is_equal = tf.equal(negatives[:, :, tf.newaxis], negatives[:, tf.newaxis])
+    n = tf.shape(negatives)[1]
+    is_earlier = tf.range(n) < tf.range(n)[:, tf.newaxis]
+    is_repeated = tf.reduce_any(is_equal & is_earlier, axis=2)
+    is_label = tf.reduce_any(
+        tf.equal(negatives[:, :, tf.newaxis], labels[:, tf.newaxis]), axis=2
+    )
+    return tf.not_equal(negatives, -1) & ~is_label & ~is_repeated
 
 
 def _draw(

@@ -40,12 +40,14 @@ class SampledLogits(NamedTuple):
             `offset`.
         offset: `[S]`, `[1, S]` or `[N, S]`: biases minus log expected counts.
         hits: What to mask, None for nothing.
+        num_hard: How many logits of each example stay, the greatest; None for all.
     """
 
     inputs: tf.Tensor
     rows: tf.Tensor
     offset: tf.Tensor
     hits: AccidentalHits | None
+    num_hard: int | None = None
 
     def compute(self) -> tf.Tensor:
         """Computes the logits `[N, S]`, in the dtype of `offset`."""
@@ -56,7 +58,9 @@ class SampledLogits(NamedTuple):
             logits = tf.nn.bias_add(logits, self.offset)
         elif num_sampled != 0:
             logits += self.offset
-        return logits if self.hits is None else self.hits.mask(logits)
+        if self.hits is not None:
+            logits = self.hits.mask(logits)
+        return logits if self.num_hard is None else _greatest(logits, self.num_hard)
 
     def slice(self, start: Size, size: Size) -> SampledLogits:
         """Returns the logits of `size` examples from `start` on."""
@@ -66,7 +70,7 @@ class SampledLogits(NamedTuple):
         hits = None if self.hits is None else self.hits.slice(start, size)
         is_shared = self.offset.shape.rank == 1 or self.offset.shape[0] == 1
         offset = self.offset if is_shared else _slice(self.offset, start, size)
-        return SampledLogits(inputs, self.rows, offset, hits)
+        return SampledLogits(inputs, self.rows, offset, hits, self.num_hard)
 
 
 class ChunkPlan(NamedTuple):
@@ -241,6 +245,16 @@ def _scan_chunks(
         parallel_iterations=1,
     )
     return add_chunk(in_loop, total - in_loop, results, carry)
+
+
+def _greatest(logits: tf.Tensor, count: int) -> tf.Tensor:
+    """Sets all but the greatest logits of each row to minus infinity; ties stay."""
+    # logits = [[3, 1, 2]], count = 2 -> [[3, -inf, 2]]
+    num_sampled = tf.compat.dimension_value(logits.shape[1])
+    count = minimum(count, tf.shape(logits)[1] if num_sampled is None else num_sampled)
+    least = tf.math.top_k(logits, count).values[:, -1:]
+    minus_infinity = tf.constant(float("-inf"), logits.dtype)
+    return tf.where(logits < least, minus_infinity, logits)
 
 
 def _chunk_size(sampled: SampledLogits) -> Size:

@@ -23,6 +23,7 @@ def sampled_loss_with_gradient(
     log_q_correction: tf.Tensor,
     hits: AccidentalHits | None,
     label_weights: tf.Tensor | None = None,
+    num_hard: int | None = None,
 ) -> tf.Tensor:
     """Computes the loss without a tensor of all the sampled logits.
 
@@ -39,18 +40,21 @@ def sampled_loss_with_gradient(
             `[1, num_sampled]` or `[batch, num_sampled]`. A constant.
         hits: The logits to mask, or None for none.
         label_weights: `[batch, num_true]`, see `loss_functions`. A constant.
+        num_hard: How many sampled classes of the highest logits enter an example's
+            loss; None for all.
 
     Returns:
         `[batch]`, in the dtype of `true_logits`.
     """
     operands = (true_logits, inputs, rows, *([] if biases is None else [biases]))
-    constants = (log_q_correction, hits, label_weights)
+    constants = (log_q_correction, hits, label_weights, num_hard)
 
     @tf.custom_gradient
     def forward(*operands: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
         # Hidden from outer tapes, which would save every intermediate of a loop.
         true_logits, *others = map(tf.stop_gradient, operands)
-        plan = chunked.plan_chunks(_sampled_logits(others, log_q_correction, hits))
+        sampled = _sampled_logits(others, log_q_correction, hits, num_hard)
+        plan = chunked.plan_chunks(sampled)
         loss, residuals = chunked.forward(
             loss_function, true_logits, label_weights, plan
         )
@@ -80,10 +84,11 @@ def _sampled_logits(
     operands: Sequence[tf.Tensor],
     log_q_correction: tf.Tensor,
     hits: AccidentalHits | None,
+    num_hard: int | None,
 ) -> chunked.SampledLogits:
     inputs, rows, *biases = operands
     return chunked.SampledLogits(
-        inputs, rows, sum(biases, start=log_q_correction), hits
+        inputs, rows, sum(biases, start=log_q_correction), hits, num_hard
     )
 
 
@@ -108,11 +113,14 @@ def _gradient_vjp(loss_function: LossFunction, for_xla: bool) -> Any:
         log_q_correction: tf.Tensor,
         hits: AccidentalHits | None,
         label_weights: tf.Tensor | None,
+        num_hard: int | None,
     ) -> list[tf.Tensor]:
         """Returns the derivatives of the gradient by `dy` and by each operand."""
         true_logits, inputs, rows, *biases = operands
         rows = tf.cast(rows, true_logits.dtype)  # so that products keep their digits
-        sampled = _sampled_logits([inputs, rows, *biases], log_q_correction, hits)
+        sampled = _sampled_logits(
+            [inputs, rows, *biases], log_q_correction, hits, num_hard
+        )
         loss = loss_function.from_logits(true_logits, sampled.compute(), label_weights)
         gradients = tf.gradients(loss, operands, dy)
         pairs = [

@@ -111,6 +111,28 @@ def _softmax_combine(
     return loss, true_probabilities - label_weights, tf.squeeze(d_partial, axis=1)
 
 
+def with_negatives(
+    loss: tf.Tensor,
+    true_logits: tf.Tensor,
+    label_weights: tf.Tensor | None,
+    logits: tf.Tensor,
+) -> tf.Tensor:
+    """Adds classes of each example to the softmax loss `[N]` of the other classes.
+
+    With `base` the logsumexp of the others, which is the loss plus the labels' logits,
+    the loss grows by `log(1 + sum_j exp(logit_j - base))`.
+
+    Args:
+        loss: `[N]`, of the labels and the sampled classes.
+        true_logits: `[N, T]`.
+        label_weights: `[N, T]`, or None.
+        logits: `[N, n]` of the added classes, minus infinity for none.
+    """
+    base = loss + _weighted_sum(true_logits, label_weights)
+    columns = tf.pad(logits - base[:, tf.newaxis], [[0, 0], [1, 0]])
+    return loss + tf.reduce_logsumexp(columns, axis=1)
+
+
 def _logistic_from_logits(
     true_logits: tf.Tensor,
     sampled_logits: tf.Tensor,

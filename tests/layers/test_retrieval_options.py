@@ -1,0 +1,277 @@
+"""Options of retrieval models: each against its formula in float64."""
+
+import itertools
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.helpers import MODES
+from tfsampled.layers import SampledSoftmax
+
+CLASSES, DIM, BATCH, SAMPLED = 40, 6, 5, 12
+RNG = np.random.default_rng(11)
+INPUTS = RNG.normal(size=(BATCH, DIM)).astype("float32")
+LABELS = RNG.integers(0, CLASSES, BATCH)
+NEGATIVES = RNG.integers(0, CLASSES, (BATCH, 7))
+NEGATIVES[0, :3] = [-1, LABELS[0], NEGATIVES[0, 3]]
+each_mode = pytest.mark.parametrize("mode", MODES)
+
+
+def make(**kwargs):
+    kwargs = {"sampler": "uniform", "seed": 3, **kwargs}
+    head = SampledSoftmax(CLASSES, SAMPLED, **kwargs)
+    head.build((None, DIM))
+    rng = np.random.default_rng(1)
+    bias = rng.normal(size=CLASSES) if head.use_bias else None
+    head.set_table(rng.normal(size=(CLASSES, DIM)), bias)
+    return head
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def logits64(head, inputs=INPUTS):
+    inputs, table = inputs.astype("float64"), head.table().numpy().astype("float64")
+    if head.normalize:
+        inputs, table = unit(inputs), unit(table)
+    bias = head.bias.numpy().astype("float64") if head.use_bias else 0.0
+    return (inputs @ table.T + bias) / head.temperature
+
+
+def sampled_loss64(head, shared=(), own=None, labels=LABELS):
+    """The loss of one step from position 0, written out."""
+    head.sampler.position.assign(0)
+    column = labels.reshape(-1, 1)
+    ids = head.sampler.sample(column, CLASSES, SAMPLED)[0]
+    head.sampler.position.assign(0)
+    everything = np.arange(CLASSES).reshape(1, -1)
+    counts = head.sampler.sample(everything, CLASSES, SAMPLED)[1].numpy()[0]
+    head.sampler.position.assign(0)
+    losses = []
+    shared = [c for c in shared if c >= 0]
+    counts[shared] = 1
+    for n, scores in enumerate(logits64(head)):
+        label = int(labels[n])
+        drawn = sorted({*ids.numpy().tolist(), *shared} - {label})
+        mine = [] if own is None else {int(c) for c in own[n] if c >= 0} - {label}
+        drawn = [c for c in drawn if c not in mine]
+        corrected = scores[drawn] - np.log(counts[drawn])
+        if head.num_hard_negatives is not None:
+            corrected = np.sort(corrected)[::-1][: head.num_hard_negatives]
+        true = scores[label]
+        if head.log_q == "standard":
+            true -= np.log(counts[label])
+        terms = np.concatenate([[true], corrected, scores[list(mine)]])
+        losses.append(np.logaddexp.reduce(terms) - true)
+    return np.array(losses)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "normalize": {"normalize": True, "temperature": 0.2},
+    "hard": {"num_hard_negatives": 3},
+    "corrected": {"log_q": "corrected"},
+    "all": {
+        "normalize": True,
+        "temperature": 0.3,
+        "num_hard_negatives": 4,
+        "log_q": "corrected",
+        "use_bias": False,
+    },
+}
+
+
+@each_mode
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_sampled_loss_is_its_formula(name, mode):
+    head = make(**OPTIONS[name])
+    expected = sampled_loss64(head)
+    loss = MODES[mode](head.sampled_loss)(tf.constant(INPUTS), tf.constant(LABELS))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@each_mode
+@pytest.mark.parametrize("kind", ["shared", "own"])
+@pytest.mark.parametrize("name", ["corrected", "all"])
+def test_negatives_of_ones_own(name, kind, mode):
+    head = make(**OPTIONS[name])
+    if kind == "shared":
+        negatives = np.array([4, LABELS[1], -1, 4, 30])
+        expected = sampled_loss64(head, shared=negatives)
+    else:
+        negatives = NEGATIVES
+        expected = sampled_loss64(head, own=negatives)
+    step = MODES[mode](lambda x, y, n: head.sampled_loss(x, y, negatives=n))
+    loss = step(tf.constant(INPUTS), tf.constant(LABELS), tf.constant(negatives))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["shared", "own", "none"])
+def test_gradients_are_those_of_finite_differences(kind):
+    head = make(**OPTIONS["all"], dtype="float64")
+    negatives = {"shared": [4, 9, -1], "own": NEGATIVES, "none": None}[kind]
+    inputs = tf.constant(INPUTS, tf.float64)
+
+    def loss():
+        head.sampler.position.assign(0)
+        return tf.reduce_sum(head.sampled_loss(inputs, LABELS, negatives=negatives))
+
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = loss()
+    d_inputs, d_table = tape.gradient(value, [inputs, head.kernel.value])
+    assert isinstance(d_table, tf.IndexedSlices)
+    d_table = tf.convert_to_tensor(d_table).numpy()
+    table, step = head.table().numpy(), 1e-6
+    for row, column in itertools.product((int(LABELS[0]), 9, 30), range(2)):
+        sides = []
+        for sign in (1, -1):
+            moved = table.copy()
+            moved[row, column] += sign * step
+            head.set_table(moved)
+            sides.append(loss())
+        slope = (sides[0] - sides[1]) / (2 * step)
+        np.testing.assert_allclose(d_table[row, column], slope, rtol=1e-5, atol=1e-8)
+    head.set_table(table)
+    plain = inputs
+    sides = []
+    for sign in (1, -1):
+        inputs = plain + sign * step * tf.one_hot([0], BATCH * DIM, dtype=tf.float64)[
+            0
+        ].numpy().reshape(BATCH, DIM)
+        sides.append(loss())
+    slope = (sides[0] - sides[1]) / (2 * step)
+    np.testing.assert_allclose(d_inputs[0, 0], slope, rtol=1e-5)
+
+
+def test_cosines_everywhere():
+    head = make(normalize=True, temperature=0.5)
+    logits = logits64(head)
+    np.testing.assert_allclose(head(INPUTS), logits, rtol=1e-5, atol=1e-5)
+    losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(BATCH), LABELS]
+    np.testing.assert_allclose(head.exact_loss(INPUTS, LABELS), losses, rtol=1e-5)
+    np.testing.assert_allclose(head.top_k(INPUTS, 3)[0], -np.sort(-logits)[:, :3], 1e-5)
+    above = (logits > logits[np.arange(BATCH), LABELS][:, np.newaxis]).sum(axis=1)
+    np.testing.assert_array_equal(head.ranks(INPUTS, LABELS), above)
+
+
+def test_cosines_of_shards_and_of_another_dtype():
+    plain = make(normalize=True, use_bias=False)
+    for other in (
+        make(normalize=True, use_bias=False, num_shards=3, partition_strategy="mod"),
+        make(normalize=True, use_bias=False, dtype="float64"),
+    ):
+        for one in (plain, other):
+            one.sampler.position.assign(0)
+        for name in ("sampled_loss", "exact_loss"):
+            loss, expected = (getattr(x, name)(INPUTS, LABELS) for x in (other, plain))
+            np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+EXCLUDE = RNG.integers(-1, CLASSES, (BATCH, 9))
+
+
+def without_excluded(logits, exclude=EXCLUDE):
+    logits = logits.copy()
+    for row, classes in zip(logits, exclude, strict=True):
+        row[classes[classes >= 0]] = -np.inf
+    return logits
+
+
+@each_mode
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_excluded_classes_are_neither_found_nor_counted(num_shards, mode):
+    head = make(num_shards=num_shards)
+    logits = without_excluded(logits64(head))
+    compute = MODES[mode](
+        lambda x, y, e: (*head.top_k(x, 4, exclude=e), head.ranks(x, y, exclude=e))
+    )
+    arguments = map(tf.constant, (INPUTS, LABELS, EXCLUDE))
+    scores, classes, ranks = compute(*arguments)
+    expected = np.argsort(-logits, axis=1)[:, :4]
+    np.testing.assert_array_equal(classes, expected)
+    np.testing.assert_allclose(
+        scores, np.take_along_axis(logits, expected, 1), rtol=1e-5
+    )
+    label = logits64(head)[np.arange(BATCH), LABELS][:, np.newaxis]
+    np.testing.assert_array_equal(ranks, (logits > label).sum(axis=1))
+
+
+def test_where_classes_run_out_there_is_none():
+    head = make()
+    exclude = np.delete(np.arange(CLASSES), [3, 8])[np.newaxis]
+    scores, classes = head.top_k(INPUTS[:1], 4, exclude=exclude)
+    best = [3, 8] if logits64(head)[0, 3] > logits64(head)[0, 8] else [8, 3]
+    assert classes.numpy().tolist() == [[*best, -1, -1]]
+    assert np.isneginf(scores[0, 2:]).all()
+    everything = head.top_k(INPUTS[:1], CLASSES, exclude=[[-1]])[1]
+    assert sorted(everything[0].numpy().tolist()) == list(range(CLASSES))
+
+
+def test_sequences_with_padding():
+    head = make(ignore_class=-1)
+    inputs = np.stack([INPUTS, INPUTS[::-1]])
+    labels = np.stack([LABELS, LABELS[::-1]])
+    labels[1, 2] = -1
+    exclude = np.stack([EXCLUDE, EXCLUDE[::-1]])
+    negatives = np.stack([NEGATIVES, NEGATIVES[::-1]])
+    flat = {
+        "ranks": head.ranks(INPUTS, LABELS, exclude=EXCLUDE).numpy(),
+        "top": head.top_k(INPUTS, 3, exclude=EXCLUDE)[1].numpy(),
+    }
+    ranks = head.ranks(inputs, labels, exclude=exclude).numpy()
+    np.testing.assert_array_equal(ranks[0], flat["ranks"])
+    np.testing.assert_array_equal(np.delete(ranks[1], 2), np.delete(flat["ranks"], 2))
+    top = head.top_k(inputs, 3, exclude=exclude)[1].numpy()
+    np.testing.assert_array_equal(top[0], flat["top"])
+    losses = head.sampled_loss(inputs, labels, negatives=negatives).numpy()
+    assert losses[1, 2] == 0
+    np.testing.assert_allclose(
+        np.delete(losses[1], 2), np.delete(losses[0][::-1], 2), 1e-5
+    )
+
+
+def test_invalid_arguments_raise():
+    head = make()
+    with pytest.raises(ValueError, match="`exclude` must have the axes of the examp"):
+        head.top_k(INPUTS, 3, exclude=[1, 2])
+    with pytest.raises(ValueError, match="`negatives` must have the axes of the exam"):
+        head.sampled_loss(INPUTS, LABELS, negatives=NEGATIVES[:2])
+    position = int(head.sampler.position)
+    for step in (head.sampled_loss, tf.function(head.sampled_loss)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="`negatives`"):
+            step(INPUTS, LABELS, negatives=tf.constant([2, CLASSES]))
+        with pytest.raises(tf.errors.InvalidArgumentError, match="`negatives`"):
+            step(INPUTS, LABELS, negatives=tf.constant(NEGATIVES - 2))
+        assert int(head.sampler.position) == position
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`exclude`"):
+        head.ranks(INPUTS, LABELS, exclude=EXCLUDE + 1000)
+    with pytest.raises(ValueError, match="`log_q` must be"):
+        make(log_q="other")
+    with pytest.raises(ValueError, match="at most `num_sampled`"):
+        make(num_hard_negatives=SAMPLED + 1)
+    with pytest.raises(ValueError, match="`remove_accidental_hits` must be True"):
+        make(log_q="corrected", remove_accidental_hits=False)
+
+
+def test_under_xla_negatives_out_of_range_are_nan():
+    head = make()
+    step = tf.function(
+        lambda n: head.sampled_loss(INPUTS, LABELS, negatives=n), jit_compile=True
+    )
+    negatives = NEGATIVES.copy()
+    negatives[1, 2] = CLASSES
+    losses = step(tf.constant(negatives))
+    assert np.isnan(losses).tolist() == [False, True, False, False, False]
+
+
+def test_config():
+    head = make(**OPTIONS["all"])
+    other = SampledSoftmax.from_config(head.get_config())
+    assert other.get_config() == head.get_config()
+    assert keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(head)
+    ).normalize
