@@ -198,3 +198,27 @@ def test_invalid_arguments_raise(labels, logits, message):
 def test_an_integer_dtype_raises():
     with pytest.raises(ValueError, match="`dtype` must be floating"):
         metrics.TopKAccuracy(1, dtype="int32")
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_ndcg_of_several_labels(jit_compile):
+    head = SampledSoftmax(30, 5, "uniform", num_true=3, ignore_class=-1)
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(8, 4)).astype("float32")
+    labels = np.stack([rng.permutation(30)[:3] for _ in range(8)])
+    labels[1, 2] = labels[2, 1:] = labels[3] = -1
+    head.build((None, 4))
+    logits = head(features).numpy()
+    values = []
+    for row, classes in zip(logits, labels, strict=True):
+        classes = classes[classes >= 0]
+        if not classes.size:
+            continue
+        ranks = [(row > row[label]).sum() for label in classes]
+        gain = sum(1 / np.log2(rank + 2) for rank in ranks if rank < 10)
+        values.append(gain / sum(1 / np.log2(i + 2) for i in range(len(classes))))
+    metric = metrics.NDCG(10)
+    update = tf.function(metric.update_state_from_features, jit_compile=jit_compile)
+    update(head, tf.constant(features), tf.constant(labels))
+    np.testing.assert_allclose(metric.result(), np.mean(values), rtol=1e-5)
+    assert metrics.NDCG.from_config(metric.get_config()).k == 10

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import validation
@@ -18,7 +19,7 @@ from tfsampled._core.full_softmax.ranks import count_ranked_above
 from tfsampled._core.labels import apply_weights, parse_labels, real_tensor
 from tfsampled.layers import SampledSoftmax
 
-__all__ = ["ExactMetric", "MeanReciprocalRank", "Perplexity", "TopKAccuracy"]
+__all__ = ["NDCG", "ExactMetric", "MeanReciprocalRank", "Perplexity", "TopKAccuracy"]
 
 # The whole numbers up to 2 to this power are exact.
 _PRECISION = {tf.bfloat16: 8, tf.float16: 11, tf.float32: 24, tf.float64: 53}
@@ -44,7 +45,12 @@ class ExactMetric(keras.metrics.Metric):
         self.count = self.add_weight(name="count", initializer="zeros")
 
     def values_from_features(
-        self, head: SampledSoftmax, features: Any, labels: Any, mask: Any
+        self,
+        head: SampledSoftmax,
+        features: Any,
+        labels: Any,
+        mask: Any,
+        exclude: Any = None,
     ) -> tf.Tensor:
         """Computes the value of each example `[...]` from the features.
 
@@ -53,6 +59,7 @@ class ExactMetric(keras.metrics.Metric):
             features: The head's inputs, `[..., dim]`.
             labels: As in `head.sampled_loss`.
             mask: Boolean `[...]`, False for padding; or None.
+            exclude: Class ids `[..., n]` that ranks do not count, -1 for none; or None.
         """
         raise NotImplementedError
 
@@ -72,6 +79,7 @@ class ExactMetric(keras.metrics.Metric):
         labels: Any,
         sample_weight: Any = None,
         mask: Any = None,
+        exclude: Any = None,
     ) -> None:
         """Adds a batch, in chunks of classes.
 
@@ -81,8 +89,9 @@ class ExactMetric(keras.metrics.Metric):
             labels: As in `head.sampled_loss`. Padding does not count.
             sample_weight: One weight for each example or sequence.
             mask: Boolean `[...]`, False for padding.
+            exclude: Class ids `[..., n]` that ranks do not count, -1 for none.
         """
-        values = self.values_from_features(head, features, labels, mask)
+        values = self.values_from_features(head, features, labels, mask, exclude)
         self._add(values, sample_weight, head.example_mask(features, labels, mask))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -149,9 +158,15 @@ class Perplexity(ExactMetric):
         super().__init__(name, dtype)
 
     def values_from_features(
-        self, head: SampledSoftmax, features: Any, labels: Any, mask: Any
+        self,
+        head: SampledSoftmax,
+        features: Any,
+        labels: Any,
+        mask: Any,
+        exclude: Any = None,
     ) -> tf.Tensor:
-        """Computes the exact cross entropy of each example."""
+        """Computes the exact cross entropy of each example, over all classes."""
+        del exclude
         return head.exact_loss(features, labels, mask=mask)
 
     def values_from_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -169,10 +184,15 @@ class _RankMetric(ExactMetric):
     _direction = "up"
 
     def values_from_features(
-        self, head: SampledSoftmax, features: Any, labels: Any, mask: Any
+        self,
+        head: SampledSoftmax,
+        features: Any,
+        labels: Any,
+        mask: Any,
+        exclude: Any = None,
     ) -> tf.Tensor:
         """Computes the value of each example's rank."""
-        return self.values_from_rank(head.ranks(features, labels, mask))
+        return self.values_from_rank(head.ranks(features, labels, mask, exclude))
 
     def values_from_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Computes the value of each example's rank."""
@@ -240,6 +260,66 @@ class MeanReciprocalRank(_RankMetric):
     def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
         """Returns `1 / (rank + 1)`."""
         return 1 / (tf.cast(rank, self.dtype) + 1)
+
+
+@keras.saving.register_keras_serializable(package="tfsampled")
+class NDCG(_RankMetric):
+    """Normalized discounted cumulative gain of the `k` best classes, labels relevant.
+
+    `sum_t [rank_t < k] / log2(rank_t + 2)` over the labels of an example, ranks counted
+    from 0, divided by the value of the best possible ranks. Computed in evaluation
+    only. Of equal logits the lower class id ranks first.
+
+    Args:
+        k: How many classes are predicted.
+        name: The metric's name in logs, `ndcg_{k}` by default.
+        dtype: The dtype of the mean.
+
+    Example:
+        >>> metric = NDCG(k=2)
+        >>> metric.update_state([0, 1], [[1.0, 3.0, 0.0], [1.0, 3.0, 0.0]])
+        >>> round(float(metric.result()), 4)
+        0.8155
+
+    Reference:
+        Jarvelin and Kekalainen, Cumulated Gain-Based Evaluation of IR Techniques, 2002,
+        https://doi.org/10.1145/582415.582418
+    """
+
+    def __init__(self, k: int = 10, name: str | None = None, dtype: Any = None) -> None:
+        self.k = validation.positive_int(k, "k")
+        super().__init__(name or f"ndcg_{self.k}", dtype)
+
+    def values_from_features(
+        self,
+        head: SampledSoftmax,
+        features: Any,
+        labels: Any,
+        mask: Any,
+        exclude: Any = None,
+    ) -> tf.Tensor:
+        """Computes the gain of each example's labels."""
+        # ranks = [[0, 5, padding]], k = 2 -> (1 + 0) / (1 + 1 / log2(3))
+        ranks = head._label_ranks(features, labels, mask, exclude)
+        num_labels = tf.reduce_sum(
+            tf.cast(ranks < ranks.dtype.max, tf.int32), axis=-1, keepdims=True
+        )
+        best = tf.range(head.num_true)
+        best = tf.where(best < num_labels, best, best.dtype.max)
+        return tf.math.divide_no_nan(
+            tf.reduce_sum(self.values_from_rank(ranks), axis=-1),
+            tf.reduce_sum(self.values_from_rank(best), axis=-1),
+        )
+
+    def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
+        """Returns `1 / log2(rank + 2)` for a rank below `k`, else 0."""
+        discount = tf.math.log(tf.cast(rank, self.dtype) + 2) / np.log(2)
+        is_found = rank < min(self.k, rank.dtype.max)
+        return tf.where(is_found, 1 / discount, tf.zeros_like(discount))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of an equal metric."""
+        return {**super().get_config(), "k": self.k}
 
 
 def _integer_ids(

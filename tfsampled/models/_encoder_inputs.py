@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -24,12 +25,46 @@ def functional_inputs(model: Any) -> Any:
     return getattr(model, "input", inputs)
 
 
-def match_input_order(model: Any, x: Any) -> Any:
-    """Puts a dict in the order of the model's inputs: TensorFlow sorts, Keras warns."""
+def match_inputs(model: Any, x: Any) -> Any:
+    """Returns what of a dict is an input of the model, in the order of its inputs.
+
+    TensorFlow sorts dicts, of which Keras warns; and there may be inputs that the model
+    alone does not read, such as classes to exclude.
+    """
     inputs = functional_inputs(model)
-    if isinstance(x, dict) and isinstance(inputs, dict) and x.keys() == inputs.keys():
+    if isinstance(x, dict) and isinstance(inputs, dict) and x.keys() >= inputs.keys():
         return {name: x[name] for name in inputs}
+    if isinstance(x, dict) and len(x) > 1 and getattr(inputs, "name", None) in x:
+        return x[inputs.name]
     return x
+
+
+def has_input(model: Any, name: str) -> bool:
+    """Returns whether a functional or Sequential model has an input of this name."""
+    return name in [x.name for x in getattr(model, "inputs", None) or []]
+
+
+def named_input(model: Any, x: Any, name: str, argument: str) -> Any:
+    """Returns the input of a name.
+
+    Args:
+        model: The model of these inputs.
+        x: A dict, or what `model` takes.
+        name: A key of the dict, or the name of an input.
+        argument: The argument that names it.
+
+    Raises:
+        ValueError: If there is no such input.
+    """
+    if isinstance(x, Mapping) and name in x:
+        return x[name]
+    names = [x.name for x in getattr(model, "inputs", None) or []]
+    if name in names and not isinstance(x, Mapping):
+        return tf.nest.flatten(x)[names.index(name)]
+    raise ValueError(
+        f"`{argument}` must be the name of an input. Received: {argument}={name!r}, "
+        f"inputs={sorted(x) if isinstance(x, Mapping) else names}."
+    )
 
 
 def serving_signature(inputs: Any) -> list[Any]:

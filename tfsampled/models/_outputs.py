@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfsampled._core import validation
 from tfsampled._core.labels import Labels
 from tfsampled.layers import SampledSoftmax
+from tfsampled.models import _encoder_inputs as encoder_inputs
 from tfsampled.models._fit_arguments import (
     class_weights,
     unwrap,
@@ -33,9 +34,15 @@ class Outputs:
         encoder: The model's encoder.
         head: A `SampledSoftmax`, or several by output.
         top_k: How many classes a head predicts, None for logits; or that by output.
+        exclude: The name of the input that lists classes not to predict; or that by
+            output.
+        negatives: The name of the input that lists classes to compare with; or that by
+            output.
     """
 
-    def __init__(self, encoder: Any, head: Any, top_k: Any) -> None:
+    def __init__(
+        self, encoder: Any, head: Any, top_k: Any, exclude: Any, negatives: Any
+    ) -> None:
         self._is_single = not isinstance(head, dict)
         self.heads: dict[str, SampledSoftmax] = {"": head} if self._is_single else head
         for value in self.heads.values():
@@ -65,6 +72,8 @@ class Outputs:
             if k is not None:
                 k = validation.positive_int(k, "top_k", num_classes=value.num_classes)
             self._top_k[name] = k
+        self._encoder = encoder
+        self._input_names = {"exclude": exclude, "negatives": negatives}
         self._outputs: dict[str, HeadOutput | KerasOutput] = {}
         self._is_built = False
         self._validated = False
@@ -91,15 +100,32 @@ class Outputs:
         """Returns the dict, or the value of the only output."""
         return by_name[""] if self._is_single else by_name
 
-    def predict(self, features: Any) -> Any:
-        """Computes logits, or best classes, from the encoder's outputs."""
+    def class_lists(self, x: Any, argument: str) -> dict[str, Any]:
+        """Returns the inputs that `exclude` or `negatives` names, by output."""
+        names = self._input_names[argument]
+        if not isinstance(names, dict):
+            names = dict.fromkeys(self.heads, names)
+        ids = {
+            output: encoder_inputs.named_input(self._encoder, x, name, argument)
+            for output, name in names.items()
+            if name is not None
+        }
+        # Keras traces a model that is exported for floats, too.
+        return {
+            output: tf.cast(x, tf.int64) if tf.as_dtype(x.dtype).is_floating else x
+            for output, x in ids.items()
+        }
+
+    def predict(self, features: Any, x: Any) -> Any:
+        """Computes logits, or best classes, from the encoder's outputs and inputs."""
         results = self.by_name(features)
+        exclude = self.class_lists(x, "exclude") if any(self._top_k.values()) else {}
         for name, head in self.heads.items():
-            x, k = results.pop(name), self._top_k[name]
+            inputs, k = results.pop(name), self._top_k[name]
             if k is None:
-                results[name] = head(x)
+                results[name] = head(inputs)
             else:  # flat, as the signature of an export has to be
-                scores, classes = head.top_k(x, k)
+                scores, classes = head.top_k(inputs, k, exclude.get(name))
                 prefix = _prefix(name)
                 results.update({f"{prefix}classes": classes, f"{prefix}scores": scores})
         return results.get("", results)
@@ -247,16 +273,21 @@ class Outputs:
             self._validated = False
 
     def compute_loss(
-        self, y: Any, features: Any, sample_weight: Any, training: bool
+        self, x: Any, y: Any, features: Any, sample_weight: Any, training: bool
     ) -> tf.Tensor:
         """Computes the weighted sum of the outputs' losses."""
         targets, inputs = self.by_name(y), self.by_name(features)
+        negatives = self.class_lists(x, "negatives") if training else {}
         weights = self._weights_by_name(sample_weight)
         losses = []
         for name, output in self._outputs.items():
             example = targets[name], inputs[name]
             loss = output.compute_loss(
-                *example, weights.get(name), training, self._validated
+                *example,
+                weights.get(name),
+                training,
+                self._validated,
+                negatives.get(name),
             )
             if not self._is_single:
                 output.loss_mean.update_state(loss, output.num_examples(*example))
@@ -270,12 +301,15 @@ class Outputs:
             return self._outputs[""].num_examples(y, features)
         return tf.shape(next(iter(features.values())))[0]
 
-    def update_metrics(self, y: Any, features: Any, sample_weight: Any) -> None:
+    def update_metrics(self, x: Any, y: Any, features: Any, sample_weight: Any) -> None:
         """Adds a batch to the metrics."""
         targets, inputs = self.by_name(y), self.by_name(features)
         weights = self._weights_by_name(sample_weight)
+        exclude = self.class_lists(x, "exclude")
         for name, output in self._outputs.items():
-            output.update_metrics(targets[name], inputs[name], weights.get(name))
+            output.update_metrics(
+                targets[name], inputs[name], weights.get(name), exclude.get(name)
+            )
 
     def _head_outputs(self) -> dict[str, HeadOutput]:
         return {
@@ -349,6 +383,7 @@ class HeadOutput:
         sample_weight: Any,
         training: bool,
         validated: bool,
+        negatives: Any,
     ) -> tf.Tensor:
         """Computes the sum of the weighted losses over the number of examples.
 
@@ -358,25 +393,27 @@ class HeadOutput:
             sample_weight: Weights of the examples, or None.
             training: Whether to compute the sampled loss, or else the exact one.
             validated: Whether the labels are known to be valid.
+            negatives: As in `SampledSoftmax.sampled_loss`.
         """
         targets = self._parse(y, features)
         if not validated:
             targets = self.head._validated(targets, sampled=training)
         losses = self.head._compute_losses(
-            features, targets, sample_weight, sampled=training
+            features, targets, sample_weight, training, negatives
         )
         count = tf.cast(self.num_examples(y, features), losses.dtype)
         return tf.math.divide_no_nan(tf.reduce_sum(losses), count)
 
-    def update_metrics(self, y: Any, features: tf.Tensor, sample_weight: Any) -> None:
+    def update_metrics(
+        self, y: Any, features: tf.Tensor, sample_weight: Any, exclude: Any
+    ) -> None:
         """Adds a batch to the metrics."""
         mask = keras_mask(features)
-        for metric in self._metrics:
-            metric.update_state_from_features(self.head, features, y, mask=mask)
-        for metric in self._weighted:
-            metric.update_state_from_features(
-                self.head, features, y, sample_weight, mask
-            )
+        for metrics, weight in ((self._metrics, None), (self._weighted, sample_weight)):
+            for metric in metrics:
+                metric.update_state_from_features(
+                    self.head, features, y, weight, mask, exclude
+                )
 
     def sample_weight_of_classes(self, y: Any, class_weights: np.ndarray) -> tf.Tensor:
         """Returns the weight of each label; with several, the mean of an example's.
@@ -460,17 +497,21 @@ class KerasOutput:
         sample_weight: Any,
         training: bool,
         validated: bool,
+        negatives: Any,
     ) -> tf.Tensor:
-        """Computes the mean loss; the last two arguments are not used."""
-        del training, validated
+        """Computes the mean loss; the last three arguments are not used."""
+        del training, validated, negatives
         if not self._has_loss:
             return tf.zeros([])
         # Keras divides it by the number of replicas.
         loss = self._compiled.compute_loss(None, y, y_pred, sample_weight)
         return loss * num_replicas()
 
-    def update_metrics(self, y: Any, y_pred: tf.Tensor, sample_weight: Any) -> None:
-        """Adds a batch to the metrics."""
+    def update_metrics(
+        self, y: Any, y_pred: tf.Tensor, sample_weight: Any, exclude: Any
+    ) -> None:
+        """Adds a batch to the metrics; the last argument is not used."""
+        del exclude
         self._compiled.compute_metrics(None, y, y_pred, sample_weight)
 
 

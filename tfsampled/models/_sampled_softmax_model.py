@@ -66,6 +66,13 @@ class SampledSoftmaxModel(keras.Model):
             (`[..., top_k]`, int32, best first) and `scores` (their logits). With
             several outputs also a dict by output; the names are then `{output}_classes`
             and `{output}_scores`.
+        exclude: The name of an input of class ids `[batch, n]`, such as items already
+            seen, -1 for none: they are left out of the `top_k` best and of the ranks of
+            metrics. With several outputs also a dict by output.
+        negatives: The name of an input of class ids `[n]` or `[batch, n]` that training
+            compares with besides the sampled ones; see `SampledSoftmax.sampled_loss`.
+            With several outputs also a dict by output. An input that is named here and
+            not the encoder's is left out where the encoder is called.
         **kwargs: Arguments of `keras.Model`, such as `name`.
 
     Raises:
@@ -89,18 +96,27 @@ class SampledSoftmaxModel(keras.Model):
         encoder: keras.layers.Layer,
         head: SampledSoftmax | dict[str, SampledSoftmax],
         top_k: int | dict[str, int] | None = None,
+        exclude: str | dict[str, str] | None = None,
+        negatives: str | dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._outputs = Outputs(encoder, head, top_k)  # which Keras does not track
+        # Keras does not track it.
+        self._outputs = Outputs(encoder, head, top_k, exclude, negatives)
         self.encoder = encoder
         self.head: Any = head
         self.top_k = top_k
+        self.exclude = exclude
+        self.negatives = negatives
         self.supports_masking = True
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._has_mask: bool | None = None  # unknown before the encoder is called
         inputs = encoder_inputs.functional_inputs(encoder)
-        if inputs is not None:  # the shapes are known
+        named = tf.nest.flatten(exclude if top_k else None)
+        reads = [name for name in named if name is not None]
+        if inputs is not None and all(
+            encoder_inputs.has_input(encoder, name) for name in reads
+        ):  # the shapes are known
             self(encoder_inputs.keras_tensors_like(inputs))
 
     @classmethod
@@ -108,6 +124,8 @@ class SampledSoftmaxModel(keras.Model):
         cls,
         model: keras.Model,
         top_k: int | dict[str, int] | None = None,
+        exclude: str | dict[str, str] | None = None,
+        negatives: str | dict[str, str] | None = None,
         **kwargs: Any,
     ) -> SampledSoftmaxModel:
         """Wraps a functional or Sequential model that ends in a `SampledSoftmax`.
@@ -120,6 +138,8 @@ class SampledSoftmaxModel(keras.Model):
         Args:
             model: A built model with an output of a `SampledSoftmax`, or several.
             top_k: As in the constructor.
+            exclude: As in the constructor.
+            negatives: As in the constructor.
             **kwargs: Arguments of `keras.Model`.
 
         Raises:
@@ -152,13 +172,14 @@ class SampledSoftmaxModel(keras.Model):
         if len(outputs) == 1:
             head = heads[id(outputs[0])]
             encoder = keras.Model(inputs, head.input, name=name)
-            return cls(encoder, head, top_k=top_k, **kwargs)
+            return cls(encoder, head, top_k, exclude, negatives, **kwargs)
         tensors = model.output
         if not isinstance(tensors, dict):
             tensors = dict(zip(model.output_names, outputs, strict=True))
         named = {key: heads[id(x)] for key, x in tensors.items() if id(x) in heads}
         features = {**tensors, **{key: head.input for key, head in named.items()}}
-        return cls(keras.Model(inputs, features, name=name), named, top_k, **kwargs)
+        encoder = keras.Model(inputs, features, name=name)
+        return cls(encoder, named, top_k, exclude, negatives, **kwargs)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls the model; the first call builds it for inputs like these."""
@@ -177,7 +198,7 @@ class SampledSoftmaxModel(keras.Model):
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Computes the logits of all classes, or a dict of the `top_k` best."""
         features = self._features(inputs, training)
-        return self._outputs.predict(features)
+        return self._outputs.predict(features, inputs)
 
     def compile(
         self,
@@ -412,7 +433,7 @@ class SampledSoftmaxModel(keras.Model):
         with tf.control_dependencies(validation.assert_all(checks)):
             loss = self.compute_loss(x, y, features, sample_weight, training=False)
             self._update_loss_mean(loss, y, features)
-            self._outputs.update_metrics(y, features, sample_weight)
+            self._outputs.update_metrics(x, y, features, sample_weight)
         return self.get_metrics_result()
 
     def compute_loss(
@@ -426,7 +447,7 @@ class SampledSoftmaxModel(keras.Model):
         """Computes the mean loss, sampled in training, plus regularization losses.
 
         Args:
-            x: Not used.
+            x: The inputs, of which `negatives` names one.
             y: Integer labels, as in `SampledSoftmax.sampled_loss`; of several outputs
                 a dict.
             y_pred: What the encoder computes.
@@ -441,9 +462,8 @@ class SampledSoftmaxModel(keras.Model):
         Raises:
             ValueError: If there are no labels, or they do not fit the features.
         """
-        del x
         loss = self._outputs.compute_loss(
-            self._outputs.targets(y), y_pred, sample_weight, training
+            x, self._outputs.targets(y), y_pred, sample_weight, training
         )
         loss = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
         return loss / num_replicas()
@@ -468,7 +488,7 @@ class SampledSoftmaxModel(keras.Model):
         return super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the serialized encoder and head, and `top_k`."""
+        """Returns the serialized encoder and head, and the other arguments."""
 
         def serialize(function: Callable[[SampledSoftmax], Any]) -> Any:
             heads = self._outputs.heads.items()
@@ -479,6 +499,8 @@ class SampledSoftmaxModel(keras.Model):
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "head": serialize(keras.saving.serialize_keras_object),
             "top_k": self.top_k,
+            "exclude": self.exclude,
+            "negatives": self.negatives,
             "tied_embedding": serialize(functools.partial(tied_index, self.encoder)),
         }
 
@@ -499,7 +521,7 @@ class SampledSoftmaxModel(keras.Model):
 
     def _build_parts(self, inputs: Any) -> None:
         # A subclassed encoder shows its features only when it is called.
-        features = self.encoder(encoder_inputs.match_input_order(self.encoder, inputs))
+        features = self.encoder(encoder_inputs.match_inputs(self.encoder, inputs))
         by_name = self._outputs.by_name(features)
         for name, head in self._outputs.heads.items():
             if not head.built:
@@ -515,7 +537,7 @@ class SampledSoftmaxModel(keras.Model):
                 self.optimizer.build(self.trainable_variables)
 
     def _features(self, x: Any, training: bool) -> tf.Tensor:
-        x = encoder_inputs.match_input_order(self.encoder, x)
+        x = encoder_inputs.match_inputs(self.encoder, x)
         features = self.encoder(x, training=training)
         masks = self._outputs.masks(features).values()
         self._has_mask = any(mask is not None for mask in masks)
@@ -529,7 +551,7 @@ class SampledSoftmaxModel(keras.Model):
         """
         if not self._has_mask:
             return {}
-        x = encoder_inputs.match_input_order(self.encoder, x)
+        x = encoder_inputs.match_inputs(self.encoder, x)
         with keras.StatelessScope():
             return self._outputs.masks(self.encoder(x, training=False))
 
