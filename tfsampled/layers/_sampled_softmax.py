@@ -37,7 +37,8 @@ from tfsampled._core.sampled_loss.api import loss_from_candidates
 from tfsampled._core.sampled_loss.loss_functions import SOFTMAX
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.xla import tracing_for_xla
-from tfsampled.layers import _tied_table
+from tfsampled.layers import _class_table
+from tfsampled.layers._class_tower import ClassTower, TowerTable
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -91,6 +92,14 @@ class SampledSoftmax(keras.layers.Layer):
             shares. Initializer, regularizer and constraint are then the embedding's.
             Under a mixed policy a call reads it in the compute dtype, as Keras reads
             every variable.
+        class_encoder: A layer or model that makes the row of a class from its features,
+            as an item tower: there is no table then. The sampled loss encodes the
+            labels and the sampled classes alone, each once (under XLA each as often as
+            it occurs), with `training=True`. All else encodes every class, in chunks;
+            `SampledSoftmaxModel` does so once in an `evaluate` or `predict`.
+        class_features: What `class_encoder` takes: an array, or a dict or tuple of
+            arrays, of numbers or strings, with `num_classes` rows. Saved with the
+            layer.
         num_shards: The number of variables that the table is cut into; `kernel` is then
             their list.
         partition_strategy: `"div"`, contiguous runs of classes, or `"mod"`, class `c`
@@ -146,6 +155,8 @@ class SampledSoftmax(keras.layers.Layer):
         num_hard_negatives: int | None = None,
         log_q: str = "standard",
         tied_to: keras.layers.Embedding | None = None,
+        class_encoder: keras.layers.Layer | None = None,
+        class_features: Any = None,
         num_shards: int = 1,
         partition_strategy: str = "div",
         ignore_class: int | None = None,
@@ -204,7 +215,7 @@ class SampledSoftmax(keras.layers.Layer):
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
         if tied_to is not None:
-            _tied_table.validate_num_rows(tied_to, self.num_classes)
+            _class_table.validate_num_rows(tied_to, self.num_classes)
             if self.num_shards > 1:
                 raise ValueError(
                     "`num_shards` must be 1 with `tied_to`, whose table is one "
@@ -216,6 +227,30 @@ class SampledSoftmax(keras.layers.Layer):
                     "`tied_to`: give them to the Embedding."
                 )
         self.tied_to: Any = tied_to
+        if (class_encoder is None) != (class_features is None):
+            raise ValueError(
+                "`class_encoder` and `class_features` must be given together. Received:"
+                f" class_encoder={class_encoder!r}, class_features={class_features!r}."
+            )
+        self.class_tower: Any = None
+        if class_encoder is not None:
+            if (
+                tied_to is not None
+                or self.num_shards > 1
+                or self.kernel_regularizer
+                or self.kernel_constraint
+            ):
+                raise ValueError(
+                    "`tied_to`, `num_shards`, `kernel_regularizer` and "
+                    "`kernel_constraint` must not be given with `class_encoder`: there "
+                    "is no table."
+                )
+            self.class_tower = ClassTower(
+                class_encoder,
+                class_features,
+                self.num_classes,
+                dtype=self.variable_dtype,
+            )
         self._kernel: Any = None
         self.bias: Any = None
         self.supports_masking = True
@@ -229,14 +264,10 @@ class SampledSoftmax(keras.layers.Layer):
                 "The last axis of `inputs` must have a known size. "
                 f"Received: input_shape={tuple(input_shape)}."
             )
-        if self.tied_to is None:
-            shape = (self.num_classes, dim)
-            if self.num_shards == 1:
-                self._kernel = self._add_kernel(
-                    "kernel", shape, self.kernel_initializer
-                )
-            else:
-                self._kernel = self._add_shards(shape)
+        if self.class_tower is not None:
+            self.class_tower.build(dim)
+        elif self.tied_to is None:
+            self._kernel = _class_table.add_kernels(self, dim)
         elif self.tied_to.output_dim != dim:
             raise ValueError(
                 "`inputs` must have as many features as `tied_to`. Received: "
@@ -259,10 +290,13 @@ class SampledSoftmax(keras.layers.Layer):
 
     @property
     def kernel(self) -> Any:
-        """The variable `[num_classes, dim]`, or the list of its shards."""
+        """The variable `[num_classes, dim]`, or the list of its shards.
+
+        None with a `class_encoder`.
+        """
         if self.tied_to is None:
             return self._kernel
-        _tied_table.validate_embedding(self.tied_to)
+        _class_table.validate_embedding(self.tied_to)
         return self.tied_to.embeddings
 
     @property
@@ -274,10 +308,14 @@ class SampledSoftmax(keras.layers.Layer):
                 "build((None, dim)), first."
             )
         kernel = self.kernel
+        if kernel is None:
+            raise ValueError("A layer with a `class_encoder` has no variable table.")
         return kernel if isinstance(kernel, list) else [kernel]
 
     def table(self) -> tf.Tensor:
-        """Returns the kernel `[num_classes, dim]`, in the order of the class ids."""
+        """Returns the rows of all classes `[num_classes, dim]`, in the order of ids."""
+        if self.class_tower is not None:
+            return self.class_tower.table()
         shards = [kernel.value for kernel in self.kernels]
         return partition.join(shards, self.partition_strategy)
 
@@ -428,7 +466,7 @@ class SampledSoftmax(keras.layers.Layer):
         rows, shape = self._rows(inputs)
         exclude = self._class_lists(exclude, inputs, "exclude")
         values, classes = full_softmax_top_k(
-            rows, self._table().normalized(), self._bias_table(), k, exclude
+            rows, self._full_table(), self._bias_table(), k, exclude
         )
         shape = tf.concat([shape, [k]], axis=0)
         values = tf.cast(values, self.variable_dtype)
@@ -454,6 +492,7 @@ class SampledSoftmax(keras.layers.Layer):
             "num_hard_negatives": self.num_hard_negatives,
             "log_q": self.log_q,
             "tied_to": serialize(self.tied_to),
+            **self._tower_config(),
             "num_shards": self.num_shards,
             "partition_strategy": self.partition_strategy,
             "ignore_class": self.ignore_class,
@@ -471,8 +510,8 @@ class SampledSoftmax(keras.layers.Layer):
         """Makes a layer from its config, without weights."""
         objects = {
             name: keras.saving.deserialize_keras_object(config[name])
-            for name in ("sampler", "tied_to")
-            if isinstance(config[name], dict)
+            for name in ("sampler", "tied_to", "class_encoder")
+            if isinstance(config.get(name), dict)
         }
         return cls(**{**config, **objects})
 
@@ -560,7 +599,7 @@ class SampledSoftmax(keras.layers.Layer):
                 candidates = candidates._replace(true_expected_count=counts)
             losses = loss_from_candidates(
                 SOFTMAX,
-                weights=self._table(),
+                weights=self._sampled_table(),
                 biases=self._bias_table(),
                 labels=ids,
                 inputs=rows,
@@ -572,7 +611,7 @@ class SampledSoftmax(keras.layers.Layer):
                 negatives=own,
             )
         else:
-            tables = self._table().normalized(), self._bias_table()
+            tables = self._full_table(), self._bias_table()
             losses = full_softmax_loss(rows, *tables, ids, label_weights)
         if packed is not None:
             losses = packed.restore(losses)
@@ -591,7 +630,7 @@ class SampledSoftmax(keras.layers.Layer):
         if targets.example_mask is not None and not tracing_for_xla():
             packed = PackedExamples.pack(targets.example_mask)
             rows, ids, exclude = packed.take(rows, ids, exclude)
-        tables = self._table().normalized(), self._bias_table()
+        tables = self._full_table(), self._bias_table()
         ranks = full_softmax_ranks(rows, *tables, ids, exclude)
         if packed is not None:
             ranks = packed.restore(ranks)
@@ -631,7 +670,7 @@ class SampledSoftmax(keras.layers.Layer):
             self.build(inputs.shape)
         if example_mask is not None:
             inputs = tf.where(example_mask[..., tf.newaxis], inputs, 0)
-        rows, shape = flatten_inputs(inputs, self.kernels[0].shape[-1])
+        rows, shape = flatten_inputs(inputs, self.input_spec.axes[-1])
         if self.normalize:
             rows = tf.cast(unit_rows(rows), rows.dtype)
         return rows if self.temperature == 1 else rows / self.temperature, shape
@@ -645,29 +684,28 @@ class SampledSoftmax(keras.layers.Layer):
             (bias if self.temperature == 1 else bias / self.temperature,), "div"
         )
 
-    def _table(self) -> Table:
+    def _tower_config(self) -> dict[str, Any]:
+        if self.class_tower is None:
+            return {}
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "class_encoder": serialize(self.class_tower.encoder),
+            "class_features": self.class_tower.features_config(),
+        }
+
+    def _sampled_table(self) -> Any:
+        """Returns the table that a sampled loss reads rows from."""
+        if self.class_tower is not None:
+            return TowerTable(self.class_tower, self.normalize)
+        return self._variables()
+
+    def _full_table(self) -> Table:
+        """Returns the rows of all classes."""
+        if self.class_tower is None:
+            return self._variables().normalized()
+        return Table((self.class_tower.table(),), "div", self.normalize).normalized()
+
+    def _variables(self) -> Table:
         kernels = [kernel.value for kernel in self.kernels]
         table = Table.from_params(kernels, self.partition_strategy)
         return dataclasses.replace(table, normalize=self.normalize)
-
-    def _add_kernel(self, name: str, shape: Any, initializer: Any) -> Any:
-        return self.add_weight(
-            name=name,
-            shape=shape,
-            initializer=initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            autocast=False,  # a mixed policy would cast every row to read a few
-        )
-
-    def _add_shards(self, shape: tuple[int, int]) -> list[Any]:
-        """Adds the shards of one initial table, whose scale depends on its shape."""
-        with tf.init_scope():
-            table = self.kernel_initializer(shape, dtype=self.variable_dtype)
-            shards = partition.split(table, self.num_shards, self.partition_strategy)
-        return [
-            self._add_kernel(
-                f"kernel_{index}", shard.shape, lambda shape, dtype, value=shard: value
-            )
-            for index, shard in enumerate(shards)
-        ]

@@ -116,6 +116,15 @@ class Outputs:
             for output, x in ids.items()
         }
 
+    @contextlib.contextmanager
+    def reused_classes(self) -> Iterator[None]:
+        """Encodes all classes of heads with a `class_encoder` once."""
+        with contextlib.ExitStack() as stack:
+            for head in self.heads.values():
+                if head.class_tower is not None:
+                    stack.enter_context(head.class_tower.reused())
+            yield
+
     def predict(self, features: Any, x: Any) -> Any:
         """Computes logits, or best classes, from the encoder's outputs and inputs."""
         results = self.by_name(features)

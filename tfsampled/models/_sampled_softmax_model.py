@@ -23,7 +23,11 @@ from tfsampled.models._fit_arguments import (
 )
 from tfsampled.models._label_check import PeriodicCheck
 from tfsampled.models._outputs import Outputs, num_replicas
-from tfsampled.models._tied_embedding import head_from_config, tied_index
+from tfsampled.models._tied_embedding import (
+    head_from_config,
+    refuse_shared_layers,
+    tied_index,
+)
 from tfsampled.optimizers import LossScaleOptimizer
 from tfsampled.samplers import LogUniform
 
@@ -360,7 +364,7 @@ class SampledSoftmaxModel(keras.Model):
         **kwargs: Any,
     ) -> Any:
         """Evaluates the exact loss and the metrics, as `keras.Model.evaluate`."""
-        with self._retrace_after_error():
+        with self._retrace_after_error(), self._outputs.reused_classes():
             logs = super().evaluate(
                 x,
                 y,
@@ -385,10 +389,20 @@ class SampledSoftmaxModel(keras.Model):
         return_dict: bool = False,
     ) -> Any:
         """Evaluates one batch, as `keras.Model.test_on_batch`."""
-        with self._retrace_after_error():
+        with self._retrace_after_error(), self._outputs.reused_classes():
             logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
         self._raise_if_invalid()
         return logs if return_dict else _values(logs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Predicts logits or best classes, as `keras.Model.predict`."""
+        with self._outputs.reused_classes():
+            return super().predict(*args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Predicts for one batch, as `keras.Model.predict_on_batch`."""
+        with self._outputs.reused_classes():
+            return super().predict_on_batch(x)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Trains on one batch: the sampled loss and an optimizer step."""
@@ -485,10 +499,13 @@ class SampledSoftmaxModel(keras.Model):
         inputs = encoder_inputs.functional_inputs(self.encoder)
         if input_signature is None and inputs is not None:
             input_signature = encoder_inputs.serving_signature(inputs)
-        return super().export(filepath, format, verbose, input_signature, **kwargs)
+        with self._outputs.reused_classes():
+            return super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the serialized encoder and head, and the other arguments."""
+        for head in self._outputs.heads.values():
+            refuse_shared_layers(self.encoder, head)
 
         def serialize(function: Callable[[SampledSoftmax], Any]) -> Any:
             heads = self._outputs.heads.items()

@@ -1,4 +1,4 @@
-"""The Embedding of an encoder that a head is tied to: saved by its position."""
+"""Layers that encoder and head share: a tied Embedding is saved by its position."""
 
 from __future__ import annotations
 
@@ -72,8 +72,30 @@ def _find_tied(
     return matches[0] if matches else None
 
 
+def refuse_shared_layers(encoder: Any, head: SampledSoftmax) -> None:
+    """Raises `ValueError` if a head's class encoder has a layer of the encoder.
+
+    Keras would load a copy for each.
+    """
+    if head.class_tower is None:
+        return
+    ids = {id(layer) for layer in _layers(encoder)}
+    tower = _layers(head.class_tower.encoder)
+    if shared := [layer.name for layer in tower if id(layer) in ids]:
+        raise ValueError(
+            "`class_encoder` and `encoder` must have no layer in common in a model "
+            "that is saved whole: use `save_weights`, or export it. Received: shared "
+            f"layers {shared}."
+        )
+
+
 def _embeddings(layer: Any) -> list[keras.layers.Embedding]:
-    """Lists the Embedding layers inside a layer, in models and attributes.
+    """Lists the Embedding layers inside a layer; see `_layers`."""
+    return [x for x in _layers(layer) if isinstance(x, keras.layers.Embedding)]
+
+
+def _layers(layer: Any) -> list[keras.layers.Layer]:
+    """Lists a layer and those inside it, in models and attributes.
 
     The order is the same for every layer that is made from the same config.
     """
@@ -83,11 +105,11 @@ def _embeddings(layer: Any) -> list[keras.layers.Embedding]:
         if id(value) in seen:  # layers may refer to each other
             continue
         seen.add(id(value))
-        if isinstance(value, keras.layers.Embedding):
+        if isinstance(value, keras.layers.Layer):
             result.append(value)
-        elif isinstance(value, keras.layers.Layer):
-            layers = getattr(value, "layers", None)
-            stack.extend(layers or vars(value).values())
+            if not isinstance(value, keras.layers.Embedding):
+                layers = getattr(value, "layers", None)
+                stack.extend(layers or vars(value).values())
         elif isinstance(value, dict):
             stack.extend(value.values())
         elif isinstance(value, (list, tuple)):

@@ -1,0 +1,228 @@
+"""The rows of classes that a layer computes from their features: an item tower."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsampled._core.embedding.table import unit_rows
+from tfsampled._core.xla import tracing_for_xla
+
+# So many classes are encoded at a time where all are.
+CHUNK = 4096
+_CONFIG = {"names", "is_array", "shapes", "dtypes"}
+
+
+class ClassTower(keras.layers.Layer):
+    """Features of the classes, and the layer that makes rows of them.
+
+    Features are saved with the head and are no weights of it.
+
+    Args:
+        encoder: A layer or model: features of a batch of classes to `[batch, dim]`.
+        features: An array, or a dict or tuple of arrays, with `num_classes` rows; or
+            what `features_config` returns, for features that are loaded later.
+        num_classes: The number of classes.
+        **kwargs: Arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self, encoder: Any, features: Any, num_classes: int, **kwargs: Any
+    ) -> None:
+        super().__init__(name="class_tower", **kwargs)
+        if not isinstance(encoder, keras.layers.Layer):
+            raise ValueError(
+                "`class_encoder` must be a keras.layers.Layer. "
+                f"Received: class_encoder={encoder!r}."
+            )
+        self.encoder = encoder
+        self.num_classes = num_classes
+        self._is_loaded = not _is_config(features)
+        if _is_config(features):
+            features = _empty_features(features)
+        self._names = list(features) if isinstance(features, dict) else None
+        self._is_array = not isinstance(features, (dict, tuple))
+        arrays = [features] if self._is_array else features
+        if isinstance(features, dict):
+            arrays = features.values()
+        arrays = [_as_array(array) for array in arrays]
+        sizes = [array.shape[0] if array.ndim else None for array in arrays]
+        if not arrays or set(sizes) != {num_classes}:
+            raise ValueError(
+                "`class_features` must have a row for each class. Received: "
+                f"{sizes} rows, num_classes={num_classes}."
+            )
+        with tf.init_scope():
+            self.columns = [
+                tf.Variable(array, trainable=False, name=f"feature_{index}")
+                for index, array in enumerate(arrays)
+            ]
+        self._encoded: Any = None  # `[num_classes, dim]`, while `reused` is entered
+        self._is_reused = False
+        self.dim: int | None = None
+
+    def build(self, dim: int | None) -> None:
+        """Builds the encoder; None for `dim` takes any.
+
+        Raises:
+            ValueError: If it does not make rows of `dim` numbers.
+        """
+        inputs = self._structure(
+            [
+                keras.KerasTensor((None, *column.shape[1:]), column.dtype.name)
+                for column in self.columns
+            ]
+        )
+        shape = tuple(self.encoder(inputs).shape)
+        if len(shape) != 2 or None in shape[1:] or dim not in (None, shape[1]):
+            raise ValueError(
+                "`class_encoder` must make [batch, dim], with the dim of the inputs. "
+                f"Received: the shape {shape}, inputs of dim {dim}."
+            )
+        self.dim = shape[1]
+        self.built = True
+
+    def encode(self, ids: tf.Tensor, training: bool) -> tf.Tensor:
+        """Computes the rows `[n, dim]` of classes, int64 `[n]`."""
+        # A model that is being loaded is called symbolically before it has them.
+        if not self._is_loaded and (training or tf.executing_eagerly()):
+            raise ValueError(
+                "`class_features` must be loaded or given: a config holds none. "
+                "Received: a layer made from a config alone."
+            )
+        features = [tf.gather(column, ids) for column in self.columns]
+        rows = self.encoder(self._structure(features), training=training)
+        return tf.cast(rows, self.variable_dtype)
+
+    def sampled_rows(self, ids: tf.Tensor) -> tf.Tensor:
+        """Computes rows in training, each distinct class once off XLA."""
+        if tracing_for_xla():  # where no shape may depend on data
+            return self.encode(ids, training=True)
+        # ids = [7, 2, 7] -> encodes [7, 2], index = [0, 1, 0]
+        ids, index = tf.unique(ids)
+        rows = self.encode(ids, training=True)
+        # With a second axis, of one element, the gradient is no tf.IndexedSlices.
+        index = tf.stack([index, tf.zeros_like(index)], axis=1)
+        return tf.gather_nd(rows[:, tf.newaxis], index)
+
+    def table(self) -> tf.Tensor:
+        """Computes the rows of all classes, in chunks of classes, for inference."""
+        if self._is_reused:
+            return self._encoded.value()
+        if self.num_classes <= CHUNK:
+            return self.encode(tf.range(self.num_classes, dtype=tf.int64), False)
+        num_chunks = -(-self.num_classes // CHUNK)
+        # 10 classes in chunks of 4: [[0 1 2 3] [4 5 6 7] [8 9 9 9]]
+        ids = tf.reshape(tf.range(num_chunks * CHUNK, dtype=tf.int64), [-1, CHUNK])
+        rows = tf.map_fn(
+            lambda ids: self.encode(ids, training=False),
+            tf.minimum(ids, self.num_classes - 1),
+            fn_output_signature=tf.TensorSpec([CHUNK, self.dim], self.variable_dtype),
+            parallel_iterations=1,
+        )
+        return tf.reshape(rows, [-1, self.dim])[: self.num_classes]
+
+    @contextlib.contextmanager
+    def reused(self) -> Iterator[None]:
+        """Encodes all classes once, for every `table` inside."""
+        if not self.built:
+            self.build(None)
+        if self._encoded is None:
+            self._encoded = tf.Variable(
+                tf.zeros([self.num_classes, self.dim], self.variable_dtype),
+                trainable=False,
+            )
+        for start in range(0, self.num_classes, CHUNK):
+            ids = tf.range(start, min(start + CHUNK, self.num_classes), dtype=tf.int64)
+            rows = self.encode(ids, training=False)
+            self._encoded[start : start + CHUNK].assign(rows)
+        before, self._is_reused = self._is_reused, True
+        try:
+            yield
+        finally:
+            self._is_reused = before
+
+    def get_build_config(self) -> None:
+        """Returns None: the head builds its tower."""
+        return None
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the features."""
+        for index, column in enumerate(self.columns):
+            values = column.numpy()
+            if column.dtype == tf.string:  # as bytes: the file takes numbers
+                values = np.stack([values.astype("S")], axis=-1).view(np.uint8)
+            store[str(index)] = values
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the features."""
+        for index, column in enumerate(self.columns):
+            values = np.ascontiguousarray(store[str(index)])
+            if column.dtype == tf.string:
+                text = values.view(f"S{values.shape[-1]}")
+                values = text[..., 0].astype(object)
+            column.assign(values)
+        self._is_loaded = True
+
+    def features_config(self) -> dict[str, Any]:
+        """Returns the shapes and dtypes of the features."""
+        return {
+            "names": self._names,
+            "is_array": self._is_array,
+            "shapes": [column.shape.as_list() for column in self.columns],
+            "dtypes": [column.dtype.name for column in self.columns],
+        }
+
+    def _structure(self, columns: list[Any]) -> Any:
+        if self._names is not None:
+            return dict(zip(self._names, columns, strict=True))
+        return columns[0] if self._is_array else tuple(columns)
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerTable:
+    """Rows that a `ClassTower` makes for a sampled loss, looked up as in `Table`.
+
+    Attributes:
+        tower: The tower.
+        normalize: Whether rows are divided by their Euclidean norm.
+    """
+
+    tower: ClassTower
+    normalize: bool
+
+    def rows(self, ids: tf.Tensor) -> tf.Tensor:
+        """Looks up rows: `[n, dim]` for int64 ids `[n]`."""
+        rows = self.tower.sampled_rows(ids)
+        return unit_rows(rows) if self.normalize else rows
+
+
+def _is_config(features: Any) -> bool:
+    return isinstance(features, dict) and set(features) == _CONFIG
+
+
+def _empty_features(config: dict[str, Any]) -> Any:
+    """Returns features of the shapes and dtypes of a config."""
+    arrays = [
+        np.zeros(shape, object if dtype == "string" else dtype)
+        for shape, dtype in zip(config["shapes"], config["dtypes"], strict=True)
+    ]
+    arrays = [a if a.dtype != object else np.full(a.shape, b"", object) for a in arrays]
+    if config["names"] is not None:
+        return dict(zip(config["names"], arrays, strict=True))
+    return arrays[0] if config["is_array"] else tuple(arrays)
+
+
+def _as_array(feature: Any) -> np.ndarray:
+    array = np.asarray(feature)
+    if array.dtype.kind in "US":
+        return array.astype(object)
+    if array.dtype == np.float64:
+        return array.astype(keras.config.floatx())
+    return array
