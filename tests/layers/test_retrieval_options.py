@@ -95,7 +95,9 @@ def test_the_sampled_loss_is_its_formula(name, mode):
 
 @each_mode
 @pytest.mark.parametrize("kind", ["shared", "own"])
-@pytest.mark.parametrize("name", ["corrected", "all"])
+@pytest.mark.parametrize(
+    "name", ["all", pytest.param("corrected", marks=pytest.mark.slow)]
+)
 def test_negatives_of_ones_own(name, kind, mode):
     head = make(**OPTIONS[name])
     if kind == "shared":

@@ -201,7 +201,7 @@ ARGUMENTS = [
     ({"tied_to": keras.layers.Dense(3)}, "`tied_to` must be a keras.layers.Embedding"),
     ({"tied_to": keras.layers.Embedding(5, 4)}, "tied_to.input_dim=5, num_classes=23"),
     ({"tied_to": EMBEDDING, "num_shards": 2}, "`num_shards` must be 1 with `tied_to`"),
-    ({"tied_to": EMBEDDING, "kernel_regularizer": "l2"}, "to the Embedding"),
+    ({"tied_to": EMBEDDING, "kernel_regularizer": "l2"}, "to that layer"),
     (
         {"tied_to": keras.layers.Embedding(CLASSES, 3)},
         "tied_to.output_dim=3",

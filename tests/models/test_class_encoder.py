@@ -276,7 +276,7 @@ def test_invalid_arguments_raise():
         head(features=ITEMS["price"][1:])
     with pytest.raises(ValueError, match="`class_encoder` must be a keras"):
         head(encoder=lambda x: x)
-    with pytest.raises(ValueError, match="there is no table"):
+    with pytest.raises(ValueError, match="`num_shards` must be 1 with `class_encoder`"):
         head(num_shards=2)
     with pytest.raises(ValueError, match=r"the shape \(None, 8\), inputs of dim 4"):
         head()(tf.ones([2, 4]))

@@ -39,7 +39,8 @@ def test_signatures():
         "name='softmax_loss')"
     )
     assert str(inspect.signature(top_k)) == (
-        "(weights, biases, inputs, k, partition_strategy='div', name='softmax_top_k')"
+        "(weights, biases, inputs, k, partition_strategy='div', exclude=None, "
+        "name='softmax_top_k')"
     )
 
 

@@ -1,13 +1,19 @@
-"""The variables of a head's table: its own, or those of an Embedding it shares."""
+"""The classes of a head: where rows and biases come from, as `Table`s to compute with.
+
+Rows are the head's own variables, those of an Embedding, or made by a `ClassTower`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfsampled._core.embedding import partition
+from tfsampled._core.embedding.table import Table
+from tfsampled.layers._class_tower import TowerTable
 
 
 def add_kernels(head: Any, dim: int) -> Any:
@@ -43,13 +49,67 @@ def _add_kernel(head: Any, name: str, shape: Any, initializer: Any) -> Any:
     )
 
 
-def validate_num_rows(embedding: Any, num_classes: int) -> None:
-    """Raises `ValueError` unless an Embedding has a row for each class."""
-    validate_embedding(embedding)
-    if embedding.input_dim != num_classes:
+def sampled_rows(head: Any) -> Any:
+    """Returns the table that a sampled loss looks up rows in."""
+    if head.class_tower is not None:
+        return TowerTable(head.class_tower, head.normalize)
+    return _variables(head)
+
+
+def full(head: Any) -> Table:
+    """Returns the rows of all classes."""
+    if head.class_tower is None:
+        return _variables(head).normalized()
+    return Table((head.class_tower.table(),), "div", head.normalize).normalized()
+
+
+def biases(head: Any) -> Table | None:
+    """Returns the bias variable, or a tensor if the temperature scales it."""
+    if head.bias is None:
+        return None
+    bias = head.bias.value
+    if head.temperature != 1:
+        bias = bias / head.temperature
+    return Table((bias,), "div")
+
+
+def _variables(head: Any) -> Table:
+    kernels = [kernel.value for kernel in head.kernels]
+    table = Table.from_params(kernels, head.partition_strategy)
+    return dataclasses.replace(table, normalize=head.normalize)
+
+
+def validate_source(
+    head: Any, tied_to: Any, class_encoder: Any, class_features: Any
+) -> None:
+    """Raises `ValueError` unless a head is given one source of rows, or none."""
+    if (class_encoder is None) != (class_features is None):
+        raise ValueError(
+            "`class_encoder` and `class_features` must be given together. Received: "
+            f"class_encoder={class_encoder!r}, class_features={class_features!r}."
+        )
+    name = "tied_to" if class_encoder is None else "class_encoder"
+    if tied_to is None and class_encoder is None:
+        return
+    if tied_to is not None and class_encoder is not None:
+        raise ValueError("`tied_to` must be None with `class_encoder`.")
+    if head.num_shards > 1:
+        raise ValueError(
+            f"`num_shards` must be 1 with `{name}`. "
+            f"Received: num_shards={head.num_shards}."
+        )
+    if head.kernel_regularizer or head.kernel_constraint:
+        raise ValueError(
+            f"`kernel_regularizer` and `kernel_constraint` must be None with `{name}`: "
+            "give them to that layer."
+        )
+    if tied_to is None:
+        return
+    validate_embedding(tied_to)
+    if tied_to.input_dim != head.num_classes:
         raise ValueError(
             "`tied_to` must have a row for each class. Received: "
-            f"tied_to.input_dim={embedding.input_dim}, num_classes={num_classes}."
+            f"tied_to.input_dim={tied_to.input_dim}, num_classes={head.num_classes}."
         )
 
 

@@ -27,7 +27,7 @@ class ClassTower(keras.layers.Layer):
     Args:
         encoder: A layer or model: features of a batch of classes to `[batch, dim]`.
         features: An array, or a dict or tuple of arrays, with `num_classes` rows; or
-            what `features_config` returns, for features that are loaded later.
+            their shapes as in `arguments`, for features that are loaded later.
         num_classes: The number of classes.
         **kwargs: Arguments of `keras.layers.Layer`.
     """
@@ -170,13 +170,16 @@ class ClassTower(keras.layers.Layer):
             column.assign(values)
         self._is_loaded = True
 
-    def features_config(self) -> dict[str, Any]:
-        """Returns the shapes and dtypes of the features."""
+    def arguments(self) -> dict[str, Any]:
+        """Returns the head's arguments for its config: of features the shapes alone."""
         return {
-            "names": self._names,
-            "is_array": self._is_array,
-            "shapes": [column.shape.as_list() for column in self.columns],
-            "dtypes": [column.dtype.name for column in self.columns],
+            "class_encoder": keras.saving.serialize_keras_object(self.encoder),
+            "class_features": {
+                "names": self._names,
+                "is_array": self._is_array,
+                "shapes": [column.shape.as_list() for column in self.columns],
+                "dtypes": [column.dtype.name for column in self.columns],
+            },
         }
 
     def _structure(self, columns: list[Any]) -> Any:

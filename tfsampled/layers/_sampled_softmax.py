@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import keras
@@ -18,7 +17,7 @@ from tfsampled._core.candidate_sampling.samplers import (
 )
 from tfsampled._core.candidate_sampling.union import certain, union
 from tfsampled._core.embedding import partition
-from tfsampled._core.embedding.table import Table, unit_rows
+from tfsampled._core.embedding.table import unit_rows
 from tfsampled._core.full_softmax.loss import full_softmax_loss
 from tfsampled._core.full_softmax.ranks import full_softmax_ranks
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k
@@ -27,9 +26,7 @@ from tfsampled._core.labels import (
     PackedExamples,
     apply_weights,
     flatten_inputs,
-    pad_ragged,
     parse_class_lists,
-    parse_labels,
     parse_negatives,
     real_tensor,
 )
@@ -38,7 +35,8 @@ from tfsampled._core.sampled_loss.loss_functions import SOFTMAX
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.xla import tracing_for_xla
 from tfsampled.layers import _class_table
-from tfsampled.layers._class_tower import ClassTower, TowerTable
+from tfsampled.layers import _head_labels as head_labels
+from tfsampled.layers._class_tower import ClassTower
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -214,37 +212,10 @@ class SampledSoftmax(keras.layers.Layer):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
-        if tied_to is not None:
-            _class_table.validate_num_rows(tied_to, self.num_classes)
-            if self.num_shards > 1:
-                raise ValueError(
-                    "`num_shards` must be 1 with `tied_to`, whose table is one "
-                    f"variable. Received: num_shards={self.num_shards}."
-                )
-            if self.kernel_regularizer or self.kernel_constraint:
-                raise ValueError(
-                    "`kernel_regularizer` and `kernel_constraint` must be None with "
-                    "`tied_to`: give them to the Embedding."
-                )
+        _class_table.validate_source(self, tied_to, class_encoder, class_features)
         self.tied_to: Any = tied_to
-        if (class_encoder is None) != (class_features is None):
-            raise ValueError(
-                "`class_encoder` and `class_features` must be given together. Received:"
-                f" class_encoder={class_encoder!r}, class_features={class_features!r}."
-            )
         self.class_tower: Any = None
         if class_encoder is not None:
-            if (
-                tied_to is not None
-                or self.num_shards > 1
-                or self.kernel_regularizer
-                or self.kernel_constraint
-            ):
-                raise ValueError(
-                    "`tied_to`, `num_shards`, `kernel_regularizer` and "
-                    "`kernel_constraint` must not be given with `class_encoder`: there "
-                    "is no table."
-                )
             self.class_tower = ClassTower(
                 class_encoder,
                 class_features,
@@ -350,7 +321,7 @@ class SampledSoftmax(keras.layers.Layer):
         if self.normalize:
             table = tf.cast(unit_rows(table), rows.dtype)
         logits = tf.matmul(rows, table, transpose_b=True)
-        if (biases := self._bias_table()) is not None:
+        if (biases := _class_table.biases(self)) is not None:
             logits += biases.shards[0]
         return tf.reshape(logits, tf.concat([shape, [self.num_classes]], axis=0))
 
@@ -388,8 +359,8 @@ class SampledSoftmax(keras.layers.Layer):
                 sampler never draws. The sampler has not moved then. Under XLA the loss
                 of an example with a label out of range is NaN.
         """
-        inputs, targets = self._parse_valid(
-            inputs, labels, sample_weight, mask, sampled=True
+        inputs, targets = head_labels.parse_valid(
+            self, inputs, labels, sample_weight, mask, sampled=True
         )
         return self._compute_losses(inputs, targets, sample_weight, True, negatives)
 
@@ -406,8 +377,8 @@ class SampledSoftmax(keras.layers.Layer):
         Arguments, result and errors are those of `sampled_loss`. The forward pass holds
         a few thousand logits of each example, however many classes there are.
         """
-        inputs, targets = self._parse_valid(
-            inputs, labels, sample_weight, mask, sampled=False
+        inputs, targets = head_labels.parse_valid(
+            self, inputs, labels, sample_weight, mask, sampled=False
         )
         return self._compute_losses(inputs, targets, sample_weight, False)
 
@@ -436,7 +407,9 @@ class SampledSoftmax(keras.layers.Layer):
     def example_mask(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
         """Returns True for each example that has a label, False for padding."""
         inputs = real_tensor(inputs, "inputs")
-        example_mask = self._parse(labels, inputs.shape[:-1], mask).example_mask
+        example_mask = head_labels.parse(
+            self, labels, inputs.shape[:-1], mask
+        ).example_mask
         if example_mask is None:
             return tf.ones(tf.shape(inputs)[:-1], tf.bool)
         return example_mask
@@ -466,7 +439,7 @@ class SampledSoftmax(keras.layers.Layer):
         rows, shape = self._rows(inputs)
         exclude = self._class_lists(exclude, inputs, "exclude")
         values, classes = full_softmax_top_k(
-            rows, self._full_table(), self._bias_table(), k, exclude
+            rows, _class_table.full(self), _class_table.biases(self), k, exclude
         )
         shape = tf.concat([shape, [k]], axis=0)
         values = tf.cast(values, self.variable_dtype)
@@ -492,7 +465,7 @@ class SampledSoftmax(keras.layers.Layer):
             "num_hard_negatives": self.num_hard_negatives,
             "log_q": self.log_q,
             "tied_to": serialize(self.tied_to),
-            **self._tower_config(),
+            **({} if self.class_tower is None else self.class_tower.arguments()),
             "num_shards": self.num_shards,
             "partition_strategy": self.partition_strategy,
             "ignore_class": self.ignore_class,
@@ -514,54 +487,6 @@ class SampledSoftmax(keras.layers.Layer):
             if isinstance(config.get(name), dict)
         }
         return cls(**{**config, **objects})
-
-    def _parse_valid(
-        self, inputs: Any, labels: Any, weight: Any, mask: Any, sampled: bool
-    ) -> tuple[tf.Tensor, Labels]:
-        """Converts inputs and labels, and validates all arguments of a loss."""
-        inputs = real_tensor(inputs, "inputs")
-        assertions = validation.assert_all(
-            validation.same_batch_checks(
-                inputs, labels=labels, sample_weight=weight, mask=mask
-            )
-        )
-        if assertions and isinstance(labels, tf.Tensor):
-            with tf.control_dependencies(assertions):
-                labels = tf.identity(labels)
-        targets = self._parse(labels, inputs.shape[:-1], mask)
-        return inputs, self._validated(targets, sampled)
-
-    # What `SampledSoftmaxModel` uses too: it validates labels once in a step, before
-    # anything has changed.
-
-    def _dense_labels(self, labels: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
-        """Pads ragged labels with `ignore_class`."""
-        return pad_ragged(labels, self.num_true, self.ignore_class)
-
-    def _parse(self, labels: Any, examples: tf.TensorShape, mask: Any) -> Labels:
-        """Parses labels of examples `[...]`; see `parse_labels`."""
-        return parse_labels(labels, examples, self.num_true, self.ignore_class, mask)
-
-    def _label_checks(
-        self, ids: tf.Tensor, label_mask: tf.Tensor | None, sampled: bool
-    ) -> list[validation.Check]:
-        """Checks that ids are in range and, if `sampled`, can be drawn."""
-        if not self.sampler.built:  # its variables do not depend on the table
-            self.sampler.build(self.num_classes)
-        checks = [validation.ids_check(ids, self.num_classes, "labels")]
-        supported = self.sampler.supports(ids) if sampled else None
-        if supported is not None:
-            checks.append(self.sampler._support_check(supported, label_mask))
-        return checks
-
-    def _validated(self, targets: Labels, sampled: bool) -> Labels:
-        """Returns labels that are not read before they are found to be valid."""
-        checks = self._label_checks(targets.ids, targets.label_mask, sampled)
-        assertions = validation.assert_all(checks)
-        if not assertions:
-            return targets
-        with tf.control_dependencies(assertions):
-            return targets._replace(ids=tf.identity(targets.ids))
 
     def _compute_losses(
         self,
@@ -599,8 +524,8 @@ class SampledSoftmax(keras.layers.Layer):
                 candidates = candidates._replace(true_expected_count=counts)
             losses = loss_from_candidates(
                 SOFTMAX,
-                weights=self._sampled_table(),
-                biases=self._bias_table(),
+                weights=_class_table.sampled_rows(self),
+                biases=_class_table.biases(self),
                 labels=ids,
                 inputs=rows,
                 candidates=candidates,
@@ -611,7 +536,7 @@ class SampledSoftmax(keras.layers.Layer):
                 negatives=own,
             )
         else:
-            tables = self._full_table(), self._bias_table()
+            tables = _class_table.full(self), _class_table.biases(self)
             losses = full_softmax_loss(rows, *tables, ids, label_weights)
         if packed is not None:
             losses = packed.restore(losses)
@@ -623,14 +548,16 @@ class SampledSoftmax(keras.layers.Layer):
         self, inputs: Any, labels: Any, mask: Any, exclude: Any
     ) -> tf.Tensor:
         """Computes the ranks `[..., num_true]` of labels; of padding the int32 max."""
-        inputs, targets = self._parse_valid(inputs, labels, None, mask, sampled=False)
+        inputs, targets = head_labels.parse_valid(
+            self, inputs, labels, None, mask, sampled=False
+        )
         rows, shape = self._rows(inputs, targets.example_mask)
         exclude = self._class_lists(exclude, inputs, "exclude")
         ids, packed = targets.ids, None
         if targets.example_mask is not None and not tracing_for_xla():
             packed = PackedExamples.pack(targets.example_mask)
             rows, ids, exclude = packed.take(rows, ids, exclude)
-        tables = self._full_table(), self._bias_table()
+        tables = _class_table.full(self), _class_table.biases(self)
         ranks = full_softmax_ranks(rows, *tables, ids, exclude)
         if packed is not None:
             ranks = packed.restore(ranks)
@@ -674,38 +601,3 @@ class SampledSoftmax(keras.layers.Layer):
         if self.normalize:
             rows = tf.cast(unit_rows(rows), rows.dtype)
         return rows if self.temperature == 1 else rows / self.temperature, shape
-
-    def _bias_table(self) -> Table | None:
-        """Returns the bias variable, or a tensor if the temperature scales it."""
-        if self.bias is None:
-            return None
-        bias = self.bias.value
-        return Table(
-            (bias if self.temperature == 1 else bias / self.temperature,), "div"
-        )
-
-    def _tower_config(self) -> dict[str, Any]:
-        if self.class_tower is None:
-            return {}
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "class_encoder": serialize(self.class_tower.encoder),
-            "class_features": self.class_tower.features_config(),
-        }
-
-    def _sampled_table(self) -> Any:
-        """Returns the table that a sampled loss reads rows from."""
-        if self.class_tower is not None:
-            return TowerTable(self.class_tower, self.normalize)
-        return self._variables()
-
-    def _full_table(self) -> Table:
-        """Returns the rows of all classes."""
-        if self.class_tower is None:
-            return self._variables().normalized()
-        return Table((self.class_tower.table(),), "div", self.normalize).normalized()
-
-    def _variables(self) -> Table:
-        kernels = [kernel.value for kernel in self.kernels]
-        table = Table.from_params(kernels, self.partition_strategy)
-        return dataclasses.replace(table, normalize=self.normalize)

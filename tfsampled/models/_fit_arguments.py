@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfsampled._core.labels import integer_labels
 from tfsampled.metrics import ExactMetric
+from tfsampled.samplers import LogUniform
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -123,3 +124,19 @@ def set_monitor_modes(callbacks: Any, metrics: Mapping[str, Any]) -> None:
             metric = metrics.get(callback.monitor.removeprefix("val_"))
             mode = {"up": "max", "down": "min"}.get(getattr(metric, "_direction", ""))
             callback.mode = mode or "auto"
+
+
+def values_alone(logs: dict[str, Any]) -> Any:
+    """Returns the values alone, as Keras does."""
+    values = list(logs.values())
+    return values[0] if len(values) == 1 else values
+
+
+def warn_if_unordered(heads: Mapping[str, Any], y: Any) -> None:
+    """Warns of labels that do not suit a `LogUniform` sampler."""
+    for name, head in heads.items():
+        labels = first_labels(y.get(name) if isinstance(y, dict) else y)
+        if labels is not None and isinstance(head.sampler, LogUniform):
+            head.sampler.warn_if_unordered(
+                labels, head.num_classes, labels != head.ignore_class
+            )

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfsampled._core import validation
 from tfsampled._core.labels import Labels
 from tfsampled.layers import SampledSoftmax
+from tfsampled.layers import _head_labels as head_labels
 
 
 class LabelCheck:
@@ -40,7 +41,9 @@ class LabelCheck:
         Returns:
             A scalar bool.
         """
-        checks = self._head._label_checks(targets.ids, targets.label_mask, training)
+        checks = head_labels.checks(
+            self._head, targets.ids, targets.label_mask, training
+        )
         in_range = checks[0].condition
         supported = checks[-1].condition
         smallest, largest = tf.reduce_min(targets.ids), tf.reduce_max(targets.ids)

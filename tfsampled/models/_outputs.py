@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfsampled._core import validation
 from tfsampled._core.labels import Labels
 from tfsampled.layers import SampledSoftmax
+from tfsampled.layers import _head_labels as head_labels
 from tfsampled.models import _encoder_inputs as encoder_inputs
 from tfsampled.models._fit_arguments import (
     class_weights,
@@ -201,7 +202,7 @@ class Outputs:
             )
         return self.pack(
             {
-                name: self.heads[name]._dense_labels(unwrap_labels(y[name]))
+                name: head_labels.dense(self.heads[name], unwrap_labels(y[name]))
                 if name in self.heads
                 else y[name]
                 for name in self._outputs
@@ -368,14 +369,14 @@ class HeadOutput:
 
     def label_checks(self, y: Any) -> list[validation.Check]:
         """Checks the labels of a training step, before the encoder is called."""
-        return self.head._label_checks(*self._ids_and_mask(y), sampled=True)
+        return head_labels.checks(self.head, *self._ids_and_mask(y), sampled=True)
 
     def record(self, y: Any, mask: Any, training: bool) -> tf.Tensor:
         """Returns whether a compiled step can use the labels; if not, records why."""
         if mask is None:
             targets = Labels(*self._ids_and_mask(y), None)
         else:
-            targets = self.head._parse(y, mask.shape, mask)
+            targets = head_labels.parse(self.head, y, mask.shape, mask)
         return self.label_check.record(targets, training)
 
     def num_examples(self, y: Any, features: tf.Tensor) -> tf.Tensor:
@@ -406,7 +407,7 @@ class HeadOutput:
         """
         targets = self._parse(y, features)
         if not validated:
-            targets = self.head._validated(targets, sampled=training)
+            targets = head_labels.validated(self.head, targets, sampled=training)
         losses = self.head._compute_losses(
             features, targets, sample_weight, training, negatives
         )
@@ -444,7 +445,9 @@ class HeadOutput:
         )
 
     def _parse(self, y: Any, features: tf.Tensor) -> Labels:
-        return self.head._parse(y, features.shape[:-1], keras_mask(features))
+        return head_labels.parse(
+            self.head, y, features.shape[:-1], keras_mask(features)
+        )
 
     def _ids_and_mask(self, y: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Returns label ids of any shape, 0 for padding, and which are labels."""

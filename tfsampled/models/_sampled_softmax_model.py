@@ -18,18 +18,19 @@ from tfsampled.layers import SampledSoftmax
 from tfsampled.models import _encoder_inputs as encoder_inputs
 from tfsampled.models._fit_arguments import (
     added_callback,
-    first_labels,
     set_monitor_modes,
+    values_alone,
+    warn_if_unordered,
 )
 from tfsampled.models._label_check import PeriodicCheck
 from tfsampled.models._outputs import Outputs, num_replicas
+from tfsampled.models._split_model import split_model
 from tfsampled.models._tied_embedding import (
     head_from_config,
     refuse_shared_layers,
     tied_index,
 )
 from tfsampled.optimizers import LossScaleOptimizer
-from tfsampled.samplers import LogUniform
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -158,32 +159,8 @@ class SampledSoftmaxModel(keras.Model):
             >>> model = SampledSoftmaxModel.from_model(plain)
             >>> model.compile(optimizer="adam")
         """
-        heads = {
-            id(getattr(layer, "output", None)): layer
-            for layer in getattr(model, "layers", [])
-            if isinstance(layer, SampledSoftmax)
-        }
-        outputs = getattr(model, "outputs", None) or []
-        if not any(id(output) in heads for output in outputs):
-            raise ValueError(
-                "`model` must be a functional or Sequential model (with its Input) "
-                "with an output that is that of a tfsampled.layers.SampledSoftmax. "
-                f"Received: {getattr(model, 'name', model)!r} with the outputs "
-                f"{outputs}."
-            )
-        inputs = encoder_inputs.functional_inputs(model)
-        name = f"{model.name}_encoder"
-        if len(outputs) == 1:
-            head = heads[id(outputs[0])]
-            encoder = keras.Model(inputs, head.input, name=name)
-            return cls(encoder, head, top_k, exclude, negatives, **kwargs)
-        tensors = model.output
-        if not isinstance(tensors, dict):
-            tensors = dict(zip(model.output_names, outputs, strict=True))
-        named = {key: heads[id(x)] for key, x in tensors.items() if id(x) in heads}
-        features = {**tensors, **{key: head.input for key, head in named.items()}}
-        encoder = keras.Model(inputs, features, name=name)
-        return cls(encoder, named, top_k, exclude, negatives, **kwargs)
+        encoder, head = split_model(model)
+        return cls(encoder, head, top_k, exclude, negatives, **kwargs)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls the model; the first call builds it for inputs like these."""
@@ -311,12 +288,7 @@ class SampledSoftmaxModel(keras.Model):
                 sampler never draws. The batch changes nothing. Under `jit_compile` the
                 error is raised some steps later, at the end of the epoch at the latest.
         """
-        for name, head in self._outputs.heads.items():
-            labels = first_labels(y.get(name) if isinstance(y, dict) else y)
-            if labels is not None and isinstance(head.sampler, LogUniform):
-                head.sampler.warn_if_unordered(
-                    labels, head.num_classes, labels != head.ignore_class
-                )
+        warn_if_unordered(self._outputs.heads, y)
         check = PeriodicCheck(self._raise_if_invalid)
         set_monitor_modes(callbacks, self._named_metrics())
         with self._fitting(class_weight), added_callback(callbacks, check) as added:
@@ -379,7 +351,7 @@ class SampledSoftmaxModel(keras.Model):
         self._raise_if_invalid()
         # Keras 3.10 leaves tensors.
         logs = {name: np.asarray(value).tolist() for name, value in logs.items()}
-        return logs if return_dict else _values(logs)
+        return logs if return_dict else values_alone(logs)
 
     def test_on_batch(
         self,
@@ -392,7 +364,7 @@ class SampledSoftmaxModel(keras.Model):
         with self._retrace_after_error(), self._outputs.reused_classes():
             logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
         self._raise_if_invalid()
-        return logs if return_dict else _values(logs)
+        return logs if return_dict else values_alone(logs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Predicts logits or best classes, as `keras.Model.predict`."""
@@ -630,9 +602,3 @@ class SampledSoftmaxModel(keras.Model):
     def _raise_if_invalid(self) -> None:
         if self.jit_compile:
             self._outputs.raise_if_invalid()
-
-
-def _values(logs: dict[str, Any]) -> Any:
-    """Returns the values alone, as Keras does."""
-    values = list(logs.values())
-    return values[0] if len(values) == 1 else values

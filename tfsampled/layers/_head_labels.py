@@ -1,0 +1,64 @@
+"""Labels of a head: parsed by its arguments, and validated once.
+
+`SampledSoftmaxModel` uses the parts: it validates labels once in a step, before
+anything has changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfsampled._core import validation
+from tfsampled._core.labels import Labels, pad_ragged, parse_labels, real_tensor
+
+
+def parse_valid(
+    head: Any, inputs: Any, labels: Any, sample_weight: Any, mask: Any, sampled: bool
+) -> tuple[tf.Tensor, Labels]:
+    """Converts inputs and labels, and validates all arguments of a loss."""
+    inputs = real_tensor(inputs, "inputs")
+    assertions = validation.assert_all(
+        validation.same_batch_checks(
+            inputs, labels=labels, sample_weight=sample_weight, mask=mask
+        )
+    )
+    if assertions and isinstance(labels, tf.Tensor):
+        with tf.control_dependencies(assertions):
+            labels = tf.identity(labels)
+    targets = parse(head, labels, inputs.shape[:-1], mask)
+    return inputs, validated(head, targets, sampled)
+
+
+def dense(head: Any, labels: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
+    """Pads ragged labels with `ignore_class`."""
+    return pad_ragged(labels, head.num_true, head.ignore_class)
+
+
+def parse(head: Any, labels: Any, examples: tf.TensorShape, mask: Any) -> Labels:
+    """Parses labels of examples `[...]`; see `parse_labels`."""
+    return parse_labels(labels, examples, head.num_true, head.ignore_class, mask)
+
+
+def checks(
+    head: Any, ids: tf.Tensor, label_mask: tf.Tensor | None, sampled: bool
+) -> list[validation.Check]:
+    """Checks that ids are in range and, if `sampled`, can be drawn."""
+    if not head.sampler.built:  # its variables do not depend on the table
+        head.sampler.build(head.num_classes)
+    in_range = validation.ids_check(ids, head.num_classes, "labels")
+    supported = head.sampler.supports(ids) if sampled else None
+    if supported is None:
+        return [in_range]
+    return [in_range, head.sampler._support_check(supported, label_mask)]
+
+
+def validated(head: Any, targets: Labels, sampled: bool) -> Labels:
+    """Returns labels that are not read before they are found to be valid."""
+    label_checks = checks(head, targets.ids, targets.label_mask, sampled)
+    assertions = validation.assert_all(label_checks)
+    if not assertions:
+        return targets
+    with tf.control_dependencies(assertions):
+        return targets._replace(ids=tf.identity(targets.ids))
