@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import exact, fit, growth, loss, memory, samplers
+from benchmarks import exact, fit, growth, loss, memory, samplers, towers
 from benchmarks.machine import machine
 
 FAMILIES: dict[str, ModuleType] = {
@@ -27,6 +27,7 @@ FAMILIES: dict[str, ModuleType] = {
     "exact": exact,
     "fit": fit,
     "growth": growth,
+    "towers": towers,
 }
 
 

@@ -24,6 +24,7 @@ from benchmarks import (
     memory,
     paired,
     samplers,
+    towers,
 )
 
 FRESH = "tests.fresh_calls"
@@ -113,6 +114,15 @@ def test_a_process_that_dies_raises():
 def test_peak_of_a_step_excludes_its_inputs(passing):
     peak = fresh.step_peak_mib(f"{FRESH}:make_step", 100, passing, step=60)
     assert 60 <= peak < 70
+
+
+def test_towers(monkeypatch):
+    monkeypatch.setattr(paired, "MIN_SECONDS", 0.0)
+    monkeypatch.setattr(towers, "PAIRS", 2)
+    monkeypatch.setattr(towers, "SIZES", [2000])
+    (row,) = towers.timings()
+    assert row.name == "2000 items, batch 512, 1024 sampled"
+    assert row.pairs == 2
 
 
 def test_samplers(monkeypatch, tmp_path):
