@@ -1,4 +1,4 @@
-"""A sampled loss over an item tower, beside the tower over all items handed to tf.nn."""
+"""A sampled loss over an item tower, beside tf.nn over the rows of all items."""
 
 from __future__ import annotations
 

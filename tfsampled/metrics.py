@@ -89,9 +89,11 @@ class ExactMetric(keras.metrics.Metric):
             labels: As in `head.sampled_loss`. Padding does not count.
             sample_weight: One weight for each example or sequence.
             mask: Boolean `[...]`, False for padding.
-            exclude: Class ids `[..., n]` that ranks do not count, -1 for none.
+            exclude: Class ids `[..., n]` that ranks do not count, -1 for none. A label
+                among them ranks last.
         """
-        values = self.values_from_features(head, features, labels, mask, exclude)
+        options = {} if exclude is None else {"exclude": exclude}
+        values = self.values_from_features(head, features, labels, mask, **options)
         self._add(values, sample_weight, head.example_mask(features, labels, mask))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -267,8 +269,9 @@ class NDCG(_RankMetric):
     """Normalized discounted cumulative gain of the `k` best classes, labels relevant.
 
     `sum_t [rank_t < k] / log2(rank_t + 2)` over the labels of an example, ranks counted
-    from 0, divided by the value of the best possible ranks. Computed in evaluation
-    only. Of equal logits the lower class id ranks first.
+    from 0, divided by the value of the best possible ranks. The labels of an example
+    must differ. Computed in evaluation only. Of equal logits the lower class id ranks
+    first.
 
     Args:
         k: How many classes are predicted.

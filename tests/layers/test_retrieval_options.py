@@ -174,6 +174,7 @@ def test_cosines_of_shards_and_of_another_dtype():
 
 
 EXCLUDE = RNG.integers(-1, CLASSES, (BATCH, 9))
+EXCLUDE[3, 4] = LABELS[3]
 
 
 def without_excluded(logits, exclude=EXCLUDE):
@@ -199,7 +200,9 @@ def test_excluded_classes_are_neither_found_nor_counted(num_shards, mode):
         scores, np.take_along_axis(logits, expected, 1), rtol=1e-5
     )
     label = logits64(head)[np.arange(BATCH), LABELS][:, np.newaxis]
-    np.testing.assert_array_equal(ranks, (logits > label).sum(axis=1))
+    is_seen = (LABELS[:, np.newaxis] == EXCLUDE).any(axis=1)
+    expected = np.where(is_seen, CLASSES, (logits > label).sum(axis=1))
+    np.testing.assert_array_equal(ranks, expected)
 
 
 def test_where_classes_run_out_there_is_none():
@@ -276,3 +279,58 @@ def test_config():
     assert keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(head)
     ).normalize
+
+
+@each_mode
+def test_padding_has_no_gradient(mode):
+    """Where an example has neither a label nor a sampled class."""
+    head = SampledSoftmax(CLASSES, 1, "uniform", num_true=2, ignore_class=-1)
+    head.build((None, DIM))
+    labels = tf.constant([[1, 1], [2, 2], [-1, -1]])
+
+    def step(negatives):
+        with tf.GradientTape() as tape:
+            loss = head.sampled_loss(INPUTS[:3], labels, negatives=negatives)
+        return loss, tf.convert_to_tensor(tape.gradient(loss, head.kernel.value))
+
+    for negatives in ([[1, 2, 0]] * 3, [[3]] * 3):
+        loss, gradient = MODES[mode](step)(tf.constant(negatives))
+        assert np.isfinite(loss).all()
+        assert loss[2] == 0
+        assert np.isfinite(gradient).all()
+
+
+@each_mode
+def test_lists_without_a_class(mode):
+    head = make(ignore_class=-1)
+    none = tf.zeros([BATCH, 0], tf.int64)
+
+    def compute(inputs, labels):
+        return (
+            head.sampled_loss(inputs, labels, negatives=none),
+            head.sampled_loss(inputs, labels, negatives=none[0]),
+            *head.top_k(inputs, 2, exclude=none),
+            head.ranks(inputs, labels, exclude=none),
+        )
+
+    results = MODES[mode](compute)(tf.constant(INPUTS), tf.constant(LABELS))
+    np.testing.assert_array_equal(results[3], head.top_k(INPUTS, 2)[1])
+    np.testing.assert_array_equal(results[4], head.ranks(INPUTS, LABELS))
+    assert np.isfinite(results[0]).all()
+    assert np.isfinite(results[1]).all()
+
+
+@pytest.mark.parametrize("mode", ["eager", "function"])
+def test_an_empty_batch_with_ignore_class(mode):
+    head = make(ignore_class=-1)
+    inputs, labels = tf.zeros([0, DIM]), tf.zeros([0], tf.int64)
+    for name in ("sampled_loss", "exact_loss", "ranks"):
+        assert MODES[mode](getattr(head, name))(inputs, labels).shape == [0]
+
+
+def test_under_xla_equal_logits_of_either_sign_of_zero_go_by_id():
+    head = SampledSoftmax(4, 1, "uniform", use_bias=False)
+    head.build((None, 1))
+    head.set_table([[-1.0], [1], [-1], [1]])
+    top = tf.function(lambda x: head.top_k(x, 3), jit_compile=True)
+    assert top(tf.zeros([1, 1]))[1].numpy().tolist() == [[0, 1, 2]]

@@ -32,7 +32,9 @@ def ranks_of(model, labels=Y):
     label = logits[np.arange(BATCH), labels][:, np.newaxis]
     for row, seen in zip(logits, X, strict=True):
         row[seen] = -np.inf
-    return (logits > label).sum(axis=1), np.argsort(-logits, axis=1)
+    is_seen = (labels[:, np.newaxis] == X).any(axis=1)
+    ranks = np.where(is_seen, CLASSES, (logits > label).sum(axis=1))
+    return ranks, np.argsort(-logits, axis=1)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -133,3 +135,51 @@ def test_an_unknown_input_is_refused():
     model.compile("sgd", metrics=[NDCG(3)])
     with pytest.raises(ValueError, match="exclude='other', inputs=\\['history'\\]"):
         model.evaluate(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_negatives_out_of_range_change_nothing(jit_compile):
+    model = make(negatives="negatives")
+    model.compile("sgd", jit_compile=jit_compile)
+    negatives = RNG.integers(0, CLASSES, (BATCH, 4))
+    data = {"history": X, "negatives": negatives}
+    model.fit(data, Y, verbose=0)
+    before = [*model.get_weights(), model.head.sampler.position.numpy()]
+    negatives[3, 1] = CLASSES
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`negatives` must be"):
+        model.fit(data, Y, verbose=0)
+    after = [*model.get_weights(), model.head.sampler.position.numpy()]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_shared_negatives_and_an_encoder_of_unknown_inputs():
+    class Encoder(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.table = keras.layers.Embedding(CLASSES, DIM)
+
+        def call(self, inputs):
+            assert set(inputs) == {"history"}
+            return keras.ops.mean(self.table(inputs["history"]), axis=1)
+
+    head = SampledSoftmax(CLASSES, 10, "uniform")
+    model = SampledSoftmaxModel(Encoder(), head, negatives="a_negatives", top_k=2)
+    model.compile("sgd")
+    data = {"history": tf.constant(X), "a_negatives": tf.constant([1, 2, 3])}
+    assert np.isfinite(model.train_on_batch(data, Y))
+    assert model.predict({"history": X}, verbose=0)["classes"].shape == (BATCH, 2)
+
+
+def test_the_class_encoders_table_is_in_no_checkpoint(tmp_path):
+    tower = keras.Sequential([keras.layers.Embedding(CLASSES, DIM)])
+    head = SampledSoftmax(
+        CLASSES, 10, "uniform", class_encoder=tower, class_features=np.arange(CLASSES)
+    )
+    model = make(head)
+    model.compile("sgd")
+    model.fit(X, Y, verbose=0)
+    model.evaluate(X, Y, verbose=0)
+    path = tf.train.Checkpoint(model=model).save(tmp_path / "checkpoint")
+    names = [name for name, _ in tf.train.list_variables(path)]
+    assert not any("cache" in name or "exported" in name for name in names)

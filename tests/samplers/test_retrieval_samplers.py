@@ -252,8 +252,14 @@ def test_invalid_arguments_raise():
         SampledSoftmax(CLASSES, None, Mixed([InBatch(), Uniform()]))
     with pytest.raises(ValueError, match="`num_sampled` must be None with Mixed"):
         SampledSoftmax(CLASSES, 3, Mixed([InBatch(), (Uniform(), 4)]))
-    with pytest.raises(ValueError, match="`num_sampled` must be None with InBatch"):
+    with pytest.raises(ValueError, match=r"at random alone. Received: \(InBatch, 4\)"):
         Mixed([(InBatch(), 4)])
+    with pytest.raises(ValueError, match="`counts` must not all be 0"):
+        InBatch(counts=[0, 0])
+    shared = InBatch()
+    shared.build(CLASSES)
+    with pytest.raises(ValueError, match="must have one number of classes"):
+        shared.build(CLASSES + 1)
     with pytest.raises(ValueError, match="`samplers` must be a list"):
         Mixed([])
     with pytest.raises(ValueError, match="at most `num_classes`"):
@@ -290,3 +296,49 @@ def test_labels_that_no_sampler_takes_are_refused():
     mixed = Mixed([InBatch(counts), (Uniform(), 2)])
     head = SampledSoftmax(CLASSES, None, mixed)
     assert np.isfinite(head.sampled_loss(np.ones((2, DIM), "float32"), [1, 3])).all()
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_one_labeled_example_has_no_one_to_be_compared_with(jit_compile):
+    head = SampledSoftmax(CLASSES, None, InBatch(), ignore_class=-1)
+    inputs = tf.ones([3, DIM])
+    head.build(inputs.shape)
+    labels = tf.constant([4, -1, -1])
+
+    @tf.function(jit_compile=jit_compile)
+    def step():
+        with tf.GradientTape() as tape:
+            loss = head.sampled_loss(inputs, labels)
+        return loss, tf.convert_to_tensor(tape.gradient(loss, head.kernel.value))
+
+    loss, gradient = step()
+    np.testing.assert_allclose(loss, 0, atol=1e-6)
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
+    mixed = Mixed([InBatch(), (Uniform(seed=1), 5)])
+    head = SampledSoftmax(CLASSES, None, mixed)
+    assert head.sampled_loss(np.ones((1, DIM), "float32"), [1])[0] > 0
+
+
+def test_refused_labels_teach_nothing():
+    head = SampledSoftmax(CLASSES, None, InBatch())
+    step = tf.function(head.sampled_loss)
+    step(tf.ones([2, DIM]), tf.constant([1, 2]))
+    before = {k: v.numpy() for k, v in head.sampler.state().items()}
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`labels`"):
+        step(tf.ones([2, DIM]), tf.constant([1, CLASSES]))
+    for key, value in head.sampler.state().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_recent_starts_with_a_batch_of_padding():
+    head = SampledSoftmax(CLASSES, None, Recent(4), ignore_class=-1)
+    head.build((None, DIM))
+
+    @tf.function(jit_compile=True)
+    def step(labels):
+        with tf.GradientTape() as tape:
+            loss = head.sampled_loss(tf.ones([3, DIM]), labels)
+        return loss, tf.convert_to_tensor(tape.gradient(loss, head.kernel.value))
+
+    for result in step(tf.constant([-1, -1, -1])):
+        np.testing.assert_array_equal(result, tf.zeros_like(result))

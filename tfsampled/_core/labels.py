@@ -57,8 +57,8 @@ class PackedExamples(NamedTuple):
         # [[False, True], [False, True]] -> index = [[1], [3]]
         mask = tf.reshape(example_mask, [-1])
         index = tf.where(mask)
-        is_empty = tf.cast(tf.equal(tf.size(index), 0), tf.int32)
-        index = tf.pad(index, [[0, is_empty], [0, 0]])
+        is_empty = tf.equal(tf.size(index), 0) & (tf.size(mask) > 0)
+        index = tf.pad(index, [[0, tf.cast(is_empty, tf.int32)], [0, 0]])
         shape = tf.shape(mask, tf.int64)
         return cls(index, tf.gather_nd(mask, index), shape)
 
@@ -183,7 +183,7 @@ def parse_labels(
 
 def parse_class_lists(
     values: Any, examples: tf.TensorShape, num_classes: int | tf.Tensor, name: str
-) -> tf.Tensor:
+) -> tf.Tensor | None:
     """Converts lists of class ids, one for each example `[...]`.
 
     Args:
@@ -193,7 +193,7 @@ def parse_class_lists(
         name: The argument's name.
 
     Returns:
-        int64 `[N, n]`.
+        int64 `[N, n]`; None if `n` is 0.
 
     Raises:
         ValueError: If dtype or shape does not fit.
@@ -206,6 +206,8 @@ def parse_class_lists(
             f"`{name}` must have the axes of the examples, {examples}, and a last one "
             f"of known size. Received: {name}.shape={ids.shape}."
         )
+    if num_ids == 0:
+        return None
     return tf.reshape(check_class_list(ids, num_classes, name), [-1, num_ids])
 
 
@@ -229,10 +231,17 @@ def check_class_list(
     ids: tf.Tensor, num_classes: int | tf.Tensor, name: str
 ) -> tf.Tensor:
     """Returns ids that are not read before they are found to be -1 or a class."""
-    valid = tf.where(tf.equal(ids, -1), tf.zeros_like(ids), ids)
-    check = validation.ids_check(valid, num_classes, name)
+    check = class_list_check(ids, num_classes, name)
     with tf.control_dependencies(validation.assert_all([check])):
         return tf.identity(ids)
+
+
+def class_list_check(
+    ids: tf.Tensor, num_classes: int | tf.Tensor, name: str
+) -> validation.Check:
+    """Checks that every id is -1 or a class."""
+    valid = tf.where(tf.equal(ids, -1), tf.zeros_like(ids), ids)
+    return validation.ids_check(valid, num_classes, name)
 
 
 def apply_weights(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,7 +64,8 @@ class ClassTower(keras.layers.Layer):
                 tf.Variable(array, trainable=False, name=f"feature_{index}")
                 for index, array in enumerate(arrays)
             ]
-        self._encoded: Any = None  # `[num_classes, dim]`, while `reused` is entered
+        # `[num_classes, dim]` of `reused`; no attribute, so that checkpoints have none.
+        self._cache: Any = types.SimpleNamespace(table=None)
         self._is_reused = False
         self.dim: int | None = None
 
@@ -114,7 +116,7 @@ class ClassTower(keras.layers.Layer):
     def table(self) -> tf.Tensor:
         """Computes the rows of all classes, in chunks of classes, for inference."""
         if self._is_reused:
-            return self._encoded.value()
+            return self._cache.table.value()
         if self.num_classes <= CHUNK:
             return self.encode(tf.range(self.num_classes, dtype=tf.int64), False)
         num_chunks = -(-self.num_classes // CHUNK)
@@ -129,19 +131,24 @@ class ClassTower(keras.layers.Layer):
         return tf.reshape(rows, [-1, self.dim])[: self.num_classes]
 
     @contextlib.contextmanager
-    def reused(self) -> Iterator[None]:
-        """Encodes all classes once, for every `table` inside."""
+    def reused(self, exported: bool = False) -> Iterator[None]:
+        """Encodes all classes once, for every `table` inside.
+
+        Args:
+            exported: Whether a SavedModel is made, which holds what is tracked alone.
+        """
         if not self.built:
             self.build(None)
-        if self._encoded is None:
-            self._encoded = tf.Variable(
-                tf.zeros([self.num_classes, self.dim], self.variable_dtype),
-                trainable=False,
-            )
+        rows = []
         for start in range(0, self.num_classes, CHUNK):
             ids = tf.range(start, min(start + CHUNK, self.num_classes), dtype=tf.int64)
-            rows = self.encode(ids, training=False)
-            self._encoded[start : start + CHUNK].assign(rows)
+            rows.append(self.encode(ids, training=False))
+        if self._cache.table is None:
+            self._cache.table = tf.Variable(tf.concat(rows, axis=0), trainable=False)
+        else:
+            self._cache.table.assign(tf.concat(rows, axis=0))
+        if exported:
+            self.exported_table = self._cache.table
         before, self._is_reused = self._is_reused, True
         try:
             yield

@@ -1,4 +1,4 @@
-"""Labels of a head: parsed by its arguments, and validated once.
+"""Labels and other class ids of a head: parsed by its arguments, validated once.
 
 `SampledSoftmaxModel` uses the parts: it validates labels once in a step, before
 anything has changed.
@@ -11,17 +11,29 @@ from typing import Any
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.labels import Labels, pad_ragged, parse_labels, real_tensor
+from tfsampled._core.labels import (
+    Labels,
+    pad_ragged,
+    parse_class_lists,
+    parse_labels,
+    real_tensor,
+)
 
 
 def parse_valid(
-    head: Any, inputs: Any, labels: Any, sample_weight: Any, mask: Any, sampled: bool
+    head: Any,
+    inputs: Any,
+    labels: Any,
+    sample_weight: Any,
+    mask: Any,
+    sampled: bool,
+    **class_lists: Any,
 ) -> tuple[tf.Tensor, Labels]:
     """Converts inputs and labels, and validates all arguments of a loss."""
     inputs = real_tensor(inputs, "inputs")
     assertions = validation.assert_all(
         validation.same_batch_checks(
-            inputs, labels=labels, sample_weight=sample_weight, mask=mask
+            inputs, labels=labels, sample_weight=sample_weight, mask=mask, **class_lists
         )
     )
     if assertions and isinstance(labels, tf.Tensor):
@@ -39,6 +51,14 @@ def dense(head: Any, labels: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
 def parse(head: Any, labels: Any, examples: tf.TensorShape, mask: Any) -> Labels:
     """Parses labels of examples `[...]`; see `parse_labels`."""
     return parse_labels(labels, examples, head.num_true, head.ignore_class, mask)
+
+
+def class_lists(head: Any, ids: Any, inputs: Any, name: str) -> tf.Tensor | None:
+    """Returns class ids `[N, n]` of examples; None for None."""
+    if ids is None:
+        return None
+    examples = real_tensor(inputs, "inputs").shape[:-1]
+    return parse_class_lists(ids, examples, head.num_classes, name)
 
 
 def checks(

@@ -26,7 +26,6 @@ from tfsampled._core.labels import (
     PackedExamples,
     apply_weights,
     flatten_inputs,
-    parse_class_lists,
     parse_negatives,
     real_tensor,
 )
@@ -80,7 +79,8 @@ class SampledSoftmax(keras.layers.Layer):
         temperature: A positive number that divides the logits, before the sampled loss
             subtracts the log of the expected count.
         normalize: Whether inputs and class embeddings are divided by their Euclidean
-            norm, which makes the logits cosines over the temperature.
+            norm. Without a bias the logits are then cosines over the temperature. What
+            reads all classes makes a normalized copy of the table.
         num_hard_negatives: How many of the sampled classes, those of the highest
             corrected logits, enter an example's sampled loss. None for all.
         log_q: `"standard"` subtracts the log of the expected count from the logits of
@@ -216,12 +216,8 @@ class SampledSoftmax(keras.layers.Layer):
         self.tied_to: Any = tied_to
         self.class_tower: Any = None
         if class_encoder is not None:
-            self.class_tower = ClassTower(
-                class_encoder,
-                class_features,
-                self.num_classes,
-                dtype=self.variable_dtype,
-            )
+            source = class_encoder, class_features, self.num_classes
+            self.class_tower = ClassTower(*source, dtype=self.variable_dtype)
         self._kernel: Any = None
         self.bias: Any = None
         self.supports_masking = True
@@ -359,8 +355,10 @@ class SampledSoftmax(keras.layers.Layer):
                 sampler never draws. The sampler has not moved then. Under XLA the loss
                 of an example with a label out of range is NaN.
         """
+        # Those of all examples have no axis for them.
+        own = None if getattr(negatives, "ndim", 1) == 1 else negatives
         inputs, targets = head_labels.parse_valid(
-            self, inputs, labels, sample_weight, mask, sampled=True
+            self, inputs, labels, sample_weight, mask, sampled=True, negatives=own
         )
         return self._compute_losses(inputs, targets, sample_weight, True, negatives)
 
@@ -395,7 +393,8 @@ class SampledSoftmax(keras.layers.Layer):
             inputs: As in `sampled_loss`.
             labels: As in `sampled_loss`.
             mask: As in `sampled_loss`.
-            exclude: Class ids that are not counted, as in `top_k`.
+            exclude: Class ids that are not counted, as in `top_k`. A label among them
+                has the rank `num_classes`: it is never found.
 
         Returns:
             int32, `[batch]` or `[batch, time]`: 0 where a label is the best class. The
@@ -437,7 +436,7 @@ class SampledSoftmax(keras.layers.Layer):
         """
         k = validation.positive_int(k, "k", num_classes=self.num_classes)
         rows, shape = self._rows(inputs)
-        exclude = self._class_lists(exclude, inputs, "exclude")
+        exclude = head_labels.class_lists(self, exclude, inputs, "exclude")
         values, classes = full_softmax_top_k(
             rows, _class_table.full(self), _class_table.biases(self), k, exclude
         )
@@ -519,6 +518,7 @@ class SampledSoftmax(keras.layers.Layer):
                 # A masked example reads a row that is read anyway: the optimizer would
                 # move that of another class, which may have an expected count of 0 too.
                 has_label = tf.reshape(has_label, [-1, 1])
+                own = None if own is None else tf.where(has_label, own, -1)
                 ids = tf.where(has_label, ids, candidates.sampled_candidates[0])
                 counts = tf.where(has_label, counts, 1.0)
                 candidates = candidates._replace(true_expected_count=counts)
@@ -549,10 +549,10 @@ class SampledSoftmax(keras.layers.Layer):
     ) -> tf.Tensor:
         """Computes the ranks `[..., num_true]` of labels; of padding the int32 max."""
         inputs, targets = head_labels.parse_valid(
-            self, inputs, labels, None, mask, sampled=False
+            self, inputs, labels, None, mask, sampled=False, exclude=exclude
         )
         rows, shape = self._rows(inputs, targets.example_mask)
-        exclude = self._class_lists(exclude, inputs, "exclude")
+        exclude = head_labels.class_lists(self, exclude, inputs, "exclude")
         ids, packed = targets.ids, None
         if targets.example_mask is not None and not tracing_for_xla():
             packed = PackedExamples.pack(targets.example_mask)
@@ -576,13 +576,6 @@ class SampledSoftmax(keras.layers.Layer):
             ones = tf.ones_like(candidates.true_expected_count)
             candidates = candidates._replace(true_expected_count=ones)
         return candidates
-
-    def _class_lists(self, ids: Any, inputs: Any, name: str) -> tf.Tensor | None:
-        """Returns class ids `[N, n]` of examples; None for None."""
-        if ids is None:
-            return None
-        examples = real_tensor(inputs, "inputs").shape[:-1]
-        return parse_class_lists(ids, examples, self.num_classes, name)
 
     def _rows(
         self, inputs: tf.Tensor, example_mask: tf.Tensor | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -25,13 +25,15 @@ def functional_inputs(model: Any) -> Any:
     return getattr(model, "input", inputs)
 
 
-def match_inputs(model: Any, x: Any) -> Any:
+def match_inputs(model: Any, x: Any, dropped: Collection[str | None] = ()) -> Any:
     """Returns what of a dict is an input of the model, in the order of its inputs.
 
     TensorFlow sorts dicts, of which Keras warns; and there may be inputs that the model
-    alone does not read, such as classes to exclude.
+    alone does not read. Of a model whose inputs are unknown, `dropped` names them.
     """
     inputs = functional_inputs(model)
+    if inputs is None and isinstance(x, dict) and not x.keys().isdisjoint(dropped):
+        return {name: value for name, value in x.items() if name not in dropped}
     if isinstance(x, dict) and isinstance(inputs, dict) and x.keys() >= inputs.keys():
         return {name: x[name] for name in inputs}
     if isinstance(x, dict) and len(x) > 1 and getattr(inputs, "name", None) in x:
@@ -39,9 +41,10 @@ def match_inputs(model: Any, x: Any) -> Any:
     return x
 
 
-def has_input(model: Any, name: str) -> bool:
-    """Returns whether a functional or Sequential model has an input of this name."""
-    return name in [x.name for x in getattr(model, "inputs", None) or []]
+def has_inputs(model: Any, names: Sequence[str | None]) -> bool:
+    """Returns whether a functional or Sequential model has inputs of these names."""
+    known = [x.name for x in getattr(model, "inputs", None) or []]
+    return all(name is None or name in known for name in names)
 
 
 def named_input(model: Any, x: Any, name: str, argument: str) -> Any:

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.labels import Labels
+from tfsampled._core.labels import Labels, class_list_check
 from tfsampled.layers import SampledSoftmax
 from tfsampled.layers import _head_labels as head_labels
 
@@ -28,15 +28,19 @@ class LabelCheck:
     def __init__(self, head: SampledSoftmax) -> None:
         self._head = head
         # The number of batches with ids out of range, the smallest and largest id of
-        # the last one, and the number of batches with ids that the sampler never draws.
-        self._violations = tf.Variable(tf.zeros(4, tf.int64), trainable=False)
+        # the last one, and the numbers of batches with ids that the sampler never draws
+        # and with negatives out of range.
+        self._violations = tf.Variable(tf.zeros(5, tf.int64), trainable=False)
 
-    def record(self, targets: Labels, training: bool) -> tf.Tensor:
+    def record(
+        self, targets: Labels, training: bool, negatives: Any = None
+    ) -> tf.Tensor:
         """Returns whether a step can use these labels; if not, records why.
 
         Args:
             targets: The labels of a batch.
             training: Whether the sampler has to draw the labels too.
+            negatives: Class ids that the batch is compared with, or None.
 
         Returns:
             A scalar bool.
@@ -47,16 +51,22 @@ class LabelCheck:
         in_range = checks[0].condition
         supported = checks[-1].condition
         smallest, largest = tf.reduce_min(targets.ids), tf.reduce_max(targets.ids)
-        count, low, high, unsupported = tf.unstack(self._violations)
+        is_class = tf.constant(True)
+        if negatives is not None:
+            negatives = tf.cast(negatives, tf.int64)
+            check = class_list_check(negatives, self._head.num_classes, "negatives")
+            is_class = check.condition
+        count, low, high, unsupported, invalid = tf.unstack(self._violations)
         self._violations.assign(
             [
                 count + tf.cast(~in_range, tf.int64),
                 tf.where(in_range, low, smallest),
                 tf.where(in_range, high, largest),
                 unsupported + tf.cast(in_range & ~supported, tf.int64),
+                invalid + tf.cast(in_range & supported & ~is_class, tf.int64),
             ]
         )
-        return in_range & supported
+        return in_range & supported & is_class
 
     def raise_if_invalid(self) -> None:
         """Raises what was recorded, and clears it. Waits for the step.
@@ -64,11 +74,16 @@ class LabelCheck:
         Raises:
             tf.errors.InvalidArgumentError: If a violation was recorded.
         """
-        count, low, high, unsupported = self._violations.numpy().tolist()
-        if not count and not unsupported:
+        count, low, high, unsupported, invalid = self._violations.numpy().tolist()
+        if not (count or unsupported or invalid):
             return
         self._violations.assign(tf.zeros_like(self._violations))
         message = self._head.sampler.unsupported_label_message
+        if invalid:
+            message = (
+                "`negatives` must be -1 or class ids in [0, num_classes). "
+                f"Received: others, num_classes={self._head.num_classes}."
+            )
         if count:
             message = validation.out_of_range_message(
                 "labels", self._head.num_classes, low, high
@@ -76,7 +91,7 @@ class LabelCheck:
         raise tf.errors.InvalidArgumentError(
             None,
             None,
-            f"{message} (Batches with such labels: {count + unsupported}. A compiled "
+            f"{message} (Such batches: {count + unsupported + invalid}. A compiled "
             "step cannot raise; it skipped them, and they have changed nothing.)",
         )
 

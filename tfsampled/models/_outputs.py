@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.labels import Labels
+from tfsampled._core.labels import Labels, class_list_check
 from tfsampled.layers import SampledSoftmax
 from tfsampled.layers import _head_labels as head_labels
 from tfsampled.models import _encoder_inputs as encoder_inputs
@@ -101,11 +101,30 @@ class Outputs:
         """Returns the dict, or the value of the only output."""
         return by_name[""] if self._is_single else by_name
 
+    def encoder_inputs(self, x: Any) -> Any:
+        """Returns the inputs that the encoder reads."""
+        names = self._input_names["negatives"]
+        names = set(names.values()) if isinstance(names, dict) else {names}
+        return encoder_inputs.match_inputs(self._encoder, x, names)
+
+    def negatives_checks(self, x: Any) -> list[validation.Check]:
+        """Checks the classes that a training step compares with besides the sampled."""
+        checks = []
+        for name, ids in self.class_lists(x, "negatives").items():
+            ids, num_classes = tf.cast(ids, tf.int64), self.heads[name].num_classes
+            checks.append(class_list_check(ids, num_classes, "negatives"))
+        return checks
+
     def class_lists(self, x: Any, argument: str) -> dict[str, Any]:
         """Returns the inputs that `exclude` or `negatives` names, by output."""
         names = self._input_names[argument]
         if not isinstance(names, dict):
             names = dict.fromkeys(self.heads, names)
+        if unknown := set(names) - set(self.heads):
+            raise ValueError(
+                f"`{argument}` must name outputs that have a head. Received: "
+                f"{sorted(unknown)}, outputs={list(self.heads)}."
+            )
         ids = {
             output: encoder_inputs.named_input(self._encoder, x, name, argument)
             for output, name in names.items()
@@ -118,12 +137,12 @@ class Outputs:
         }
 
     @contextlib.contextmanager
-    def reused_classes(self) -> Iterator[None]:
+    def reused_classes(self, exported: bool = False) -> Iterator[None]:
         """Encodes all classes of heads with a `class_encoder` once."""
         with contextlib.ExitStack() as stack:
             for head in self.heads.values():
                 if head.class_tower is not None:
-                    stack.enter_context(head.class_tower.reused())
+                    stack.enter_context(head.class_tower.reused(exported))
             yield
 
     def predict(self, features: Any, x: Any) -> Any:
@@ -248,7 +267,9 @@ class Outputs:
             check
             for name in self._outputs
             for check in validation.same_batch_checks(
-                tf.nest.flatten(x)[0], y=targets[name], sample_weight=weights.get(name)
+                tf.nest.flatten(self.encoder_inputs(x))[0],
+                y=targets[name],
+                sample_weight=weights.get(name),
             )
         ]
 
@@ -258,12 +279,15 @@ class Outputs:
         checks = (o.label_checks(y[name]) for name, o in self._head_outputs().items())
         return [check for some in checks for check in some]
 
-    def record(self, y: Any, masks: dict[str, Any], training: bool) -> tf.Tensor:
+    def record(
+        self, x: Any, y: Any, masks: dict[str, Any], training: bool
+    ) -> tf.Tensor:
         """Returns whether a compiled step can use the labels; if not, records why."""
         y = self.by_name(y)
+        negatives = self.class_lists(x, "negatives") if training else {}
         return tf.reduce_all(
             [
-                output.record(y[name], masks.get(name), training)
+                output.record(y[name], masks.get(name), training, negatives.get(name))
                 for name, output in self._head_outputs().items()
             ]
         )
@@ -371,13 +395,13 @@ class HeadOutput:
         """Checks the labels of a training step, before the encoder is called."""
         return head_labels.checks(self.head, *self._ids_and_mask(y), sampled=True)
 
-    def record(self, y: Any, mask: Any, training: bool) -> tf.Tensor:
+    def record(self, y: Any, mask: Any, training: bool, negatives: Any) -> tf.Tensor:
         """Returns whether a compiled step can use the labels; if not, records why."""
         if mask is None:
             targets = Labels(*self._ids_and_mask(y), None)
         else:
             targets = head_labels.parse(self.head, y, mask.shape, mask)
-        return self.label_check.record(targets, training)
+        return self.label_check.record(targets, training, negatives)
 
     def num_examples(self, y: Any, features: tf.Tensor) -> tf.Tensor:
         """Counts the examples that have a label, in float32."""

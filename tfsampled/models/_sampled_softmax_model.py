@@ -16,6 +16,7 @@ from tfsampled._core import validation
 from tfsampled._core.xla import tracing_for_xla
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import _encoder_inputs as encoder_inputs
+from tfsampled.models import _tied_embedding as tied_embedding
 from tfsampled.models._fit_arguments import (
     added_callback,
     set_monitor_modes,
@@ -25,11 +26,6 @@ from tfsampled.models._fit_arguments import (
 from tfsampled.models._label_check import PeriodicCheck
 from tfsampled.models._outputs import Outputs, num_replicas
 from tfsampled.models._split_model import split_model
-from tfsampled.models._tied_embedding import (
-    head_from_config,
-    refuse_shared_layers,
-    tied_index,
-)
 from tfsampled.optimizers import LossScaleOptimizer
 
 
@@ -117,11 +113,8 @@ class SampledSoftmaxModel(keras.Model):
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._has_mask: bool | None = None  # unknown before the encoder is called
         inputs = encoder_inputs.functional_inputs(encoder)
-        named = tf.nest.flatten(exclude if top_k else None)
-        reads = [name for name in named if name is not None]
-        if inputs is not None and all(
-            encoder_inputs.has_input(encoder, name) for name in reads
-        ):  # the shapes are known
+        excluded = tf.nest.flatten(exclude if top_k else [])
+        if inputs is not None and encoder_inputs.has_inputs(encoder, excluded):
             self(encoder_inputs.keras_tensors_like(inputs))
 
     @classmethod
@@ -178,8 +171,7 @@ class SampledSoftmaxModel(keras.Model):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Computes the logits of all classes, or a dict of the `top_k` best."""
-        features = self._features(inputs, training)
-        return self._outputs.predict(features, inputs)
+        return self._outputs.predict(self._features(inputs, training), inputs)
 
     def compile(
         self,
@@ -391,12 +383,13 @@ class SampledSoftmaxModel(keras.Model):
                 )
             # XLA updates tables in place in a branch too.
             tf.cond(
-                self._outputs.record(y, self._masks_before_training(x), training=True),
+                self._outputs.record(x, y, self._masks_before_training(x), True),
                 lambda: self._train(x, y, sample_weight, validated=True),
                 lambda: None,
             )
         else:
             checks = self._outputs.batch_checks(x, y, sample_weight)
+            checks += self._outputs.negatives_checks(x)
             if self._has_mask is False:
                 checks += self._outputs.label_checks(y)
             # With a mask, the labels are validated once the encoder has made it.
@@ -414,7 +407,7 @@ class SampledSoftmaxModel(keras.Model):
         sample_weight = self._outputs.sample_weight(y, sample_weight)
         features = self._features(x, training=False)
         if tracing_for_xla():
-            self._outputs.record(y, self._outputs.masks(features), training=False)
+            self._outputs.record(x, y, self._outputs.masks(features), False)
         checks = self._outputs.batch_checks(x, y, sample_weight)
         with tf.control_dependencies(validation.assert_all(checks)):
             loss = self.compute_loss(x, y, features, sample_weight, training=False)
@@ -466,18 +459,19 @@ class SampledSoftmaxModel(keras.Model):
 
         If the encoder is a functional or Sequential model, the exported function takes
         its inputs, with their dtypes; several in a dict or list. For other encoders
-        Keras takes every input to be floating: pass `input_signature`.
+        Keras takes every input to be floating: pass `input_signature`. Pass it too
+        where `exclude` names an input that the encoder does not read.
         """
         inputs = encoder_inputs.functional_inputs(self.encoder)
         if input_signature is None and inputs is not None:
             input_signature = encoder_inputs.serving_signature(inputs)
-        with self._outputs.reused_classes():
+        with self._outputs.reused_classes(exported=True):
             return super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the serialized encoder and head, and the other arguments."""
         for head in self._outputs.heads.values():
-            refuse_shared_layers(self.encoder, head)
+            tied_embedding.refuse_shared_layers(self.encoder, head)
 
         def serialize(function: Callable[[SampledSoftmax], Any]) -> Any:
             heads = self._outputs.heads.items()
@@ -490,7 +484,9 @@ class SampledSoftmaxModel(keras.Model):
             "top_k": self.top_k,
             "exclude": self.exclude,
             "negatives": self.negatives,
-            "tied_embedding": serialize(functools.partial(tied_index, self.encoder)),
+            "tied_embedding": serialize(
+                functools.partial(tied_embedding.tied_index, self.encoder)
+            ),
         }
 
     @classmethod
@@ -500,17 +496,17 @@ class SampledSoftmaxModel(keras.Model):
         encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
         head, index = config.pop("head"), config.pop("tied_embedding", None)
         if "class_name" in head:
-            head = head_from_config(head, encoder, index)
+            head = tied_embedding.head_from_config(head, encoder, index)
         else:
             head = {
-                name: head_from_config(value, encoder, index[name])
+                name: tied_embedding.head_from_config(value, encoder, index[name])
                 for name, value in head.items()
             }
         return cls(encoder=encoder, head=head, **config)
 
     def _build_parts(self, inputs: Any) -> None:
         # A subclassed encoder shows its features only when it is called.
-        features = self.encoder(encoder_inputs.match_inputs(self.encoder, inputs))
+        features = self.encoder(self._outputs.encoder_inputs(inputs))
         by_name = self._outputs.by_name(features)
         for name, head in self._outputs.heads.items():
             if not head.built:
@@ -526,7 +522,7 @@ class SampledSoftmaxModel(keras.Model):
                 self.optimizer.build(self.trainable_variables)
 
     def _features(self, x: Any, training: bool) -> tf.Tensor:
-        x = encoder_inputs.match_inputs(self.encoder, x)
+        x = self._outputs.encoder_inputs(x)
         features = self.encoder(x, training=training)
         masks = self._outputs.masks(features).values()
         self._has_mask = any(mask is not None for mask in masks)
@@ -540,7 +536,7 @@ class SampledSoftmaxModel(keras.Model):
         """
         if not self._has_mask:
             return {}
-        x = encoder_inputs.match_inputs(self.encoder, x)
+        x = self._outputs.encoder_inputs(x)
         with keras.StatelessScope():
             return self._outputs.masks(self.encoder(x, training=False))
 

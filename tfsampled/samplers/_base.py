@@ -25,7 +25,8 @@ class Sampler(keras.layers.Layer):
     `get_weights` and `count_params` leave them out.
 
     Under a distribution strategy every replica starts at the same position of the same
-    stream: all replicas draw the same classes in a step.
+    stream: all replicas draw the same classes in a step. What a sampler takes or learns
+    from labels is of each replica's own, and the first one's state is saved.
 
     Args:
         seed: An int or a `keras.random.SeedGenerator`, of which one seed is taken;
@@ -134,7 +135,8 @@ class Sampler(keras.layers.Layer):
 
         Returns:
             The ids `[num_sampled]`, and a function of class ids of any shape that
-            returns how often each is expected among them, in float32.
+            returns how often each is expected among them, in float32. If not all
+            positions have a class, also a bool `[num_sampled]`, False for those.
         """
         raise NotImplementedError
 

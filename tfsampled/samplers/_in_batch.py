@@ -106,17 +106,26 @@ class InBatch(_LabelSampler):
     ) -> Draw:
         """See `Sampler.draw`; learns from the labels first."""
         del num_classes, num_sampled
-        labels = _more_than_one(labels)
+        return self.take(_more_than_one(labels), label_mask)
+
+    def take(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> Draw:
+        """Takes the labels of a batch that may have a single example.
+
+        That one has nothing to be compared with.
+        """
         ids, is_label = _flat(labels, label_mask)
         self.frequency.update(ids, is_label)
-        num_labels = tf.cast(tf.size(ids), tf.float32)
-        if is_label is not None:
-            num_labels = tf.reduce_sum(tf.cast(is_label, tf.float32))
-        batch = tf.cast(tf.shape(labels)[0], tf.float32)
-        others = num_labels * (1 - 1 / batch)
+        # label_mask = [[1, 1], [1, 0], [0, 0]]: 3 labels of 2 examples, so that an
+        # example has 1.5 labels and the others 1.5
+        if label_mask is None:
+            label_mask = tf.ones_like(labels, tf.bool)
+        num_labels = tf.reduce_sum(tf.cast(label_mask, tf.float32))
+        examples = tf.cast(tf.reduce_any(label_mask, axis=1), tf.float32)
+        others = num_labels - tf.math.divide_no_nan(num_labels, tf.reduce_sum(examples))
 
         def expected_count(classes: tf.Tensor) -> tf.Tensor:
-            return self.frequency.presence(classes, others)
+            presence = self.frequency.presence(classes, others)
+            return tf.where(others > 0, presence, tf.ones_like(presence))
 
         ids, is_drawn = distinct(ids, is_label)
         return Draw(ids, expected_count, is_drawn)

@@ -30,6 +30,8 @@ class LabelFrequency(tf.Module):
         if self.decay > 1:
             raise ValueError(f"`decay` must be at most 1. Received: decay={decay}.")
         self.counts = None if counts is None else _counts.as_counts(counts)
+        if self.counts is not None and not self.counts.any():
+            raise ValueError("`counts` must not all be 0.")
         self._probabilities: Any = None
         self._sums: Any = None
 
@@ -39,7 +41,11 @@ class LabelFrequency(tf.Module):
             _counts.validate_num_classes(self.counts, num_classes)
 
     def build(self, num_classes: int) -> None:
-        """Makes the variables, or the table of given frequencies."""
+        """Makes the variables, or the table of given frequencies.
+
+        Raises:
+            ValueError: If they were made for another number of classes.
+        """
         if self.counts is not None:
             with tf.init_scope():
                 share = self.counts / np.sum(self.counts, dtype=np.float64)
@@ -49,6 +55,12 @@ class LabelFrequency(tf.Module):
             self._steps = variable(np.zeros(num_classes), "steps")
             self._total = variable(0.0, "total", np.float32)
             self._step = variable(0, "step")
+        elif self._sums.shape != [num_classes]:
+            raise ValueError(
+                "A sampler that several heads share must have one number of classes. "
+                f"Received: num_classes={num_classes}, after num_classes="
+                f"{self._sums.shape[0]}."
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of an equal frequency."""
@@ -81,14 +93,15 @@ class LabelFrequency(tf.Module):
         weights = tf.ones(tf.shape(labels), tf.float32)
         if is_label is not None:
             weights = tf.cast(is_label, tf.float32)
-        step = self._step.assign_add(1, read_value=True)
+        with tf.control_dependencies([labels]):  # refused labels teach nothing
+            step = self._step.assign_add(1, read_value=True)
+            self._total.assign(self._total * self.decay + tf.reduce_sum(weights))
         decayed = self._decayed(labels, step)
         steps = tf.fill(tf.shape(labels), step)
         with tf.control_dependencies([decayed]):
             self._sums.scatter_update(tf.IndexedSlices(decayed, labels))
             self._steps.scatter_update(tf.IndexedSlices(steps, labels))
         self._sums.scatter_add(tf.IndexedSlices(weights, labels))
-        self._total.assign(self._total * self.decay + tf.reduce_sum(weights))
 
     def presence(self, classes: tf.Tensor, num_labels: tf.Tensor) -> tf.Tensor:
         """Computes how likely each class is to be one of `num_labels` labels.

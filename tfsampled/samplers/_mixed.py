@@ -12,6 +12,7 @@ from tfsampled._core import validation
 from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled._core.candidate_sampling.union import union
 from tfsampled.samplers._base import Sampler
+from tfsampled.samplers._in_batch import InBatch
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -62,7 +63,10 @@ class Mixed(Sampler):
             if number is not None:
                 validation.positive_int(number, "num_sampled")
                 if not sampler.takes_num_sampled:
-                    sampler.validate(1, number)  # raises
+                    raise ValueError(
+                        "`samplers` must have a number for samplers that draw at "
+                        f"random alone. Received: ({type(sampler).__name__}, {number})."
+                    )
         self.samplers = [sampler for sampler, _ in pairs]
         for index, sampler in enumerate(self.samplers):
             # A checkpoint of TensorFlow does not look into a layer's lists.
@@ -93,19 +97,15 @@ class Mixed(Sampler):
         num_sampled: int | None,
     ) -> Draw:
         """See `Sampler.draw`."""
-        return union(
-            [
-                Draw(
-                    *sampler.draw(
-                        labels,
-                        label_mask,
-                        num_classes,
-                        self._number(sampler, number, num_sampled),
-                    )
-                )
-                for sampler, number in zip(self.samplers, self.numbers, strict=True)
-            ]
-        )
+        draws = []
+        for sampler, number in zip(self.samplers, self.numbers, strict=True):
+            if isinstance(sampler, InBatch):  # a single example has the others' classes
+                draws.append(sampler.take(labels, label_mask))
+            else:
+                number = self._number(sampler, number, num_sampled)
+                drawn = sampler.draw(labels, label_mask, num_classes, number)
+                draws.append(Draw(*drawn))
+        return union(draws)
 
     def supports(self, labels: tf.Tensor) -> tf.Tensor | None:
         """See `Sampler.supports`: a label that one of the samplers supports."""

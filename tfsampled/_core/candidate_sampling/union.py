@@ -33,7 +33,7 @@ def distinct(
         is_kept = tf.equal(index_of_first(ids, is_drawn), tf.range(tf.size(ids)))
         order = tf.argsort(tf.cast(is_kept, tf.int32), stable=True)
         ids, is_kept = tf.gather(ids, order), tf.gather(is_kept, order)
-        return tf.where(is_kept, ids, ids[-1:]), is_kept
+        return tf.where(is_kept, ids, tf.maximum(ids[-1:], 0)), is_kept
     if is_drawn is None:
         return tf.unique(ids).y, None
     ids = tf.unique(tf.boolean_mask(ids, is_drawn)).y
@@ -76,8 +76,9 @@ def union(draws: Sequence[Draw]) -> Draw:
 def certain(ids: tf.Tensor, is_drawn: tf.Tensor | None) -> Draw:
     """Returns a draw of given classes, int64 `[n]`: their expected count is 1."""
     # ids = [7, 2, 4], is_drawn = [1, 1, 0], classes = [2, 4]
-    # -> ascending = [-1, 2, 7], position = [1, 1] -> [1, 0]
-    ascending = tf.sort(ids if is_drawn is None else tf.where(is_drawn, ids, -1))
+    # -> ascending = [-1, -1, 2, 7], position = [2, 2] -> [1, 0]
+    members = ids if is_drawn is None else tf.where(is_drawn, ids, -1)
+    ascending = tf.sort(tf.concat([[-1], members], axis=0))
 
     def expected_count(classes: tf.Tensor) -> tf.Tensor:
         position = tf.maximum(searchsorted_right(ascending, classes) - 1, 0)

@@ -38,9 +38,10 @@ def full_softmax_ranks(
         biases: `V` rows `[]`, or None.
         labels: Integers `[N, T]` in `[0, V)`.
         exclude: Integers `[N, n]`, classes that are not counted, -1 for none; or None.
+            A label among them has the rank `V`: it is never found.
 
     Returns:
-        int32 `[N, T]` in `[0, V)`.
+        int32 `[N, T]` in `[0, V]`.
     """
     if exclude is not None:
         # Each class once: [[7, 2, 7]] -> [[2, 7, -1]]
@@ -66,6 +67,10 @@ def full_softmax_ranks(
             return (count,)
 
         (count,) = scan_chunks(shard, size, body, (count,))
+    if exclude is not None:
+        is_excluded = tf.equal(labels[:, :, tf.newaxis], exclude[:, tf.newaxis])
+        num_classes = tf.cast(weights.num_rows(), count.dtype)
+        count = tf.where(tf.reduce_any(is_excluded, axis=2), num_classes, count)
     return count
 
 

@@ -156,6 +156,8 @@ def _replace_nan(logits: tf.Tensor) -> tf.Tensor:
     def replaced() -> tf.Tensor:
         minus_infinity = tf.constant(float("-inf"), logits.dtype)
         finite = tf.maximum(logits, logits.dtype.min)
+        # XLA sorts -0 below 0.
+        finite = tf.where(tf.equal(finite, 0), tf.zeros_like(finite), finite)
         return tf.where(tf.math.is_nan(logits), minus_infinity, finite)
 
     if tracing_for_xla():

@@ -173,10 +173,13 @@ def loss_from_candidates(
 def _is_negative(negatives: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Returns where `[batch, n]` ids are neither padding, nor a label, nor repeated."""
     # negatives = [[7, 5, 7, -1]], labels = [[5]] -> [[1, 0, 0, 0]]
-    is_equal = tf.equal(negatives[:, :, tf.newaxis], negatives[:, tf.newaxis])
-    n = tf.shape(negatives)[1]
-    is_earlier = tf.range(n) < tf.range(n)[:, tf.newaxis]
-    is_repeated = tf.reduce_any(is_equal & is_earlier, axis=2)
+    # order = [[3, 1, 0, 2]]: 7 at place 2 follows 7 at place 0
+    order = tf.argsort(negatives, axis=1, stable=True)
+    ascending = tf.gather(negatives, order, batch_dims=1)
+    is_repeated = tf.pad(
+        tf.equal(ascending[:, 1:], ascending[:, :-1]), [[0, 0], [1, 0]]
+    )
+    is_repeated = tf.gather(is_repeated, tf.argsort(order, axis=1), batch_dims=1)
     is_label = tf.reduce_any(
         tf.equal(negatives[:, :, tf.newaxis], labels[:, tf.newaxis]), axis=2
     )

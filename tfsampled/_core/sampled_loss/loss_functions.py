@@ -129,6 +129,7 @@ def with_negatives(
         logits: `[N, n]` of the added classes, minus infinity for none.
     """
     base = loss + _weighted_sum(true_logits, label_weights)
+    base = _finite(base)  # there may be no label and no sampled class
     columns = tf.pad(logits - base[:, tf.newaxis], [[0, 0], [1, 0]])
     return loss + tf.reduce_logsumexp(columns, axis=1)
 
