@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from examples import (
     crossover,
     functional,
     gru_language_model,
+    sequential,
     training_step,
     two_tower,
 )
@@ -22,6 +24,25 @@ def test_functional_model_learns():
 def test_training_step_learns():
     before, after = training_step.main(steps=300)
     assert after < before / 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", sequential.LOSSES)
+def test_sasrec_learns_what_follows(loss, tmp_path, monkeypatch):
+    """Of 40 items each is followed by the next, but those seen are left out."""
+    rng = np.random.default_rng(1)
+    lines = [
+        f"{user} {(start + step) % 40}"
+        for user, start in enumerate(rng.integers(0, 40, 200))
+        for step in range(8)
+    ]
+    path = tmp_path / "interactions.txt"
+    path.write_text("\n".join(lines))
+    monkeypatch.setattr(sequential, "LENGTH", 8)
+    monkeypatch.setattr(sequential, "RATE", 0.01)
+    row = sequential.main(path, loss, num_sampled=20, epochs=8)
+    assert row["epochs"] == 8
+    assert row["ndcg_10"] > 0.8
 
 
 @pytest.mark.slow

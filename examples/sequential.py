@@ -1,0 +1,250 @@
+"""Trains SASRec on interactions, by the protocol of Klenitskiy and Vasilev (2023).
+
+    python -m examples.sequential FILE
+    python -m examples.sequential FILE --loss mixed --num-sampled 3000 --epochs 6
+
+A line of FILE is "user item", in time order for each user. Of each user the last item
+is for the test, the one before it for validation. All items are ranked; those that the
+user has seen are left out. Hyperparameters: hidden 64, 2 blocks, 1 head, dropout 0.1,
+length 50, batch 128, Adam (here `LazyAdam`) with 1e-3, patience 10. A run that was
+interrupted goes on if it is given the same `--backup` folder.
+
+Reference: https://arxiv.org/abs/2309.07602
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from tfsampled.layers import SampledSoftmax
+from tfsampled.metrics import NDCG, TopKAccuracy
+from tfsampled.models import SampledSoftmaxModel
+from tfsampled.optimizers import LazyAdam
+from tfsampled.samplers import FixedUnigram, InBatch, LogUniform, Mixed, Recent, Uniform
+
+HIDDEN, BLOCKS, HEADS, DROPOUT = 64, 2, 1, 0.1
+LENGTH, BATCH, RATE, PATIENCE = 50, 128, 1e-3, 10
+LOSSES = (
+    "full",
+    "uniform",
+    "log_uniform",
+    "fixed_unigram",
+    "in_batch",
+    "recent",
+    "mixed",
+)
+
+
+def read(path: Path) -> tuple[list[np.ndarray], int]:
+    """Reads the items of each user, renumbered from 1 on by falling frequency.
+
+    Returns:
+        The sequences, and the number of classes: the items, and 0 for padding.
+    """
+    users, items = np.loadtxt(path, dtype=np.int64, usecols=(0, 1)).T
+    _, items, counts = np.unique(items, return_inverse=True, return_counts=True)
+    rank = np.empty(len(counts), np.int64)
+    rank[np.argsort(-counts, kind="stable")] = np.arange(1, len(counts) + 1)
+    order = np.argsort(users, kind="stable")
+    starts = np.flatnonzero(np.diff(users[order])) + 1
+    return np.split(rank[items][order], starts), len(counts) + 1
+
+
+def pad(sequences: list[np.ndarray], length: int) -> np.ndarray:
+    """Returns the last `length` items of each sequence, with 0 before them."""
+    padded = np.zeros((len(sequences), length), np.int32)
+    for row, sequence in zip(padded, sequences, strict=True):
+        last = sequence[-length:]
+        row[length - len(last) :] = last
+    return padded
+
+
+def split(sequences: list[np.ndarray]) -> dict[str, Any]:
+    """Returns inputs and labels for training, validation and test."""
+    sequences = [one for one in sequences if len(one) > 2]
+    longest = max(map(len, sequences))
+    train = [one[:-2] for one in sequences if len(one) > 3]
+    data: dict[str, Any] = {
+        "train": (
+            pad([one[:-1] for one in train], LENGTH),
+            pad([one[1:] for one in train], LENGTH),
+        )
+    }
+    for name, last in (("validation", -2), ("test", -1)):
+        seen = [one[:last] for one in sequences]
+        inputs = {"history": pad(seen, LENGTH), "seen": pad(seen, longest)}
+        data[name] = inputs, np.array([one[last] for one in sequences])
+    return data
+
+
+@keras.saving.register_keras_serializable(package="examples")
+class AddPositions(keras.layers.Layer):
+    """Adds a learned vector for each position."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def build(self, shape: Any) -> None:
+        self.positions = self.add_weight(shape=shape[1:], initializer="glorot_uniform")
+
+    def call(self, inputs: Any) -> Any:
+        return inputs + self.positions
+
+
+def encoders(num_classes: int) -> tuple[keras.Model, keras.Model, Any]:
+    """Returns SASRec for all positions and for the last, and its item embedding."""
+    history = keras.Input((LENGTH,), dtype="int32", name="history")
+    items = keras.layers.Embedding(num_classes, HIDDEN, mask_zero=True)
+    x = keras.layers.Dropout(DROPOUT)(AddPositions()(items(history)))
+    for _ in range(BLOCKS):
+        query = keras.layers.LayerNormalization()(x)
+        attention = keras.layers.MultiHeadAttention(HEADS, HIDDEN, dropout=DROPOUT)
+        x = query + attention(query, x, use_causal_mask=True)
+        x = keras.layers.LayerNormalization()(x)
+        hidden = keras.layers.Dense(HIDDEN, activation="relu")(x)
+        hidden = keras.layers.Dropout(DROPOUT)(hidden)
+        hidden = keras.layers.Dense(HIDDEN)(hidden)
+        x = x + keras.layers.Dropout(DROPOUT)(hidden)
+    x = keras.layers.LayerNormalization()(x)
+    return keras.Model(history, x), keras.Model(history, x[:, -1]), items
+
+
+class FullSoftmaxModel(SampledSoftmaxModel):
+    """Trains on the exact loss."""
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        return super().compute_loss(x, y, y_pred, sample_weight, training=False)
+
+
+def make_head(
+    loss: str, num_sampled: int, log_q: str, counts: np.ndarray, items: Any
+) -> SampledSoftmax:
+    """Returns the head of a loss."""
+    counts = np.maximum(counts, 1)
+    sampler: Any = {
+        "full": Uniform,
+        "uniform": Uniform,
+        "log_uniform": LogUniform,
+        "fixed_unigram": lambda: FixedUnigram(counts, 0.75),
+        "in_batch": InBatch,
+        "recent": lambda: Recent(num_sampled),
+        "mixed": lambda: Mixed([InBatch(), (Uniform(), num_sampled)]),
+    }[loss]()
+    brings_own = loss in ("in_batch", "recent", "mixed")
+    return SampledSoftmax(
+        len(counts),
+        None if brings_own else num_sampled,
+        sampler,
+        log_q=log_q,
+        tied_to=items,
+        use_bias=False,
+        ignore_class=0,
+    )
+
+
+class Evaluate(keras.callbacks.Callback):
+    """Adds the validation metrics of another model and the epoch's seconds to logs."""
+
+    def __init__(self, model: keras.Model, data: tuple[Any, Any]) -> None:
+        super().__init__()
+        self._evaluated, self._data = model, data
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seconds.append(time.perf_counter() - self._start)
+        logs.update(evaluate(self._evaluated, self._data))
+        print(
+            f"epoch {epoch + 1}: loss {logs['loss']:.4f}, {self.seconds[-1]:.0f} s, "
+            f"validation HR@10 {logs['hr_10']:.4f}, NDCG@10 {logs['ndcg_10']:.4f}",
+            flush=True,
+        )
+
+
+def evaluate(model: keras.Model, data: tuple[Any, Any]) -> dict[str, float]:
+    """Returns HR@10 and NDCG@10 over all items but those seen."""
+    return model.evaluate(*data, batch_size=256, verbose=0, return_dict=True)
+
+
+def main(
+    path: Path,
+    loss: str = "uniform",
+    num_sampled: int = 3000,
+    log_q: str = "standard",
+    epochs: int = 1000,
+    backup: str | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Trains until the validation NDCG has not grown for 10 epochs; returns a row."""
+    keras.utils.set_random_seed(seed)
+    sequences, num_classes = read(path)
+    data = split(sequences)
+    counts = np.bincount(data["train"][1].ravel(), minlength=num_classes)
+    every_position, last_position, items = encoders(num_classes)
+    head = make_head(loss, num_sampled, log_q, counts, items)
+    kind = FullSoftmaxModel if loss == "full" else SampledSoftmaxModel
+    model = kind(every_position, head)
+    model.compile(LazyAdam(RATE), jit_compile=False)
+    ranked = SampledSoftmaxModel(last_position, head, exclude="seen")
+    metrics = [TopKAccuracy(10, name="hr_10"), NDCG(10)]
+    ranked.compile(metrics=metrics, jit_compile=False)
+    evaluation = Evaluate(ranked, data["validation"])
+    stopping = keras.callbacks.EarlyStopping(
+        "ndcg_10", mode="max", patience=PATIENCE, restore_best_weights=True
+    )
+    callbacks: list[Any] = [evaluation, stopping]
+    if backup is not None:
+        callbacks.append(keras.callbacks.BackupAndRestore(backup))
+    x, y = data["train"]
+    model.fit(x, y, BATCH, epochs, verbose=0, callbacks=callbacks)
+    logs = evaluate(ranked, data["test"])
+    return {
+        "loss": loss,
+        "num_sampled": num_sampled,
+        "log_q": log_q,
+        "epochs": len(evaluation.seconds),
+        "seconds_per_epoch": float(np.median(evaluation.seconds)),
+        "hr_10": logs["hr_10"],
+        "ndcg_10": logs["ndcg_10"],
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path, help='lines "user item" in time order')
+    parser.add_argument("--loss", choices=LOSSES, default="uniform")
+    parser.add_argument("--num-sampled", type=int, default=3000)
+    parser.add_argument(
+        "--log-q", choices=["standard", "corrected"], default="standard"
+    )
+    parser.add_argument("--epochs", type=int, default=1000, help="at most so many")
+    parser.add_argument("--backup", help="folder to go on from")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="file to add the result to")
+    options = vars(parser.parse_args())
+    record = options.pop("json")
+    row = main(options.pop("file"), **options)
+    print(json.dumps(row))
+    if record is not None:
+        with record.open("a") as file:
+            file.write(json.dumps(row) + "\n")
