@@ -139,17 +139,15 @@ class ClassTower(keras.layers.Layer):
         """
         if not self.built:
             self.build(None)
-        rows = []
-        for start in range(0, self.num_classes, CHUNK):
-            ids = tf.range(start, min(start + CHUNK, self.num_classes), dtype=tf.int64)
-            rows.append(self.encode(ids, training=False))
+        before, self._is_reused = self._is_reused, False
+        rows = self.table()
         if self._cache.table is None:
-            self._cache.table = tf.Variable(tf.concat(rows, axis=0), trainable=False)
+            self._cache.table = tf.Variable(rows, trainable=False)
         else:
-            self._cache.table.assign(tf.concat(rows, axis=0))
+            self._cache.table.assign(rows)
         if exported:
             self.exported_table = self._cache.table
-        before, self._is_reused = self._is_reused, True
+        self._is_reused = True
         try:
             yield
         finally:

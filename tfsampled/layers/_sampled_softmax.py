@@ -499,8 +499,9 @@ class SampledSoftmax(keras.layers.Layer):
         rows, shape = self._rows(inputs, targets.example_mask)
         shared, own = parse_negatives(negatives, inputs.shape[:-1], self.num_classes)
         valid = [ids for ids in (shared, own) if ids is not None]
-        with tf.control_dependencies(valid):  # a refused call draws nothing
-            targets = targets._replace(ids=tf.identity(targets.ids))
+        if valid:
+            with tf.control_dependencies(valid):  # a refused call draws nothing
+                targets = targets._replace(ids=tf.identity(targets.ids))
         ids = targets.ids
         label_weights = targets.label_weights(compute_dtype(rows.dtype))
         if sampled:
