@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfsampled._core import validation
 from tfsampled._core.candidate_sampling import philox, samplers
+from tfsampled._core.candidate_sampling.distributions import Distribution
 from tfsampled._core.candidate_sampling.samplers import Candidates, Draw
 
 _NO_GLOBAL_SEED = 87654321  # TensorFlow's own, where only an operation has a seed
@@ -138,6 +139,13 @@ class Sampler(keras.layers.Layer):
             returns how often each is expected among them, in float32. If not all
             positions have a class, also a bool `[num_sampled]`, False for those.
         """
+        del label_mask
+        stream = self._next_stream(labels, num_sampled)
+        distribution = self._distribution_over(num_classes)
+        return samplers.draw(distribution, num_classes, num_sampled, stream)
+
+    def _distribution_over(self, num_classes: int) -> Distribution:
+        """Returns what `draw` draws from, unless a subclass implements `draw`."""
         raise NotImplementedError
 
     def supports(self, labels: tf.Tensor) -> tf.Tensor | None:

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core.candidate_sampling import distributions, samplers
+from tfsampled._core.candidate_sampling import distributions
+from tfsampled._core.candidate_sampling.distributions import Distribution
 from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled.samplers._base import Sampler
 
@@ -52,9 +53,10 @@ class LogUniform(Sampler):
         """See `Sampler.draw`."""
         if tf.executing_eagerly():
             self.warn_if_unordered(labels, num_classes, label_mask)
-        stream = self._next_stream(labels, num_sampled)
-        distribution = distributions.log_uniform(num_classes)
-        return samplers.draw(distribution, num_classes, num_sampled, stream)
+        return Draw(*super().draw(labels, label_mask, num_classes, num_sampled))
+
+    def _distribution_over(self, num_classes: int) -> Distribution:
+        return distributions.log_uniform(num_classes)
 
     def warn_if_unordered(
         self, labels: Any, num_classes: int, label_mask: Any = None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import keras
-import tensorflow as tf
 
-from tfsampled._core.candidate_sampling import distributions, samplers
-from tfsampled._core.candidate_sampling.samplers import Draw
+from tfsampled._core.candidate_sampling import distributions
+from tfsampled._core.candidate_sampling.distributions import Distribution
 from tfsampled.samplers._base import Sampler
 
 
@@ -24,14 +23,5 @@ class Uniform(Sampler):
         (TensorShape([64]), TensorShape([1, 1]), TensorShape([64]))
     """
 
-    def draw(
-        self,
-        labels: tf.Tensor,
-        label_mask: tf.Tensor | None,
-        num_classes: int,
-        num_sampled: int,
-    ) -> Draw:
-        """See `Sampler.draw`."""
-        stream = self._next_stream(labels, num_sampled)
-        distribution = distributions.uniform(num_classes)
-        return samplers.draw(distribution, num_classes, num_sampled, stream)
+    def _distribution_over(self, num_classes: int) -> Distribution:
+        return distributions.uniform(num_classes)

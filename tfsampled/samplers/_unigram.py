@@ -13,6 +13,7 @@ from tfsampled._core.candidate_sampling import (
     distributions,
     samplers,
 )
+from tfsampled._core.candidate_sampling.distributions import Distribution
 from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled.samplers import _counts
 from tfsampled.samplers._base import Sampler, variable
@@ -82,16 +83,9 @@ class FixedUnigram(Sampler):
             table = alias_method.alias_table(self._weights())
             self._distribution = distributions.fixed_unigram(table)
 
-    def draw(
-        self,
-        labels: tf.Tensor,
-        label_mask: tf.Tensor | None,
-        num_classes: int,
-        num_sampled: int,
-    ) -> Draw:
-        """See `Sampler.draw`."""
-        stream = self._next_stream(labels, num_sampled)
-        return samplers.draw(self._distribution, num_classes, num_sampled, stream)
+    def _distribution_over(self, num_classes: int) -> Distribution:
+        del num_classes
+        return self._distribution
 
     def supports(self, labels: tf.Tensor) -> tf.Tensor:
         """Returns where a label has a probability above 0."""
