@@ -8,6 +8,7 @@ all its logits takes them too: called with logits, they are ordinary Keras metri
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -19,7 +20,14 @@ from tfsampled._core.full_softmax.ranks import count_ranked_above
 from tfsampled._core.labels import apply_weights, parse_labels, real_tensor
 from tfsampled.layers import SampledSoftmax
 
-__all__ = ["NDCG", "ExactMetric", "MeanReciprocalRank", "Perplexity", "TopKAccuracy"]
+__all__ = [
+    "NDCG",
+    "ExactMetric",
+    "MeanReciprocalRank",
+    "Perplexity",
+    "RankMetric",
+    "TopKAccuracy",
+]
 
 # The whole numbers up to 2 to this power are exact.
 _PRECISION = {tf.bfloat16: 8, tf.float16: 11, tf.float32: 24, tf.float64: 53}
@@ -45,12 +53,7 @@ class ExactMetric(keras.metrics.Metric):
         self.count = self.add_weight(name="count", initializer="zeros")
 
     def values_from_features(
-        self,
-        head: SampledSoftmax,
-        features: Any,
-        labels: Any,
-        mask: Any,
-        exclude: Any = None,
+        self, head: SampledSoftmax, features: Any, labels: Any, mask: Any
     ) -> tf.Tensor:
         """Computes the value of each example `[...]` from the features.
 
@@ -59,7 +62,6 @@ class ExactMetric(keras.metrics.Metric):
             features: The head's inputs, `[..., dim]`.
             labels: As in `head.sampled_loss`.
             mask: Boolean `[...]`, False for padding; or None.
-            exclude: Class ids `[..., n]` that ranks do not count, -1 for none; or None.
         """
         raise NotImplementedError
 
@@ -92,9 +94,8 @@ class ExactMetric(keras.metrics.Metric):
             exclude: Class ids `[..., n]` that ranks do not count, -1 for none. A label
                 among them ranks last.
         """
-        options = {} if exclude is None else {"exclude": exclude}
-        values = self.values_from_features(head, features, labels, mask, **options)
-        self._add(values, sample_weight, head.example_mask(features, labels, mask))
+        weighted = [(self, sample_weight)]
+        update_from_features(weighted, head, features, labels, mask, exclude)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds a batch of logits.
@@ -160,15 +161,9 @@ class Perplexity(ExactMetric):
         super().__init__(name, dtype)
 
     def values_from_features(
-        self,
-        head: SampledSoftmax,
-        features: Any,
-        labels: Any,
-        mask: Any,
-        exclude: Any = None,
+        self, head: SampledSoftmax, features: Any, labels: Any, mask: Any
     ) -> tf.Tensor:
         """Computes the exact cross entropy of each example, over all classes."""
-        del exclude
         return head.exact_loss(features, labels, mask=mask)
 
     def values_from_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -180,36 +175,34 @@ class Perplexity(ExactMetric):
         return tf.exp(super().result())
 
 
-class _RankMetric(ExactMetric):
-    """A metric of how many classes rank above an example's best label."""
+class RankMetric(ExactMetric):
+    """The weighted mean of a value that depends on the ranks of an example's labels.
+
+    A subclass implements `values_from_ranks`. The ranks are counted once for all such
+    metrics of a model.
+    """
 
     _direction = "up"
 
-    def values_from_features(
-        self,
-        head: SampledSoftmax,
-        features: Any,
-        labels: Any,
-        mask: Any,
-        exclude: Any = None,
-    ) -> tf.Tensor:
-        """Computes the value of each example's rank."""
-        return self.values_from_rank(head.ranks(features, labels, mask, exclude))
+    def values_from_ranks(self, ranks: tf.Tensor) -> tf.Tensor:
+        """Computes the value of each example `[...]`.
+
+        Args:
+            ranks: int32 `[..., num_true]`, how many classes have a higher logit than
+                the label; the int32 max for padding.
+        """
+        raise NotImplementedError
 
     def values_from_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Computes the value of each example's rank."""
         ids = tf.range(tf.shape(logits)[-1])
         label_logits = tf.gather(logits, labels, batch_dims=1)
         ranks = count_ranked_above(logits, ids, label_logits, labels)
-        return self.values_from_rank(ranks[:, 0])
-
-    def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
-        """Computes the value of integer ranks; the best rank is 0."""
-        raise NotImplementedError
+        return self.values_from_ranks(ranks)
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
-class TopKAccuracy(_RankMetric):
+class TopKAccuracy(RankMetric):
     """The share of examples with a label among the `k` classes of greatest logits.
 
     Computed in evaluation only. Of equal logits the lower class id ranks first.
@@ -230,8 +223,9 @@ class TopKAccuracy(_RankMetric):
         self.k = validation.positive_int(k, "k")
         super().__init__(name or f"top_{self.k}_accuracy", dtype)
 
-    def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
-        """Returns 1 for a rank below `k`, else 0."""
+    def values_from_ranks(self, ranks: tf.Tensor) -> tf.Tensor:
+        """Returns 1 where the best rank is below `k`, else 0."""
+        rank = tf.reduce_min(ranks, axis=-1)
         return tf.cast(rank < min(self.k, rank.dtype.max), self.dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -240,7 +234,7 @@ class TopKAccuracy(_RankMetric):
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
-class MeanReciprocalRank(_RankMetric):
+class MeanReciprocalRank(RankMetric):
     """The mean of `1 / rank` of the examples' best labels, ranks counted from 1.
 
     Computed in evaluation only. Of equal logits the lower class id ranks first.
@@ -259,13 +253,13 @@ class MeanReciprocalRank(_RankMetric):
     def __init__(self, name: str = "mean_reciprocal_rank", dtype: Any = None) -> None:
         super().__init__(name, dtype)
 
-    def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
-        """Returns `1 / (rank + 1)`."""
-        return 1 / (tf.cast(rank, self.dtype) + 1)
+    def values_from_ranks(self, ranks: tf.Tensor) -> tf.Tensor:
+        """Returns `1 / (rank + 1)` of the best rank."""
+        return 1 / (tf.cast(tf.reduce_min(ranks, axis=-1), self.dtype) + 1)
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
-class NDCG(_RankMetric):
+class NDCG(RankMetric):
     """Normalized discounted cumulative gain of the `k` best classes, labels relevant.
 
     `sum_t [rank_t < k] / log2(rank_t + 2)` over the labels of an example, ranks counted
@@ -293,36 +287,55 @@ class NDCG(_RankMetric):
         self.k = validation.positive_int(k, "k")
         super().__init__(name or f"ndcg_{self.k}", dtype)
 
-    def values_from_features(
-        self,
-        head: SampledSoftmax,
-        features: Any,
-        labels: Any,
-        mask: Any,
-        exclude: Any = None,
-    ) -> tf.Tensor:
+    def values_from_ranks(self, ranks: tf.Tensor) -> tf.Tensor:
         """Computes the gain of each example's labels."""
         # ranks = [[0, 5, padding]], k = 2 -> (1 + 0) / (1 + 1 / log2(3))
-        ranks = head._label_ranks(features, labels, mask, exclude)
         num_labels = tf.reduce_sum(
             tf.cast(ranks < ranks.dtype.max, tf.int32), axis=-1, keepdims=True
         )
-        best = tf.range(head.num_true)
+        best = tf.range(ranks.shape[-1])
         best = tf.where(best < num_labels, best, best.dtype.max)
-        return tf.math.divide_no_nan(
-            tf.reduce_sum(self.values_from_rank(ranks), axis=-1),
-            tf.reduce_sum(self.values_from_rank(best), axis=-1),
-        )
+        return tf.math.divide_no_nan(self._gain(ranks), self._gain(best))
 
-    def values_from_rank(self, rank: tf.Tensor) -> tf.Tensor:
-        """Returns `1 / log2(rank + 2)` for a rank below `k`, else 0."""
-        discount = tf.math.log(tf.cast(rank, self.dtype) + 2) / np.log(2)
-        is_found = rank < min(self.k, rank.dtype.max)
-        return tf.where(is_found, 1 / discount, tf.zeros_like(discount))
+    def _gain(self, ranks: tf.Tensor) -> tf.Tensor:
+        """Sums `1 / log2(rank + 2)` over the ranks below `k`."""
+        discounts = tf.math.log(tf.cast(ranks, self.dtype) + 2) / np.log(2)
+        is_found = ranks < min(self.k, ranks.dtype.max)
+        gains = tf.where(is_found, 1 / discounts, tf.zeros_like(discounts))
+        return tf.reduce_sum(gains, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of an equal metric."""
         return {**super().get_config(), "k": self.k}
+
+
+def update_from_features(
+    metrics: Iterable[tuple[ExactMetric, Any]],
+    head: SampledSoftmax,
+    features: Any,
+    labels: Any,
+    mask: Any,
+    exclude: Any,
+) -> None:
+    """Adds a batch to several metrics; counts the ranks of labels once.
+
+    Args:
+        metrics: Metrics with their sample weights.
+        head: As in `ExactMetric.update_state_from_features`, as all others.
+        features: As there.
+        labels: As there.
+        mask: As there.
+        exclude: As there.
+    """
+    ranks, example_mask = None, head.example_mask(features, labels, mask)
+    for metric, sample_weight in metrics:
+        if isinstance(metric, RankMetric):
+            if ranks is None:
+                ranks = head._label_ranks(features, labels, mask, exclude)
+            values = metric.values_from_ranks(ranks)
+        else:
+            values = metric.values_from_features(head, features, labels, mask)
+        metric._add(values, sample_weight, example_mask)
 
 
 def _integer_ids(

@@ -238,6 +238,28 @@ def test_sequences_with_padding():
     np.testing.assert_allclose(losses[1][kept], losses[0][::-1][kept], rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_lists_of_unknown_length(num_shards):
+    head = make(num_shards=num_shards)
+    lists = tf.TensorSpec([None, None], tf.int64)
+
+    def compute(exclude):
+        ranks = head.ranks(INPUTS, LABELS, exclude=exclude)
+        return ranks, *head.top_k(INPUTS, 3, exclude=exclude)
+
+    step = tf.function(compute, input_signature=[lists])
+    for exclude in (EXCLUDE, EXCLUDE[:, :0]):
+        results = step(tf.constant(exclude))
+        for result, expected in zip(results, compute(exclude), strict=True):
+            np.testing.assert_allclose(result, expected, rtol=1e-5)
+    step = tf.function(
+        lambda negatives: head.sampled_loss(INPUTS, LABELS, negatives=negatives),
+        input_signature=[lists],
+    )
+    with pytest.raises(ValueError, match="`negatives` must have a last axis of known"):
+        step.get_concrete_function()
+
+
 def test_invalid_arguments_raise():
     head = make()
     with pytest.raises(ValueError, match="`exclude` must have the axes of the examp"):

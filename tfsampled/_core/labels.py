@@ -200,15 +200,17 @@ def parse_class_lists(
         tf.errors.InvalidArgumentError: If an id is out of range.
     """
     ids = validation.as_class_ids(values, name)
-    num_ids = tf.compat.dimension_value(ids.shape[-1:].num_elements())
-    if num_ids is None or not ids.shape[:-1].is_compatible_with(examples):
+    if ids.shape.rank == 0 or not ids.shape[:-1].is_compatible_with(examples):
         raise ValueError(
-            f"`{name}` must have the axes of the examples, {examples}, and a last one "
-            f"of known size. Received: {name}.shape={ids.shape}."
+            f"`{name}` must have the axes of the examples, {examples}, and one more. "
+            f"Received: {name}.shape={ids.shape}."
         )
-    if num_ids == 0:
+    if ids.shape.rank is not None and ids.shape[-1] == 0:
         return None
-    return tf.reshape(check_class_list(ids, num_classes, name), [-1, num_ids])
+    ids = check_class_list(ids, num_classes, name)
+    shape = tf.shape(ids)  # of which any may be 0
+    lists = tf.reshape(ids, [tf.reduce_prod(shape[:-1]), shape[-1]])
+    return tf.ensure_shape(lists, [ids.shape[:-1].num_elements(), ids.shape[-1]])
 
 
 def parse_negatives(
@@ -224,7 +226,13 @@ def parse_negatives(
     ids = validation.as_class_ids(values, "negatives")
     if ids.shape.rank == 1:
         return check_class_list(ids, num_classes, "negatives"), None
-    return None, parse_class_lists(ids, examples, num_classes, "negatives")
+    own = parse_class_lists(ids, examples, num_classes, "negatives")
+    if own is not None and own.shape[1] is None:
+        raise ValueError(
+            "`negatives` must have a last axis of known size: pad them with -1. "
+            f"Received: negatives.shape={ids.shape}."
+        )
+    return None, own
 
 
 def check_class_list(

@@ -25,6 +25,12 @@ def num_rows(x: tf.Tensor) -> int | tf.Tensor:
     return tf.shape(x)[0] if static is None else static
 
 
+def num_columns(x: tf.Tensor) -> int | tf.Tensor:
+    """Returns the second dimension, as `num_rows` the first."""
+    static = tf.compat.dimension_value(x.shape[1])
+    return tf.shape(x)[1] if static is None else static
+
+
 def minimum(a: int | tf.Tensor, b: int | tf.Tensor) -> int | tf.Tensor:
     """Returns the lesser of two numbers: an int if both are ints."""
     both_ints = isinstance(a, int) and isinstance(b, int)

@@ -18,6 +18,7 @@ from tfsampled._core import validation
 from tfsampled._core.labels import Labels, class_list_check
 from tfsampled.layers import SampledSoftmax
 from tfsampled.layers import _head_labels as head_labels
+from tfsampled.metrics import update_from_features
 from tfsampled.models import _encoder_inputs as encoder_inputs
 from tfsampled.models._fit_arguments import (
     class_weights,
@@ -442,12 +443,10 @@ class HeadOutput:
         self, y: Any, features: tf.Tensor, sample_weight: Any, exclude: Any
     ) -> None:
         """Adds a batch to the metrics."""
+        weighted = [(metric, None) for metric in self._metrics]
+        weighted += [(metric, sample_weight) for metric in self._weighted]
         mask = keras_mask(features)
-        for metrics, weight in ((self._metrics, None), (self._weighted, sample_weight)):
-            for metric in metrics:
-                metric.update_state_from_features(
-                    self.head, features, y, weight, mask, exclude
-                )
+        update_from_features(weighted, self.head, features, y, mask, exclude)
 
     def sample_weight_of_classes(self, y: Any, class_weights: np.ndarray) -> tf.Tensor:
         """Returns the weight of each label; with several, the mean of an example's.

@@ -24,7 +24,9 @@ Carry = tuple[Any, ...]
 
 
 def chunk_size(
-    inputs: tf.Tensor, num_bytes: int | None = None, min_size: int = 1
+    inputs: tf.Tensor,
+    num_bytes: int | None = None,
+    min_size: int | tf.Tensor = 1,
 ) -> int | tf.Tensor:
     """Computes how many classes make a chunk.
 
@@ -38,13 +40,13 @@ def chunk_size(
         each `N` anew, so it is a constant there too.
     """
     max_logits = (num_bytes or CHUNK_BYTES) // compute_dtype(inputs.dtype).size
-    low, high = max(MIN_CHUNK, min_size), max(MAX_CHUNK, min_size)
+    low, high = maximum(MIN_CHUNK, min_size), maximum(MAX_CHUNK, min_size)
     size = max_logits // maximum(num_rows(inputs), 1) // CHUNK_MULTIPLE * CHUNK_MULTIPLE
     return minimum(maximum(size, low), high)
 
 
 def first_chunk_size(
-    rows: int | tf.Tensor, size: int | tf.Tensor, min_size: int = 1
+    rows: int | tf.Tensor, size: int | tf.Tensor, min_size: int | tf.Tensor = 1
 ) -> int | tf.Tensor:
     """Computes the size of a first chunk that leaves a multiple of `size` rows."""
     # 10 rows, size 4 -> 2, which leaves 4 + 4; with min_size 3 -> 6, which leaves 4

@@ -22,7 +22,7 @@ from tfsampled._core.full_softmax.chunks import (
     scan_chunks,
 )
 from tfsampled._core.full_softmax.shards import Shard, shards_of
-from tfsampled._core.static_ops import compute_dtype, minimum, num_rows
+from tfsampled._core.static_ops import compute_dtype, minimum, num_columns, num_rows
 from tfsampled._core.xla import tracing_for_xla
 
 CHUNK_BYTES = 32 << 20  # more than the loss's: each chunk costs two searches
@@ -53,7 +53,7 @@ def full_softmax_top_k(
         float32; and their ids, int32 `[N, k]`. Where classes run out, minus infinity
         and -1.
     """
-    num_found = k if exclude is None else k + exclude.shape[1]
+    num_found = k if exclude is None else k + num_columns(exclude)
     inputs = tf.cast(inputs, compute_dtype(inputs.dtype))
     tables = [_read(table) for table in (weights, biases) if table is not None]
     candidates = [
@@ -82,9 +82,9 @@ def _drop(
         Values, ids and whether each is a class that is not excluded; `[N, k]`.
     """
     # ids = [[4, 7, 1]], exclude = [[7, -1]], k = 2 -> ids [[4, 1]]
+    exclude = tf.pad(exclude, [[0, 0], [0, 1]], constant_values=-1)  # at least one
     exclude = tf.sort(exclude, axis=1)
-    position = tf.searchsorted(exclude, ids)
-    position = tf.minimum(position, exclude.shape[1] - 1)
+    position = tf.minimum(tf.searchsorted(exclude, ids), num_columns(exclude) - 1)
     excluded = tf.equal(tf.gather(exclude, position, batch_dims=1), ids)
     order = tf.argsort(tf.cast(excluded, tf.int32), axis=1, stable=True)[:, :k]
     values, ids, excluded = (
@@ -125,7 +125,7 @@ def _with_gradient(
 
 
 def _shard_top_k(
-    inputs: tf.Tensor, shard: Shard, k: int
+    inputs: tf.Tensor, shard: Shard, k: int | tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Finds the top `min(k, R)` rows of a shard: logits and class ids, `[N, ...]`."""
     size = chunk_size(inputs, CHUNK_BYTES, min_size=k)
@@ -233,7 +233,7 @@ def _merge(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Merges the top classes of all shards."""
     values, ids = (tf.concat(pieces, axis=1) for pieces in zip(*shards, strict=True))
-    k = minimum(k, tf.compat.dimension_value(ids.shape[1]) or tf.shape(ids)[1])
+    k = minimum(k, num_columns(ids))
     order = tf.argsort(ids, axis=1)  # so that the lower id wins a tie
     values, ids = (tf.gather(x, order, batch_dims=1) for x in (values, ids))
     return _top_k(values, ids, k)
