@@ -9,6 +9,9 @@ user has seen are left out. Hyperparameters: hidden 64, 2 blocks, 1 head, dropou
 length 50, batch 128, Adam (here `LazyAdam`) with 1e-3, patience 10. A run that was
 interrupted goes on if it is given the same `--backup` folder.
 
+Most histories are short: several sequences of a batch share a row where they fit, and
+attention stays inside each: the same loss as with a row for each, without its padding.
+
 Reference: https://arxiv.org/abs/2309.07602
 """
 
@@ -16,8 +19,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import NDCG, TopKAccuracy
@@ -34,6 +40,7 @@ from tfsampled.samplers import FixedUnigram, InBatch, LogUniform, Mixed, Recent,
 
 HIDDEN, BLOCKS, HEADS, DROPOUT = 64, 2, 1, 0.1
 LENGTH, BATCH, RATE, PATIENCE = 50, 128, 1e-3, 10
+EVALUATION_BATCH = 256
 LOSSES = (
     "full",
     "uniform",
@@ -60,6 +67,42 @@ def read(path: Path) -> tuple[list[np.ndarray], int]:
     return np.split(rank[items][order], starts), len(counts) + 1
 
 
+def pack(sequences: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Puts sequences into rows of `LENGTH`, each into the first row with room for it.
+
+    Returns:
+        Items, positions and segments, each `[rows, LENGTH]`. The last item of every
+        sequence has the position 0; segments number the sequences of a row from 1 on.
+    """
+    # [7, 8], [5], length 4 -> items [[7, 8, 5, 0]], positions [[1, 0, 0, 0]],
+    # segments [[1, 1, 2, 0]]
+    rows: list[list[np.ndarray]] = []
+    room: list[int] = []
+    for sequence in sorted(sequences, key=len, reverse=True):
+        fits = [row for row, free in enumerate(room) if free >= len(sequence)]
+        if not fits:
+            fits = [len(rows)]
+            rows.append([])
+            room.append(LENGTH)
+        rows[fits[0]].append(sequence)
+        room[fits[0]] -= len(sequence)
+    packed = {
+        name: np.zeros((len(rows), LENGTH), np.int32)
+        for name in ("history", "positions", "segments")
+    }
+    for number, row in enumerate(rows):
+        filled = LENGTH - room[number]
+        lengths = list(map(len, row))
+        packed["history"][number, :filled] = np.concatenate(row)
+        packed["positions"][number, :filled] = np.concatenate(
+            [np.arange(length)[::-1] for length in lengths]
+        )
+        packed["segments"][number, :filled] = np.repeat(
+            np.arange(len(row)) + 1, lengths
+        )
+    return packed
+
+
 def pad(sequences: list[np.ndarray], length: int) -> np.ndarray:
     """Returns the last `length` items of each sequence, with 0 before them."""
     padded = np.zeros((len(sequences), length), np.int32)
@@ -69,55 +112,83 @@ def pad(sequences: list[np.ndarray], length: int) -> np.ndarray:
     return padded
 
 
-def split(sequences: list[np.ndarray]) -> dict[str, Any]:
-    """Returns inputs and labels for training, validation and test."""
-    sequences = [one for one in sequences if len(one) > 2]
-    longest = max(map(len, sequences))
-    train = [one[:-2] for one in sequences if len(one) > 3]
-    data: dict[str, Any] = {
-        "train": (
-            pad([one[:-1] for one in train], LENGTH),
-            pad([one[1:] for one in train], LENGTH),
-        )
-    }
-    for name, last in (("validation", -2), ("test", -1)):
-        seen = [one[:last] for one in sequences]
-        inputs = {"history": pad(seen, LENGTH), "seen": pad(seen, longest)}
-        data[name] = inputs, np.array([one[last] for one in sequences])
-    return data
+class TrainingBatches(keras.utils.PyDataset):
+    """Batches of shuffled sequences: inputs, and the item that follows each."""
+
+    def __init__(self, sequences: list[np.ndarray], seed: int) -> None:
+        super().__init__()
+        self._sequences = [one[-LENGTH - 1 :] for one in sequences if len(one) > 1]
+        self._random = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._sequences) / BATCH)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        chosen = self._order[index * BATCH : (index + 1) * BATCH]
+        batch = [self._sequences[one] for one in chosen]
+        labels = pack([one[1:] for one in batch])["history"]
+        return pack([one[:-1] for one in batch]), labels
+
+    def on_epoch_end(self) -> None:
+        self._order = self._random.permutation(len(self._sequences))
 
 
-@keras.saving.register_keras_serializable(package="examples")
-class AddPositions(keras.layers.Layer):
-    """Adds a learned vector for each position."""
+def evaluation_batches(sequences: list[np.ndarray], last: int) -> tf.data.Dataset:
+    """Returns batches of users with about as many items, and the item that follows.
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.supports_masking = True
+    Args:
+        sequences: The items of each user.
+        last: Which of them is to be predicted: -1 for the last.
+    """
+    by_length = sorted(sequences, key=len)
 
-    def build(self, shape: Any) -> None:
-        self.positions = self.add_weight(shape=shape[1:], initializer="glorot_uniform")
+    def batches() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        for start in range(0, len(by_length), EVALUATION_BATCH):
+            batch = by_length[start : start + EVALUATION_BATCH]
+            seen = [one[:last] for one in batch]
+            longest = max(map(len, seen))
+            history = pad(seen, min(longest, LENGTH))
+            inputs = {
+                "history": history,
+                "positions": np.arange(history.shape[1])[::-1] * np.ones_like(history),
+                "segments": np.sign(history),
+                "seen": pad(seen, longest),
+            }
+            yield inputs, np.array([one[last] for one in batch])
 
-    def call(self, inputs: Any) -> Any:
-        return inputs + self.positions
+    lists = tf.TensorSpec([None, None], tf.int32)
+    names = ("history", "positions", "segments", "seen")
+    signature = dict.fromkeys(names, lists), tf.TensorSpec([None], tf.int64)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    num_batches = math.ceil(len(sequences) / EVALUATION_BATCH)
+    return dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
 
 
 def encoders(num_classes: int) -> tuple[keras.Model, keras.Model, Any]:
     """Returns SASRec for all positions and for the last, and its item embedding."""
-    history = keras.Input((LENGTH,), dtype="int32", name="history")
+    inputs = {
+        name: keras.Input((None,), dtype="int32", name=name)
+        for name in ("history", "positions", "segments")
+    }
     items = keras.layers.Embedding(num_classes, HIDDEN, mask_zero=True)
-    x = keras.layers.Dropout(DROPOUT)(AddPositions()(items(history)))
+    positions = keras.layers.Embedding(LENGTH, HIDDEN)(inputs["positions"])
+    segments = inputs["segments"]
+    same_segment = keras.ops.equal(segments[:, :, None], segments[:, None, :])
+    x = keras.layers.Dropout(DROPOUT)(items(inputs["history"]) + positions)
     for _ in range(BLOCKS):
         query = keras.layers.LayerNormalization()(x)
         attention = keras.layers.MultiHeadAttention(HEADS, HIDDEN, dropout=DROPOUT)
-        x = query + attention(query, x, use_causal_mask=True)
+        x = query + attention(
+            query, x, attention_mask=same_segment, use_causal_mask=True
+        )
         x = keras.layers.LayerNormalization()(x)
         hidden = keras.layers.Dense(HIDDEN, activation="relu")(x)
         hidden = keras.layers.Dropout(DROPOUT)(hidden)
         hidden = keras.layers.Dense(HIDDEN)(hidden)
         x = x + keras.layers.Dropout(DROPOUT)(hidden)
     x = keras.layers.LayerNormalization()(x)
-    return keras.Model(history, x), keras.Model(history, x[:, -1]), items
+    return keras.Model(inputs, x), keras.Model(inputs, x[:, -1]), items
 
 
 class FullSoftmaxModel(SampledSoftmaxModel):
@@ -163,7 +234,7 @@ def make_head(
 class Evaluate(keras.callbacks.Callback):
     """Adds the validation metrics of another model and the epoch's seconds to logs."""
 
-    def __init__(self, model: keras.Model, data: tuple[Any, Any]) -> None:
+    def __init__(self, model: keras.Model, data: tf.data.Dataset) -> None:
         super().__init__()
         self._evaluated, self._data = model, data
         self.seconds: list[float] = []
@@ -181,9 +252,9 @@ class Evaluate(keras.callbacks.Callback):
         )
 
 
-def evaluate(model: keras.Model, data: tuple[Any, Any]) -> dict[str, float]:
+def evaluate(model: keras.Model, data: tf.data.Dataset) -> dict[str, float]:
     """Returns HR@10 and NDCG@10 over all items but those seen."""
-    return model.evaluate(*data, batch_size=256, verbose=0, return_dict=True)
+    return model.evaluate(data, verbose=0, return_dict=True)
 
 
 def main(
@@ -198,8 +269,10 @@ def main(
     """Trains until the validation NDCG has not grown for 10 epochs; returns a row."""
     keras.utils.set_random_seed(seed)
     sequences, num_classes = read(path)
-    data = split(sequences)
-    counts = np.bincount(data["train"][1].ravel(), minlength=num_classes)
+    sequences = [one for one in sequences if len(one) > 2]
+    batches = TrainingBatches([one[:-2] for one in sequences], seed)
+    labels = np.concatenate([one[1:-2] for one in sequences])
+    counts = np.bincount(labels, minlength=num_classes)
     every_position, last_position, items = encoders(num_classes)
     head = make_head(loss, num_sampled, log_q, counts, items)
     kind = FullSoftmaxModel if loss == "full" else SampledSoftmaxModel
@@ -208,16 +281,15 @@ def main(
     ranked = SampledSoftmaxModel(last_position, head, exclude="seen")
     metrics = [TopKAccuracy(10, name="hr_10"), NDCG(10)]
     ranked.compile(metrics=metrics, jit_compile=False)
-    evaluation = Evaluate(ranked, data["validation"])
+    evaluation = Evaluate(ranked, evaluation_batches(sequences, -2))
     stopping = keras.callbacks.EarlyStopping(
         "ndcg_10", mode="max", patience=PATIENCE, restore_best_weights=True
     )
     callbacks: list[Any] = [evaluation, stopping]
     if backup is not None:
         callbacks.append(keras.callbacks.BackupAndRestore(backup))
-    x, y = data["train"]
-    model.fit(x, y, BATCH, epochs, verbose=0, callbacks=callbacks)
-    logs = evaluate(ranked, data["test"])
+    model.fit(batches, epochs=epochs, verbose=0, callbacks=callbacks)
+    logs = evaluate(ranked, evaluation_batches(sequences, -1))
     return {
         "loss": loss,
         "num_sampled": num_sampled,
