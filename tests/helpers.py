@@ -5,6 +5,7 @@ A helper that one file uses stays in that file.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -188,3 +189,9 @@ def assert_equal_draws(actual: Any, expected: Any) -> None:
     np.testing.assert_array_equal(actual[0].numpy(), expected[0].numpy())
     assert max_ulps(actual[1], expected[1]) <= 2
     assert max_ulps(actual[2], expected[2]) <= 2
+
+
+@functools.cache
+def two_replicas() -> tf.distribute.Strategy:
+    """Returns the strategy of all tests: two of them in one process collide."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

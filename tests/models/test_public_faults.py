@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers import two_replicas
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
 from tfsampled.optimizers import LazyAdam
@@ -240,8 +241,7 @@ def test_a_subclass_may_override_compute_loss():
 
 
 def test_a_compiled_step_of_several_replicas_raises():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+    with two_replicas().scope():
         model = make()
         model.compile("sgd", jit_compile=True)
     with pytest.raises(

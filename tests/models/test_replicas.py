@@ -1,58 +1,188 @@
-"""Two replicas of a `SampledSoftmaxModel` train what one device trains."""
+"""Two replicas train what one device trains on the same batches."""
 
-import pathlib
-import subprocess
-import sys
+from typing import Any
 
-ROOT = pathlib.Path(__file__).parents[2]
-
-MIRRORED = """
+import keras
+import numpy as np
+import pytest
 import tensorflow as tf
 
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-)
-import keras, numpy as np
+from tests.helpers import two_replicas
 from tfsampled.layers import SampledSoftmax
-from tfsampled.metrics import Perplexity
+from tfsampled.metrics import MeanReciprocalRank, Perplexity
 from tfsampled.models import SampledSoftmaxModel
+from tfsampled.optimizers import Adagrad, LazyAdam, LossScaleOptimizer, RowWiseAdagrad
+from tfsampled.samplers import InBatch, LearnedUnigram, Mixed, Recent, Uniform
 
-rng = np.random.default_rng(0)
-x, y = rng.normal(size=(64, 8)).astype("float32"), rng.integers(0, 30, 64)
-initial = [rng.normal(size=size) / 3 for size in [(8, 8), (8,), (30, 8), (30,)]]
+CLASSES, DIM = 30, 8
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(35, DIM)).astype("float32")
+Y = RNG.integers(0, CLASSES, 35)
+INITIAL = [RNG.normal(size=size) / 3 for size in [(8, 8), (8,), (30, 8), (30,)]]
 
-def trained(strategy, dtype):
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": lambda: keras.optimizers.SGD(0.5),
+    "adagrad": lambda: Adagrad(0.3, global_clipnorm=0.1),
+    "row_wise": lambda: RowWiseAdagrad(0.3, clipvalue=0.01),
+    "lazy_adam": lambda: LazyAdam(0.03, clipnorm=0.1, weight_decay=0.1, epsilon=1e-3),
+    "corrected": lambda: LazyAdam(0.03, correct_skipped=True, epsilon=1e-3),
+    "scaled": lambda: LossScaleOptimizer(
+        LazyAdam(0.03, epsilon=1e-3, global_clipnorm=0.1), dynamic_growth_steps=2
+    ),
+}
+
+
+def make(strategy, make_optimizer, make_sampler=Uniform, dtype="float32"):
     keras.config.set_dtype_policy(dtype)
+    keras.utils.set_random_seed(1)
     with strategy.scope():
-        encoder = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
-        model = SampledSoftmaxModel(encoder, SampledSoftmax(30, 30, seed=1))
-        model.set_weights([array.astype("float32") for array in initial])
-        model.compile(keras.optimizers.SGD(0.5), metrics=[Perplexity()])
+        encoder = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(DIM)])
+        sampler = make_sampler()
+        num_sampled = 20 if sampler.takes_num_sampled else None
+        head = SampledSoftmax(CLASSES, num_sampled, sampler)
+        model = SampledSoftmaxModel(encoder, head)
+        model.set_weights([array.astype("float32") for array in INITIAL])
+        model.compile(make_optimizer(), metrics=[Perplexity(), MeanReciprocalRank()])
+    return model
+
+
+def trained(strategy, make_optimizer, epochs=3, **kwargs):
+    """Returns logs, weights and slots; the last batch is of 3 examples."""
+    model = make(strategy, make_optimizer, **kwargs)
     history = model.fit(
-        x, y, batch_size=32, shuffle=False, verbose=0, validation_data=(x, y)
+        X,
+        Y,
+        batch_size=16,
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        validation_data=(X, Y),
     ).history
-    return [np.array([*history.values()]), *model.get_weights()]
-
-here = tf.distribute.get_strategy()
-mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-truth, one = trained(here, "float64"), trained(here, "float32")
-two = trained(mirrored, "float32")
-for name, exact, theirs, ours in zip(
-    ["logs", "encoder kernel", "encoder bias", "kernel", "bias"],
-    truth, one, two, strict=True,
-):
-    assert exact.dtype == "float64" and ours.shape == exact.shape
-    few_ulp = 4 * np.spacing(np.abs(exact).max().astype("float32"))
-    error, allowed = np.abs(ours - exact).max(), np.abs(theirs - exact).max() + few_ulp
-    print(name, error / few_ulp, allowed / few_ulp)
-    assert error <= allowed, (name, error, allowed)
-"""
+    return model, np.array([*history.values()]), state_of(model)
 
 
-def test_two_replicas_are_as_near_float64_as_one_device():
-    # All classes are drawn, so that the loss does not depend on which.
-    result = subprocess.run(
-        [sys.executable, "-c", MIRRORED], capture_output=True, text=True, cwd=ROOT
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+def state_of(model):
+    variables = [*model.variables, *model.optimizer.variables]
+    return [np.asarray(v) for v in variables] + [
+        np.asarray(v) for v in model.head.sampler.state().values()
+    ]
+
+
+def assert_equal_copies(model):
+    for variable in (*model.trainable_variables, *model.optimizer.variables):
+        first, second = two_replicas().experimental_local_results(variable.value)
+        np.testing.assert_array_equal(first, second, err_msg=variable.path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "scaled" else pytest.param(name, marks=pytest.mark.slow)
+        for name in OPTIMIZERS
+    ],
+)
+def test_two_replicas_are_as_near_float64_as_one_device(name):
+    one_device = tf.distribute.get_strategy()
+    _, *truth = trained(one_device, OPTIMIZERS[name], dtype="float64")
+    _, *one = trained(one_device, OPTIMIZERS[name])
+    model, *two = trained(two_replicas(), OPTIMIZERS[name])
+    assert_equal_copies(model)
+    for exact, theirs, ours in zip(
+        *([logs, *state] for logs, state in (truth, one, two)), strict=True
+    ):
+        few_ulp = 16 * np.spacing(np.abs(exact).max().astype("float32"))
+        assert np.abs(ours - exact).max() <= 2 * np.abs(theirs - exact).max() + few_ulp
+
+
+@pytest.mark.parametrize(
+    "make_sampler",
+    [
+        LearnedUnigram,
+        pytest.param(InBatch, marks=pytest.mark.slow),
+        pytest.param(lambda: Recent(20), marks=pytest.mark.slow),
+        lambda: Mixed([InBatch(), (Uniform(seed=2), 10)]),
+    ],
+)
+def test_samplers_see_the_labels_of_all_replicas(make_sampler):
+    results = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas()):
+        _, *result = trained(strategy, Adagrad, make_sampler=make_sampler)
+        results.append([result[0], *result[1]])
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
+
+
+def test_a_replica_without_examples():
+    model = make(two_replicas(), LazyAdam)
+    loss = model.fit(X[:17], Y[:17], batch_size=16, verbose=0).history["loss"]
+    assert np.isfinite(loss)
+    assert all(np.isfinite(value).all() for value in state_of(model))
+    assert_equal_copies(model)
+
+
+@pytest.mark.parametrize("bad", [0, 9])
+def test_invalid_labels_of_one_replica_change_nothing_on_any(bad):
+    model = make(two_replicas(), LazyAdam, LearnedUnigram)
+    model.fit(X[:16], Y[:16], batch_size=16, verbose=0)
+    before = state_of(model)
+    labels = Y[:16].copy()
+    labels[bad] = CLASSES
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"in \[0, 30\)"):
+        model.fit(X[:16], labels, batch_size=16, verbose=0)
+    for value, expected in zip(state_of(model), before, strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert_equal_copies(model)
+
+
+def test_an_infinite_gradient_of_one_replica_skips_the_step_on_all():
+    strategy = two_replicas()
+    with strategy.scope():
+        table = tf.Variable(tf.ones([5, 2]))
+        optimizer = LossScaleOptimizer(LazyAdam(0.1), initial_scale=4.0)
+        optimizer.build([table])
+
+    @tf.function
+    def step(value):
+        gradient = tf.IndexedSlices(tf.reshape(value, [1, 2]), [3], [5, 2])
+        optimizer.apply([gradient], [table])
+
+    def run(values):
+        def value_of(context):
+            return tf.constant(values[context.replica_id_in_sync_group])
+
+        values_of = strategy.experimental_distribute_values_from_function(value_of)
+        strategy.run(step, args=(values_of,))
+
+    run([[4.0, 4.0], [np.inf, 4.0]])
+    np.testing.assert_array_equal(table, np.ones([5, 2]))
+    assert np.asarray(optimizer.dynamic_scale) == 2
+    run([[4.0, 4.0], [4.0, 4.0]])
+    np.testing.assert_allclose(table[3], 0.9, rtol=1e-5)
+
+
+def test_a_row_is_read_from_the_own_copy():
+    """A lookup in the mirrored variable itself reads the whole table."""
+    strategy = two_replicas()
+    model = make(strategy, LazyAdam)
+
+    @tf.function
+    def step(x, y):
+        return strategy.run(model.train_step, args=((x, y),))
+
+    graph = step.get_concrete_function(X[:4], Y[:4]).graph
+    reads = [
+        op
+        for op in graph.get_operations()
+        if op.type == "ReadVariableOp" and op.outputs[0].shape == [CLASSES, DIM]
+    ]
+    assert [op.name for op in reads] == []
+
+
+def test_the_optimizer_is_of_the_strategy_of_its_variables():
+    with two_replicas().scope():
+        table = tf.Variable(tf.ones([5, 2]))
+        optimizer = LazyAdam()
+    with pytest.raises(ValueError, match="must be made in the scope of the strategy"):
+        LazyAdam().build([table])
+    with pytest.raises(ValueError, match="must be made in the scope of the strategy"):
+        optimizer.build([tf.Variable(tf.ones([5, 2]))])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import cross_entropy64
+from tests.helpers import cross_entropy64, two_replicas
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import Perplexity, TopKAccuracy
 from tfsampled.models import SampledSoftmaxModel
@@ -214,7 +214,7 @@ def test_replicas_give_the_loss_of_one_device():
     logs = []
     for strategy in (
         tf.distribute.get_strategy(),
-        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
+        two_replicas(),
     ):
         with strategy.scope():
             model = make()

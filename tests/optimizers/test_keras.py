@@ -87,14 +87,6 @@ def test_slots_are_on_the_device_of_their_table(make):
     assert all(slot.device == table.device for slot in slots)
 
 
-def test_a_mirrored_variable_is_refused():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
-        table = tf.Variable(tf.ones([5, 2]))
-    with pytest.raises(ValueError, match=r"Received: the variable .* under 2 replicas"):
-        LazyAdam().build([table])
-
-
 def text_model():
     keras.utils.set_random_seed(0)
     layers = [

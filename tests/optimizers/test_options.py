@@ -141,17 +141,14 @@ def test_a_constraint_of_the_encoder_is_kept():
     np.testing.assert_array_equal(layer.kernel, np.zeros([3, 2]))
 
 
-@OURS
-def test_several_replicas_are_refused(ours):
-    class TwoReplicas:
+def test_a_strategy_without_copies_is_refused():
+    class CentralStorage:
         num_replicas_in_sync = 2
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tf.distribute, "get_strategy", TwoReplicas)
-        with pytest.raises(
-            ValueError, match="make model and optimizer outside the scope"
-        ):
-            ours()
+        patch.setattr(tf.distribute, "get_strategy", CentralStorage)
+        with pytest.raises(ValueError, match="must be a MirroredStrategy or a Multi"):
+            LazyAdam()
 
 
 @OURS

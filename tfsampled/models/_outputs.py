@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfsampled._core import validation
 from tfsampled._core.labels import Labels, class_list_check
+from tfsampled._core.replicas import mean, num_replicas
 from tfsampled.layers import SampledSoftmax
 from tfsampled.layers import _head_labels as head_labels
 from tfsampled.metrics import update_from_features
@@ -405,11 +406,13 @@ class HeadOutput:
         return self.label_check.record(targets, training, negatives)
 
     def num_examples(self, y: Any, features: tf.Tensor) -> tf.Tensor:
-        """Counts the examples that have a label, in float32."""
+        """Counts the examples that have a label, in float32: the mean of replicas."""
         example_mask = self._parse(y, features).example_mask
         if example_mask is None:
-            return tf.cast(tf.reduce_prod(tf.shape(features)[:-1]), tf.float32)
-        return tf.reduce_sum(tf.cast(example_mask, tf.float32))
+            count = tf.reduce_prod(tf.shape(features)[:-1])
+        else:
+            count = tf.math.count_nonzero(example_mask)
+        return mean(tf.cast(count, tf.float32))
 
     def compute_loss(
         self,
@@ -422,6 +425,9 @@ class HeadOutput:
     ) -> tf.Tensor:
         """Computes the sum of the weighted losses over the number of examples.
 
+        That number is the mean of the replicas, so that the mean of the results is that
+        of all examples.
+
         Args:
             y: Integer labels, as in `SampledSoftmax.sampled_loss`.
             features: The head's inputs.
@@ -433,11 +439,16 @@ class HeadOutput:
         targets = self._parse(y, features)
         if not validated:
             targets = head_labels.validated(self.head, targets, sampled=training)
+        with tf.control_dependencies([targets.ids]):
+            count = self.num_examples(y, features)
+        if num_replicas() > 1:  # no replica draws if one has invalid labels
+            with tf.control_dependencies([count]):
+                targets = targets._replace(ids=tf.identity(targets.ids))
         losses = self.head._compute_losses(
             features, targets, sample_weight, training, negatives
         )
-        count = tf.cast(self.num_examples(y, features), losses.dtype)
-        return tf.math.divide_no_nan(tf.reduce_sum(losses), count)
+        total = tf.reduce_sum(losses)
+        return tf.math.divide_no_nan(total, tf.cast(count, total.dtype))
 
     def update_metrics(
         self, y: Any, features: tf.Tensor, sample_weight: Any, exclude: Any
@@ -553,11 +564,6 @@ class KerasOutput:
 def keras_mask(features: Any) -> Any:
     """Returns the mask that Keras has attached to a tensor, or None."""
     return getattr(features, "_keras_mask", None)  # where Keras keeps it
-
-
-def num_replicas() -> int:
-    """Returns the number of replicas of the current strategy."""
-    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def _prefix(name: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import validation
+from tfsampled._core.replicas import all_finished, num_replicas
 from tfsampled._core.xla import tracing_for_xla
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import _encoder_inputs as encoder_inputs
@@ -24,7 +25,7 @@ from tfsampled.models._fit_arguments import (
     warn_if_unordered,
 )
 from tfsampled.models._label_check import PeriodicCheck
-from tfsampled.models._outputs import Outputs, num_replicas
+from tfsampled.models._outputs import Outputs
 from tfsampled.models._split_model import split_model
 from tfsampled.optimizers import LossScaleOptimizer
 
@@ -393,7 +394,7 @@ class SampledSoftmaxModel(keras.Model):
             if self._has_mask is False:
                 checks += self._outputs.label_checks(y)
             # With a mask, the labels are validated once the encoder has made it.
-            assertions = validation.assert_all(checks)
+            assertions = all_finished(validation.assert_all(checks))
             with tf.control_dependencies(assertions):
                 self._train(x, y, sample_weight, validated=self._has_mask is False)
         means = {"loss": self._loss_mean, **self._outputs.loss_means()}

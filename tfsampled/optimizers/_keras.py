@@ -11,6 +11,13 @@ import keras
 import tensorflow as tf
 
 
+class GradientsSummed:
+    """Makes an optimizer of Keras's take gradients as summed over the replicas."""
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars
+
+
 def index_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> int | None:
     """Returns the position of a variable among those of `build`, or None."""
     try:

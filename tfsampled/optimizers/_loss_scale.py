@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsampled._core import validation
+from tfsampled._core import replicas, validation
 from tfsampled.optimizers import _sparse_rows as rows
 from tfsampled.optimizers._row_sparse import variables_for
 
@@ -90,10 +90,11 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
             super().apply(grads, variables)
 
     def check_finite(self, grads: Sequence[Any]) -> tf.Tensor:
-        """Returns whether every value of every gradient is finite."""
-        return super().check_finite(
+        """Returns whether every value of every gradient of each replica is finite."""
+        is_finite = super().check_finite(
             [
                 grad.values if isinstance(grad, tf.IndexedSlices) else grad
                 for grad in grads
             ]
         )
+        return replicas.mean(tf.cast(is_finite, tf.float32)) >= 1

@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfsampled._core import replicas
+from tfsampled._core.replicas import own_copy
 from tfsampled.optimizers import _keras
 from tfsampled.optimizers import _sparse_rows as rows
 
@@ -21,12 +23,15 @@ _UNSUPPORTED = {
 }
 
 
-class RowSparse(keras.optimizers.Optimizer):
+class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
     """An optimizer that updates the rows that a `tf.IndexedSlices` names.
 
     A dense gradient is applied by the Keras optimizer that a subclass also derives
     from. A row-sparse one never becomes dense: it is unscaled, its duplicates are
     summed, it is clipped like the dense gradient, and passed to `sparse_step`.
+
+    With several replicas all gradients are summed over them first. Then each replica
+    updates its own copies of the variables, in the same way.
 
     Attributes:
         handles_dense: Whether `sparse_step` applies dense gradients too.
@@ -44,7 +49,7 @@ class RowSparse(keras.optimizers.Optimizer):
         super().__init__(learning_rate=learning_rate, **kwargs)
         self._strategy = tf.distribute.get_strategy()
         self._reject_unsupported_options()
-        _reject_replicas(self._strategy, type(self).__name__)
+        _validate_strategy(self._strategy)
 
     def add_variable(
         self, shape: Any, initializer: Any = "zeros", **kwargs: Any
@@ -91,16 +96,22 @@ class RowSparse(keras.optimizers.Optimizer):
         """Makes the slots of these variables.
 
         Raises:
-            ValueError: If an option is set that needs whole tables, or a variable is
-                mirrored over replicas.
+            ValueError: If an option is set that needs whole tables, or a variable is of
+                another strategy than the optimizer.
         """
         if self.built:
             return
         self._reject_unsupported_options()
         for variable in variables:
             value = _tf_variable(variable)
-            strategy = getattr(value, "distribute_strategy", self._strategy)
-            _reject_replicas(strategy, f"the variable {rows.name_of(variable)}")
+            strategy = getattr(value, "distribute_strategy", None)
+            if _num_replicas(strategy) != _num_replicas(self._strategy):
+                raise ValueError(
+                    "The optimizer must be made in the scope of the strategy of its "
+                    f"variables. Received: {rows.name_of(variable)} with "
+                    f"{_num_replicas(strategy)} replicas, {type(self).__name__} with "
+                    f"{_num_replicas(self._strategy)}."
+                )
         # Slots of equal content that are made in a trace share one more buffer.
         with tf.init_scope():
             super().build(variables)
@@ -136,6 +147,7 @@ class RowSparse(keras.optimizers.Optimizer):
             self._index_of(variable)
         grads = list(map(rows.validate_gradient, grads, variables))
         self._reject_constraints(grads, variables)
+        grads = replicas.sum_gradients(grads)
         if not any(isinstance(grad, tf.IndexedSlices) for grad in grads):
             super().apply(grads, variables)
             return
@@ -207,7 +219,7 @@ class RowSparse(keras.optimizers.Optimizer):
         Raises:
             ValueError: If the optimizer was not built for this variable.
         """
-        return _keras.slot(self, name, self._index_of(variable))
+        return own_copy(_keras.slot(self, name, self._index_of(variable)))
 
     def _index_of(self, variable: Any) -> int:
         index = _keras.index_of(self, variable)
@@ -296,7 +308,7 @@ class RowSparse(keras.optimizers.Optimizer):
         decays: bool = False,
     ) -> None:
         """Updates distinct rows of a variable, all rows if `ids` is None."""
-        variable = _tf_variable(variable)
+        variable = own_copy(_tf_variable(variable))
         dtype = rows.accumulation_dtype(variable.dtype)
         values = tf.cast(values, dtype)
         change = self.sparse_step(ids, values, variable, learning_rate)
@@ -361,14 +373,19 @@ def validate_at_least_0(optimizer: Any, **numbers: Any) -> None:
             )
 
 
-def _reject_replicas(strategy: tf.distribute.Strategy, name: str) -> None:
-    replicas = strategy.num_replicas_in_sync
-    if replicas > 1:
+def _validate_strategy(strategy: tf.distribute.Strategy) -> None:
+    """Raises `ValueError` unless each replica has copies of the variables."""
+    mirrored = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
+    if strategy.num_replicas_in_sync > 1 and not isinstance(strategy, mirrored):
         raise ValueError(
-            "A row-sparse optimizer updates one copy of a table: make model and "
-            "optimizer outside the scope of a strategy with several replicas. "
-            f"Received: {name} under {replicas} replicas."
+            "A strategy with several replicas must be a MirroredStrategy or a "
+            f"MultiWorkerMirroredStrategy. Received: {strategy!r}."
         )
+
+
+def _num_replicas(strategy: tf.distribute.Strategy | None) -> int:
+    """Returns the number of replicas of a strategy; 1 for none."""
+    return 1 if strategy is None else strategy.num_replicas_in_sync
 
 
 def _tf_variable(variable: Any) -> tf.Variable:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import validation
+from tfsampled._core import replicas, validation
 from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled._core.candidate_sampling.union import distinct
 from tfsampled.samplers import _counts
@@ -65,7 +65,7 @@ class _LabelSampler(Sampler):
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class InBatch(_LabelSampler):
-    """Takes the labels of the other examples of the batch.
+    """Takes the labels of the other examples of the batch, of all replicas.
 
     A class is compared with once, however many examples have it, and never with an
     example that has it itself. It is expected with the probability
@@ -106,13 +106,17 @@ class InBatch(_LabelSampler):
     ) -> Draw:
         """See `Sampler.draw`; learns from the labels first."""
         del num_classes, num_sampled
-        return self.take(_more_than_one(labels), label_mask)
+        labels, label_mask = replicas.gather(labels, label_mask)
+        return self._take(_more_than_one(labels), label_mask)
 
     def take(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> Draw:
         """Takes the labels of a batch that may have a single example.
 
         That one has nothing to be compared with.
         """
+        return self._take(*replicas.gather(labels, label_mask))
+
+    def _take(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> Draw:
         ids, is_label = _flat(labels, label_mask)
         self.frequency.update(ids, is_label)
         # label_mask = [[1, 1], [1, 0], [0, 0]]: 3 labels of 2 examples, so that an
@@ -133,7 +137,7 @@ class InBatch(_LabelSampler):
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class Recent(_LabelSampler):
-    """Takes the last labels, of this batch and of those before it.
+    """Takes the last labels, of this batch and of those before it, of all replicas.
 
     Only the ids are kept: their rows are read anew, so nothing is stale. As with
     `InBatch` a class is compared with once, and expected with the probability that it
@@ -178,7 +182,7 @@ class Recent(_LabelSampler):
     ) -> Draw:
         """See `Sampler.draw`; learns from the labels first."""
         del num_classes, num_sampled
-        ids, is_label = _flat(labels, label_mask)
+        ids, is_label = _flat(*replicas.gather(labels, label_mask))
         self.frequency.update(ids, is_label)
         if is_label is not None:
             ids = tf.where(is_label, ids, -1)

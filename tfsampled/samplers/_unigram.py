@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfsampled._core import replicas
 from tfsampled._core.candidate_sampling import (
     alias_method,
     distributions,
@@ -119,7 +120,7 @@ class LearnedUnigram(Sampler):
 
     The counts are a variable of `num_classes` numbers, `class_weights`, saved with
     the head. Summing them up is the work of each step. Under a distribution strategy
-    every replica counts the labels that it sees, and the first one's are saved.
+    every replica counts the labels of all.
 
     Args:
         seed: See `Sampler`.
@@ -162,9 +163,14 @@ class LearnedUnigram(Sampler):
         num_sampled: int,
     ) -> Draw:
         """See `Sampler.draw`; then counts the labels."""
+        labels, label_mask = replicas.gather(labels, label_mask)
         stream = self._next_stream(labels, num_sampled)
         return samplers.draw_and_learn(
-            self.class_weights, labels, label_mask, num_sampled, stream
+            replicas.own_copy(self.class_weights),
+            labels,
+            label_mask,
+            num_sampled,
+            stream,
         )
 
     def state(self) -> dict[str, tf.Variable]:

@@ -1,0 +1,84 @@
+"""Replicas of tf.distribute: a variable's own copy; sums and means over the replicas.
+
+Where there is one replica, each function returns its argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+
+def num_replicas() -> int:
+    """Returns the number of replicas of the current strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def own_copy(variable: Any) -> Any:
+    """Returns the copy of a mirrored variable that the current replica has.
+
+    A lookup of rows in the mirrored variable itself reads all of them.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or not isinstance(variable, tf.distribute.DistributedValues):
+        return variable
+    copies = context.strategy.experimental_local_results(variable)
+    replica = tf.get_static_value(context.replica_id_in_sync_group)
+    return copies[replica % len(copies)]  # of this worker's replicas
+
+
+def mean(x: tf.Tensor) -> tf.Tensor:
+    """Returns the mean of a tensor over the replicas."""
+    if num_replicas() == 1:
+        return x
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.identity(x))
+
+
+def gather(*tensors: tf.Tensor | None) -> list[tf.Tensor | None]:
+    """Joins the rows that each replica has of several tensors; None stays None."""
+    if num_replicas() == 1:
+        return list(tensors)
+    present = [tf.identity(x) for x in tensors if x is not None]
+    context = tf.distribute.get_replica_context()
+    joined = iter(context.all_gather(present, axis=0) if present else [])
+    return [None if x is None else next(joined) for x in tensors]
+
+
+def sum_gradients(gradients: Sequence[Any]) -> list[Any]:
+    """Sums gradients over the replicas: row-sparse ones by joining their rows.
+
+    Args:
+        gradients: Tensors, `tf.IndexedSlices` and None.
+    """
+    if num_replicas() == 1:
+        return list(gradients)
+    sparse = [g for g in gradients if isinstance(g, tf.IndexedSlices)]
+    parts = iter(gather(*(part for g in sparse for part in (g.values, g.indices))))
+    dense = [
+        tf.identity(g)
+        for g in gradients
+        if g is not None and not isinstance(g, tf.IndexedSlices)
+    ]
+    if dense:
+        context = tf.distribute.get_replica_context()
+        dense = context.all_reduce(tf.distribute.ReduceOp.SUM, dense)
+    sums = iter(dense)
+    return [
+        None
+        if g is None
+        else tf.IndexedSlices(next(parts), next(parts), g.dense_shape)
+        if isinstance(g, tf.IndexedSlices)
+        else next(sums)
+        for g in gradients
+    ]
+
+
+def all_finished(operations: Sequence[Any]) -> list[Any]:
+    """Returns operations that finish once those of every replica have."""
+    if num_replicas() == 1:
+        return list(operations)
+    with tf.control_dependencies(operations):
+        return [mean(tf.zeros([]))]
