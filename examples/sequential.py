@@ -9,8 +9,8 @@ user has seen are left out. Hyperparameters: hidden 64, 2 blocks, 1 head, dropou
 length 50, batch 128, Adam (here `LazyAdam`) with 1e-3, patience 10. A run that was
 interrupted goes on if it is given the same `--backup` folder.
 
-Most histories are short: several sequences of a batch share a row where they fit, and
-attention stays inside each: the same loss as with a row for each, without its padding.
+Most histories are short, so several share a row, and each attends only to itself. The
+loss is that of one row for each history, with less padding.
 
 Reference: https://arxiv.org/abs/2309.07602
 """
@@ -71,36 +71,27 @@ def pack(sequences: list[np.ndarray]) -> dict[str, np.ndarray]:
     """Puts sequences into rows of `LENGTH`, each into the first row with room for it.
 
     Returns:
-        Items, positions and segments, each `[rows, LENGTH]`. The last item of every
-        sequence has the position 0; segments number the sequences of a row from 1 on.
+        The items as "history", "positions" and "segments", each `[rows, LENGTH]`. The
+        last item of every sequence has the position 0; segments number the sequences
+        of a row from 1 on.
     """
-    # [7, 8], [5], length 4 -> items [[7, 8, 5, 0]], positions [[1, 0, 0, 0]],
+    # [7, 8], [5], length 4 -> history [[7, 8, 5, 0]], positions [[1, 0, 0, 0]],
     # segments [[1, 1, 2, 0]]
-    rows: list[list[np.ndarray]] = []
-    room: list[int] = []
+    history, positions, segments = np.zeros((3, len(sequences), LENGTH), np.int32)
+    filled = np.zeros(len(sequences), int)
     for sequence in sorted(sequences, key=len, reverse=True):
-        fits = [row for row, free in enumerate(room) if free >= len(sequence)]
-        if not fits:
-            fits = [len(rows)]
-            rows.append([])
-            room.append(LENGTH)
-        rows[fits[0]].append(sequence)
-        room[fits[0]] -= len(sequence)
-    packed = {
-        name: np.zeros((len(rows), LENGTH), np.int32)
-        for name in ("history", "positions", "segments")
+        row = np.argmax(filled + len(sequence) <= LENGTH)
+        place = row, slice(filled[row], filled[row] + len(sequence))
+        history[place] = sequence
+        positions[place] = np.arange(len(sequence))[::-1]
+        segments[place] = segments[row].max() + 1
+        filled[row] += len(sequence)
+    rows = np.count_nonzero(filled)
+    return {
+        "history": history[:rows],
+        "positions": positions[:rows],
+        "segments": segments[:rows],
     }
-    for number, row in enumerate(rows):
-        filled = LENGTH - room[number]
-        lengths = list(map(len, row))
-        packed["history"][number, :filled] = np.concatenate(row)
-        packed["positions"][number, :filled] = np.concatenate(
-            [np.arange(length)[::-1] for length in lengths]
-        )
-        packed["segments"][number, :filled] = np.repeat(
-            np.arange(len(row)) + 1, lengths
-        )
-    return packed
 
 
 def pad(sequences: list[np.ndarray], length: int) -> np.ndarray:
@@ -113,29 +104,37 @@ def pad(sequences: list[np.ndarray], length: int) -> np.ndarray:
 
 
 class TrainingBatches(keras.utils.PyDataset):
-    """Batches of shuffled sequences: inputs, and the item that follows each."""
+    """Batches of shuffled sequences: inputs, and the item that follows each.
+
+    Args:
+        sequences: The items of each user.
+        seed: Of the order, which starts anew in a run that goes on.
+    """
 
     def __init__(self, sequences: list[np.ndarray], seed: int) -> None:
         super().__init__()
-        self._sequences = [one[-LENGTH - 1 :] for one in sequences if len(one) > 1]
+        self.sequences = [one[-LENGTH - 1 :] for one in sequences if len(one) > 1]
         self._random = np.random.default_rng(seed)
         self.on_epoch_end()
 
     def __len__(self) -> int:
-        return math.ceil(len(self._sequences) / BATCH)
+        return math.ceil(len(self.sequences) / BATCH)
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         chosen = self._order[index * BATCH : (index + 1) * BATCH]
-        batch = [self._sequences[one] for one in chosen]
+        batch = [self.sequences[one] for one in chosen]
+        # As long as the inputs, so in the same places.
         labels = pack([one[1:] for one in batch])["history"]
         return pack([one[:-1] for one in batch]), labels
 
     def on_epoch_end(self) -> None:
-        self._order = self._random.permutation(len(self._sequences))
+        self._order = self._random.permutation(len(self.sequences))
 
 
 def evaluation_batches(sequences: list[np.ndarray], last: int) -> tf.data.Dataset:
-    """Returns batches of users with about as many items, and the item that follows.
+    """Returns batches of users with similar numbers of items, and the item to predict.
+
+    Not a `PyDataset`: of that Keras takes the first batches' lengths as those of all.
 
     Args:
         sequences: The items of each user.
@@ -151,7 +150,9 @@ def evaluation_batches(sequences: list[np.ndarray], last: int) -> tf.data.Datase
             history = pad(seen, min(longest, LENGTH))
             inputs = {
                 "history": history,
-                "positions": np.arange(history.shape[1])[::-1] * np.ones_like(history),
+                "positions": np.broadcast_to(
+                    np.arange(history.shape[1])[::-1], history.shape
+                ),
                 "segments": np.sign(history),
                 "seen": pad(seen, longest),
             }
@@ -171,7 +172,7 @@ def encoders(num_classes: int) -> tuple[keras.Model, keras.Model, Any]:
         name: keras.Input((None,), dtype="int32", name=name)
         for name in ("history", "positions", "segments")
     }
-    items = keras.layers.Embedding(num_classes, HIDDEN, mask_zero=True)
+    items = keras.layers.Embedding(num_classes, HIDDEN)
     positions = keras.layers.Embedding(LENGTH, HIDDEN)(inputs["positions"])
     segments = inputs["segments"]
     same_segment = keras.ops.equal(segments[:, :, None], segments[:, None, :])
@@ -271,7 +272,7 @@ def main(
     sequences, num_classes = read(path)
     sequences = [one for one in sequences if len(one) > 2]
     batches = TrainingBatches([one[:-2] for one in sequences], seed)
-    labels = np.concatenate([one[1:-2] for one in sequences])
+    labels = np.concatenate([one[1:] for one in batches.sequences])
     counts = np.bincount(labels, minlength=num_classes)
     every_position, last_position, items = encoders(num_classes)
     head = make_head(loss, num_sampled, log_q, counts, items)

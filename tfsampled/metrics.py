@@ -179,7 +179,7 @@ class RankMetric(ExactMetric):
     """The weighted mean of a value that depends on the ranks of an example's labels.
 
     A subclass implements `values_from_ranks`. The ranks are counted once for all such
-    metrics of a model.
+    metrics of an output.
     """
 
     _direction = "up"
@@ -194,7 +194,7 @@ class RankMetric(ExactMetric):
         raise NotImplementedError
 
     def values_from_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Computes the value of each example's rank."""
+        """Computes the value of each example from its labels' ranks."""
         ids = tf.range(tf.shape(logits)[-1])
         label_logits = tf.gather(logits, labels, batch_dims=1)
         ranks = count_ranked_above(logits, ids, label_logits, labels)
@@ -321,11 +321,11 @@ def update_from_features(
 
     Args:
         metrics: Metrics with their sample weights.
-        head: As in `ExactMetric.update_state_from_features`, as all others.
-        features: As there.
-        labels: As there.
-        mask: As there.
-        exclude: As there.
+        head: The layer that holds the classes.
+        features: The head's inputs, `[..., dim]`.
+        labels: As in `head.sampled_loss`.
+        mask: Boolean `[...]`, False for padding; or None.
+        exclude: Class ids `[..., n]` that ranks do not count, or None.
     """
     ranks, example_mask = None, head.example_mask(features, labels, mask)
     for metric, sample_weight in metrics:

@@ -9,6 +9,7 @@ from examples import (
     crossover,
     functional,
     gru_language_model,
+    item_towers,
     sequential,
     training_step,
     two_tower,
@@ -55,6 +56,14 @@ def test_language_model_learns_the_successors():
 def test_two_towers_find_the_group():
     # By popularity alone, ten of 2,000 items in 50 groups are at most a tenth.
     assert two_tower.main(epochs=3, size=10_000)["top_10_accuracy"] > 0.5
+
+
+@pytest.mark.slow
+def test_item_towers_find_new_items():
+    # Of 3,000 items in 60 tags ten of the right tag are a fifth.
+    results = item_towers.main(epochs=3, size=10_000)
+    assert results["new items"]["hr_10"] > 0.3
+    assert results["all items"]["hr_10"] > 0.5
 
 
 @pytest.mark.slow

@@ -66,6 +66,14 @@ def test_fit_learns_from_plain_labels(data, run_eagerly):
     assert (model.predict(x, verbose=0).argmax(axis=-1) == y).mean() > 0.9
 
 
+def test_arrays_of_one_batch_run_eagerly():
+    model = SampledSoftmaxModel(keras.layers.Dense(8), SampledSoftmax(30, 5))
+    model.compile("sgd", run_eagerly=True)
+    batch = np.ones((4, 8), "float32"), np.arange(4), np.ones(4)
+    assert np.isfinite(model.train_on_batch(*batch))
+    assert np.isfinite(model.test_on_batch(*batch))
+
+
 @pytest.mark.parametrize(
     ("sequences", "run_eagerly"),
     [

@@ -63,15 +63,27 @@ def trained(strategy, make_optimizer, epochs=3, **kwargs):
 
 def state_of(model):
     variables = [*model.variables, *model.optimizer.variables]
-    return [np.asarray(v) for v in variables] + [
-        np.asarray(v) for v in model.head.sampler.state().values()
-    ]
+    return [np.asarray(v) for v in (*variables, *model.head.sampler.state().values())]
 
 
 def assert_equal_copies(model):
-    for variable in (*model.trainable_variables, *model.optimizer.variables):
-        first, second = two_replicas().experimental_local_results(variable.value)
-        np.testing.assert_array_equal(first, second, err_msg=variable.path)
+    variables = [*model.trainable_variables, *model.optimizer.variables]
+    variables = [v.value for v in variables] + [*model.head.sampler.state().values()]
+    for variable in variables:
+        first, second = two_replicas().experimental_local_results(variable)
+        np.testing.assert_array_equal(first, second, err_msg=variable.name)
+
+
+def assert_refused(model, x, y, before):
+    """Trains on labels that are out of range on one replica, then on the other."""
+    for bad in (0, 9):
+        labels = y.copy()
+        labels[bad] = CLASSES
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"in \[0, 30\)"):
+            model.fit(x, labels, batch_size=16, verbose=0)
+        for value, expected in zip(state_of(model), before, strict=True):
+            np.testing.assert_array_equal(value, expected)
+        assert_equal_copies(model)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +109,7 @@ def test_two_replicas_are_as_near_float64_as_one_device(name):
 @pytest.mark.parametrize(
     "make_sampler",
     [
-        LearnedUnigram,
+        pytest.param(LearnedUnigram, marks=pytest.mark.slow),
         pytest.param(InBatch, marks=pytest.mark.slow),
         pytest.param(lambda: Recent(20), marks=pytest.mark.slow),
         lambda: Mixed([InBatch(), (Uniform(seed=2), 10)]),
@@ -120,18 +132,32 @@ def test_a_replica_without_examples():
     assert_equal_copies(model)
 
 
-@pytest.mark.parametrize("bad", [0, 9])
-def test_invalid_labels_of_one_replica_change_nothing_on_any(bad):
+def test_invalid_labels_of_one_replica_change_nothing_on_any():
     model = make(two_replicas(), LazyAdam, LearnedUnigram)
     model.fit(X[:16], Y[:16], batch_size=16, verbose=0)
     before = state_of(model)
-    labels = Y[:16].copy()
-    labels[bad] = CLASSES
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"in \[0, 30\)"):
-        model.fit(X[:16], labels, batch_size=16, verbose=0)
-    for value, expected in zip(state_of(model), before, strict=True):
-        np.testing.assert_array_equal(value, expected)
-    assert_equal_copies(model)
+    assert_refused(model, X[:16], Y[:16], before)
+
+
+def test_padding_under_replicas():
+    """A mask, and labels that are seen as padding by a sampler of all replicas."""
+    words = RNG.integers(1, CLASSES, (16, 4)) * (np.arange(4) < [[3]])
+    labels = np.where(words > 0, words[:, ::-1].copy(), 0)
+    labels[:, 0] = np.maximum(labels[:, 0], 1)
+    results = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas()):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            embedding = keras.layers.Embedding(CLASSES, DIM, mask_zero=True)
+            encoder = keras.Sequential([keras.Input((4,), dtype="int64"), embedding])
+            head = SampledSoftmax(CLASSES, None, InBatch(), ignore_class=0)
+            model = SampledSoftmaxModel(encoder, head)
+            model.compile(LazyAdam(0.1))
+        model.fit(words, labels, batch_size=16, shuffle=False, verbose=0)
+        results.append(state_of(model))
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
+    assert_refused(model, words, labels, results[1])
 
 
 def test_an_infinite_gradient_of_one_replica_skips_the_step_on_all():
@@ -158,6 +184,35 @@ def test_an_infinite_gradient_of_one_replica_skips_the_step_on_all():
     assert np.asarray(optimizer.dynamic_scale) == 2
     run([[4.0, 4.0], [4.0, 4.0]])
     np.testing.assert_allclose(table[3], 0.9, rtol=1e-5)
+
+
+def test_a_loop_of_ones_own_is_refused_on_all_replicas():
+    strategy = two_replicas()
+    model = make(strategy, LazyAdam)
+    with strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+    before = state_of(model)
+
+    @tf.function
+    def step(x, y):
+        def replica_step(x, y):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(model.head.sampled_loss(model.encoder(x), y))
+            gradients = tape.gradient(loss, model.trainable_variables)
+            model.optimizer.apply(gradients, model.trainable_variables)
+
+        strategy.run(replica_step, args=(x, y))
+
+    labels = Y[:16].copy()
+    labels[9] = CLASSES
+    data = tf.data.Dataset.from_tensors((X[:16], labels))
+    (batch,) = strategy.experimental_distribute_dataset(data)
+    for _ in range(3):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"in \[0, 30\)"):
+            step(*batch)
+    for value, expected in zip(state_of(model), before, strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert_equal_copies(model)
 
 
 def test_a_row_is_read_from_the_own_copy():

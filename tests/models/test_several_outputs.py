@@ -218,7 +218,7 @@ def test_replicas_give_the_loss_of_one_device():
     ):
         with strategy.scope():
             model = make()
-        data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(EXAMPLES)
+        data = tf.data.Dataset.from_tensor_slices((X, Y)).take(7).batch(4)
         logs.append(model.evaluate(data, verbose=0, return_dict=True))
     assert logs[1] == pytest.approx(logs[0], rel=1e-5)
 

@@ -205,7 +205,7 @@ def parse_class_lists(
             f"`{name}` must have the axes of the examples, {examples}, and one more. "
             f"Received: {name}.shape={ids.shape}."
         )
-    if ids.shape.rank is not None and ids.shape[-1] == 0:
+    if ids.shape[-1:] == [0]:
         return None
     ids = check_class_list(ids, num_classes, name)
     shape = tf.shape(ids)  # of which any may be 0
@@ -229,8 +229,8 @@ def parse_negatives(
     own = parse_class_lists(ids, examples, num_classes, "negatives")
     if own is not None and own.shape[1] is None:
         raise ValueError(
-            "`negatives` must have a last axis of known size: pad them with -1. "
-            f"Received: negatives.shape={ids.shape}."
+            "`negatives` must have a last axis of known size: pad them with -1 to one "
+            f"length. Received: negatives.shape={ids.shape}."
         )
     return None, own
 

@@ -1,6 +1,7 @@
 """Replicas of tf.distribute: a variable's own copy; sums and means over the replicas.
 
-Where there is one replica, each function returns its argument.
+With one replica, and outside of replicas, values stay as they are. Values that are the
+same object in all replicas would count as one: hence each `tf.identity`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import tensorflow as tf
 
 
 def num_replicas() -> int:
-    """Returns the number of replicas of the current strategy."""
-    return tf.distribute.get_strategy().num_replicas_in_sync
+    """Returns the number of replicas that run this code."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
 
 
 def own_copy(variable: Any) -> Any:
@@ -26,6 +28,8 @@ def own_copy(variable: Any) -> Any:
         return variable
     copies = context.strategy.experimental_local_results(variable)
     replica = tf.get_static_value(context.replica_id_in_sync_group)
+    if replica is None:  # on a TPU
+        return variable
     return copies[replica % len(copies)]  # of this worker's replicas
 
 
@@ -37,14 +41,20 @@ def mean(x: tf.Tensor) -> tf.Tensor:
     return context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.identity(x))
 
 
-def gather(*tensors: tf.Tensor | None) -> list[tf.Tensor | None]:
+def all_gather(*tensors: tf.Tensor | None) -> list[tf.Tensor | None]:
     """Joins the rows that each replica has of several tensors; None stays None."""
     if num_replicas() == 1:
         return list(tensors)
-    present = [tf.identity(x) for x in tensors if x is not None]
+    # Workers exchange neither bool nor bfloat16.
+    sent = {tf.bool: tf.int32, tf.bfloat16: tf.float32}
+    present = [
+        tf.identity(tf.cast(x, sent.get(x.dtype, x.dtype)))
+        for x in tensors
+        if x is not None
+    ]
     context = tf.distribute.get_replica_context()
     joined = iter(context.all_gather(present, axis=0) if present else [])
-    return [None if x is None else next(joined) for x in tensors]
+    return [None if x is None else tf.cast(next(joined), x.dtype) for x in tensors]
 
 
 def sum_gradients(gradients: Sequence[Any]) -> list[Any]:
@@ -56,7 +66,7 @@ def sum_gradients(gradients: Sequence[Any]) -> list[Any]:
     if num_replicas() == 1:
         return list(gradients)
     sparse = [g for g in gradients if isinstance(g, tf.IndexedSlices)]
-    parts = iter(gather(*(part for g in sparse for part in (g.values, g.indices))))
+    parts = iter(all_gather(*(part for g in sparse for part in (g.values, g.indices))))
     dense = [
         tf.identity(g)
         for g in gradients
@@ -78,7 +88,7 @@ def sum_gradients(gradients: Sequence[Any]) -> list[Any]:
 
 def all_finished(operations: Sequence[Any]) -> list[Any]:
     """Returns operations that finish once those of every replica have."""
-    if num_replicas() == 1:
+    if not operations or num_replicas() == 1:
         return list(operations)
     with tf.control_dependencies(operations):
         return [mean(tf.zeros([]))]

@@ -195,19 +195,19 @@ def batch_checks(labels: tf.Tensor, inputs: tf.Tensor) -> list[Check]:
     return [Check(fits, message, lambda: sizes)]
 
 
-def same_batch_checks(examples: tf.Tensor, **values: Any) -> list[Check]:
+def same_batch_checks(examples: Any, **values: Any) -> list[Check]:
     """Checks that tensors have a value for each example.
 
     Args:
-        examples: `[batch, ...]`.
+        examples: A tensor or an array `[batch, ...]`.
         **values: By the arguments' names, `[batch, ...]`. What is no tensor, or has a
             known number of values beside a known batch, was checked by its shape.
     """
-    checks = []
+    checks, batch = [], tf.TensorShape(examples.shape)[:1].num_elements()
     for name, value in values.items():
         if not isinstance(value, tf.Tensor) or value.shape.rank == 0:
             continue
-        if None in (value.shape[:1].num_elements(), examples.shape[:1].num_elements()):
+        if None in (value.shape[:1].num_elements(), batch):
             checks.append(_same_size_check(name, value, examples))
     return checks
 

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from tfsampled._core.embedding import partition
 from tfsampled._core.embedding.table import Table
-from tfsampled._core.replicas import own_copy
 from tfsampled.layers._class_tower import TowerTable
 
 
@@ -68,10 +67,10 @@ def biases(head: Any) -> Table | None:
     """Returns the bias variable, or a tensor if the temperature scales it."""
     if head.bias is None:
         return None
-    bias = own_copy(head.bias.value)
+    bias = head.bias.value
     if head.temperature != 1:
         bias = bias / head.temperature
-    return Table((bias,), "div")
+    return Table.from_params(bias, "div")
 
 
 def _variables(head: Any) -> Table:

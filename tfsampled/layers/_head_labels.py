@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core import validation
+from tfsampled._core import replicas, validation
 from tfsampled._core.labels import (
     Labels,
     pad_ragged,
@@ -75,9 +75,15 @@ def checks(
 
 
 def validated(head: Any, targets: Labels, sampled: bool) -> Labels:
-    """Returns labels that are not read before they are found to be valid."""
+    """Returns labels that are not read before they are found to be valid.
+
+    Not before those of all replicas are, if they are to be `sampled`: otherwise some
+    replicas' samplers would move on without the others'.
+    """
     label_checks = checks(head, targets.ids, targets.label_mask, sampled)
     assertions = validation.assert_all(label_checks)
+    if sampled:
+        assertions = replicas.all_finished(assertions)
     if not assertions:
         return targets
     with tf.control_dependencies(assertions):

@@ -14,9 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import validation
+from tfsampled._core import replicas, validation
 from tfsampled._core.labels import Labels, class_list_check
-from tfsampled._core.replicas import mean, num_replicas
 from tfsampled.layers import SampledSoftmax
 from tfsampled.layers import _head_labels as head_labels
 from tfsampled.metrics import update_from_features
@@ -335,7 +334,7 @@ class Outputs:
         """Counts the examples with a label; with several outputs the batch size."""
         if self._is_single:
             return self._outputs[""].num_examples(y, features)
-        return tf.shape(next(iter(features.values())))[0]
+        return batch_size(next(iter(features.values())))
 
     def update_metrics(self, x: Any, y: Any, features: Any, sample_weight: Any) -> None:
         """Adds a batch to the metrics."""
@@ -412,7 +411,7 @@ class HeadOutput:
             count = tf.reduce_prod(tf.shape(features)[:-1])
         else:
             count = tf.math.count_nonzero(example_mask)
-        return mean(tf.cast(count, tf.float32))
+        return replicas.mean(tf.cast(count, tf.float32))
 
     def compute_loss(
         self,
@@ -439,16 +438,11 @@ class HeadOutput:
         targets = self._parse(y, features)
         if not validated:
             targets = head_labels.validated(self.head, targets, sampled=training)
-        with tf.control_dependencies([targets.ids]):
-            count = self.num_examples(y, features)
-        if num_replicas() > 1:  # no replica draws if one has invalid labels
-            with tf.control_dependencies([count]):
-                targets = targets._replace(ids=tf.identity(targets.ids))
         losses = self.head._compute_losses(
             features, targets, sample_weight, training, negatives
         )
-        total = tf.reduce_sum(losses)
-        return tf.math.divide_no_nan(total, tf.cast(count, total.dtype))
+        count = tf.cast(self.num_examples(y, features), losses.dtype)
+        return tf.math.divide_no_nan(tf.reduce_sum(losses), count)
 
     def update_metrics(
         self, y: Any, features: tf.Tensor, sample_weight: Any, exclude: Any
@@ -533,8 +527,8 @@ class KerasOutput:
         self._compiled.reset_metrics()
 
     def num_examples(self, y: Any, y_pred: tf.Tensor) -> tf.Tensor:
-        """Counts the examples, in float32."""
-        return tf.cast(tf.shape(y_pred)[0], tf.float32)
+        """Counts the examples, in float32: the mean of replicas."""
+        return batch_size(y_pred)
 
     def compute_loss(
         self,
@@ -549,9 +543,12 @@ class KerasOutput:
         del training, validated, negatives
         if not self._has_loss:
             return tf.zeros([])
-        # Keras divides it by the number of replicas.
+        # Keras takes the mean over this replica's examples, divided by the number of
+        # replicas.
         loss = self._compiled.compute_loss(None, y, y_pred, sample_weight)
-        return loss * num_replicas()
+        num_examples = tf.cast(tf.shape(y_pred)[0], tf.float32)
+        share = tf.math.divide_no_nan(num_examples, batch_size(y_pred))
+        return loss * replicas.num_replicas() * tf.cast(share, loss.dtype)
 
     def update_metrics(
         self, y: Any, y_pred: tf.Tensor, sample_weight: Any, exclude: Any
@@ -564,6 +561,11 @@ class KerasOutput:
 def keras_mask(features: Any) -> Any:
     """Returns the mask that Keras has attached to a tensor, or None."""
     return getattr(features, "_keras_mask", None)  # where Keras keeps it
+
+
+def batch_size(features: Any) -> tf.Tensor:
+    """Returns the number of examples, in float32: the mean of replicas."""
+    return replicas.mean(tf.cast(tf.shape(features)[0], tf.float32))
 
 
 def _prefix(name: str) -> str:

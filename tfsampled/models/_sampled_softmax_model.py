@@ -12,8 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import validation
-from tfsampled._core.replicas import all_finished, num_replicas
+from tfsampled._core import replicas, validation
 from tfsampled._core.xla import tracing_for_xla
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import _encoder_inputs as encoder_inputs
@@ -376,11 +375,11 @@ class SampledSoftmaxModel(keras.Model):
         sample_weight = self._outputs.sample_weight(y, sample_weight)
         self._build_for(x, y)
         if tracing_for_xla():
-            if num_replicas() > 1:
+            if replicas.num_replicas() > 1:
                 raise ValueError(
                     "`jit_compile` must be False with several replicas: a compiled "
                     "step cannot refuse labels there. "
-                    f"Received: {num_replicas()} replicas."
+                    f"Received: {replicas.num_replicas()} replicas."
                 )
             # XLA updates tables in place in a branch too.
             tf.cond(
@@ -394,7 +393,7 @@ class SampledSoftmaxModel(keras.Model):
             if self._has_mask is False:
                 checks += self._outputs.label_checks(y)
             # With a mask, the labels are validated once the encoder has made it.
-            assertions = all_finished(validation.assert_all(checks))
+            assertions = replicas.all_finished(validation.assert_all(checks))
             with tf.control_dependencies(assertions):
                 self._train(x, y, sample_weight, validated=self._has_mask is False)
         means = {"loss": self._loss_mean, **self._outputs.loss_means()}
@@ -446,7 +445,7 @@ class SampledSoftmaxModel(keras.Model):
             x, self._outputs.targets(y), y_pred, sample_weight, training
         )
         loss = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
-        return loss / num_replicas()
+        return loss / replicas.num_replicas()
 
     def export(
         self,
@@ -561,7 +560,9 @@ class SampledSoftmaxModel(keras.Model):
     def _update_loss_mean(self, loss: tf.Tensor, y: Any, features: Any) -> None:
         """Adds a batch to the reported mean, weighted by its number of examples."""
         count = self._outputs.num_examples(y, features)
-        self._loss_mean.update_state(loss * num_replicas(), sample_weight=count)
+        self._loss_mean.update_state(
+            loss * replicas.num_replicas(), sample_weight=count
+        )
 
     def _named_metrics(self) -> dict[str, keras.metrics.Metric]:
         named = {"loss": self._loss_mean}

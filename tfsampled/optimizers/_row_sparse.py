@@ -12,7 +12,6 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import replicas
-from tfsampled._core.replicas import own_copy
 from tfsampled.optimizers import _keras
 from tfsampled.optimizers import _sparse_rows as rows
 
@@ -96,8 +95,8 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
         """Makes the slots of these variables.
 
         Raises:
-            ValueError: If an option is set that needs whole tables, or a variable is of
-                another strategy than the optimizer.
+            ValueError: If an option is set that needs whole tables, or a variable has
+                another number of replicas than the optimizer.
         """
         if self.built:
             return
@@ -219,7 +218,7 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
         Raises:
             ValueError: If the optimizer was not built for this variable.
         """
-        return own_copy(_keras.slot(self, name, self._index_of(variable)))
+        return replicas.own_copy(_keras.slot(self, name, self._index_of(variable)))
 
     def _index_of(self, variable: Any) -> int:
         index = _keras.index_of(self, variable)
@@ -308,7 +307,7 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
         decays: bool = False,
     ) -> None:
         """Updates distinct rows of a variable, all rows if `ids` is None."""
-        variable = own_copy(_tf_variable(variable))
+        variable = replicas.own_copy(_tf_variable(variable))
         dtype = rows.accumulation_dtype(variable.dtype)
         values = tf.cast(values, dtype)
         change = self.sparse_step(ids, values, variable, learning_rate)

@@ -26,8 +26,8 @@ class Sampler(keras.layers.Layer):
     `get_weights` and `count_params` leave them out.
 
     Under a distribution strategy every replica starts at the same position of the same
-    stream: all replicas draw the same classes in a step. A sampler that takes or counts
-    labels sees those of all replicas.
+    stream: all replicas draw the same classes in a step. `draw` gets the labels of its
+    replica; those samplers of this package that take or count labels gather all.
 
     Args:
         seed: An int or a `keras.random.SeedGenerator`, of which one seed is taken;

@@ -106,7 +106,7 @@ class InBatch(_LabelSampler):
     ) -> Draw:
         """See `Sampler.draw`; learns from the labels first."""
         del num_classes, num_sampled
-        labels, label_mask = replicas.gather(labels, label_mask)
+        labels, label_mask = replicas.all_gather(labels, label_mask)
         return self._take(_more_than_one(labels), label_mask)
 
     def take(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> Draw:
@@ -114,7 +114,7 @@ class InBatch(_LabelSampler):
 
         That one has nothing to be compared with.
         """
-        return self._take(*replicas.gather(labels, label_mask))
+        return self._take(*replicas.all_gather(labels, label_mask))
 
     def _take(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> Draw:
         ids, is_label = _flat(labels, label_mask)
@@ -182,7 +182,7 @@ class Recent(_LabelSampler):
     ) -> Draw:
         """See `Sampler.draw`; learns from the labels first."""
         del num_classes, num_sampled
-        ids, is_label = _flat(*replicas.gather(labels, label_mask))
+        ids, is_label = _flat(*replicas.all_gather(labels, label_mask))
         self.frequency.update(ids, is_label)
         if is_label is not None:
             ids = tf.where(is_label, ids, -1)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core import validation
-from tfsampled._core.replicas import own_copy
+from tfsampled._core import replicas, validation
 from tfsampled.samplers import _counts
 from tfsampled.samplers._base import variable
 
@@ -112,12 +111,12 @@ class LabelFrequency(tf.Module):
         if self._sums is None:
             share = tf.gather(self._probabilities, classes)
         else:
-            sums = self._decayed(classes, own_copy(self._step).value())
-            share = tf.math.divide_no_nan(sums, own_copy(self._total))
+            sums = self._decayed(classes, self._step.value())
+            share = tf.math.divide_no_nan(sums, self._total)
         log_absent = tf.math.log1p(-tf.minimum(share, 1.0))
         return -tf.math.expm1(tf.cast(num_labels, tf.float32) * log_absent)
 
     def _decayed(self, classes: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        sums, steps = own_copy(self._sums), own_copy(self._steps)
+        sums, steps = map(replicas.own_copy, (self._sums, self._steps))
         age = tf.cast(step - tf.gather(steps, classes), tf.float32)
         return tf.gather(sums, classes) * tf.pow(self.decay, age)

@@ -163,7 +163,7 @@ class LearnedUnigram(Sampler):
         num_sampled: int,
     ) -> Draw:
         """See `Sampler.draw`; then counts the labels."""
-        labels, label_mask = replicas.gather(labels, label_mask)
+        labels, label_mask = replicas.all_gather(labels, label_mask)
         stream = self._next_stream(labels, num_sampled)
         return samplers.draw_and_learn(
             replicas.own_copy(self.class_weights),

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfsampled._core import replicas
 from tfsampled._core.embedding import partition
-from tfsampled._core.replicas import own_copy
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.xla import tracing_for_xla
 
@@ -145,5 +145,5 @@ def _as_tensor(shard: Any) -> Any:
     sparsely; the tensor that it converts to is a copy.
     """
     value = getattr(shard, "value", None)
-    shard = own_copy(value if tf.is_tensor(value) else shard)
+    shard = replicas.own_copy(value if tf.is_tensor(value) else shard)
     return shard if tf.is_tensor(shard) else tf.convert_to_tensor(shard)

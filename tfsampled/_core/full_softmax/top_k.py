@@ -82,9 +82,8 @@ def _drop(
         Values, ids and whether each is a class that is not excluded; `[N, k]`.
     """
     # ids = [[4, 7, 1]], exclude = [[7, -1]], k = 2 -> ids [[4, 1]]
-    exclude = tf.pad(exclude, [[0, 0], [0, 1]], constant_values=-1)  # at least one
-    exclude = tf.sort(exclude, axis=1)
-    position = tf.minimum(tf.searchsorted(exclude, ids), num_columns(exclude) - 1)
+    exclude = tf.sort(tf.pad(exclude, [[0, 0], [1, 0]], constant_values=-1), axis=1)
+    position = tf.searchsorted(exclude, ids, side="right") - 1  # -1 comes first
     excluded = tf.equal(tf.gather(exclude, position, batch_dims=1), ids)
     order = tf.argsort(tf.cast(excluded, tf.int32), axis=1, stable=True)[:, :k]
     values, ids, excluded = (
@@ -229,7 +228,7 @@ def _candidates(
 
 
 def _merge(
-    shards: list[tuple[tf.Tensor, tf.Tensor]], k: int
+    shards: list[tuple[tf.Tensor, tf.Tensor]], k: int | tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Merges the top classes of all shards."""
     values, ids = (tf.concat(pieces, axis=1) for pieces in zip(*shards, strict=True))
