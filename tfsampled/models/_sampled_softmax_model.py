@@ -559,10 +559,8 @@ class SampledSoftmaxModel(keras.Model):
 
     def _update_loss_mean(self, loss: tf.Tensor, y: Any, features: Any) -> None:
         """Adds a batch to the reported mean, weighted by its number of examples."""
-        count = self._outputs.num_examples(y, features)
-        self._loss_mean.update_state(
-            loss * replicas.num_replicas(), sample_weight=count
-        )
+        loss *= replicas.num_replicas()
+        self._loss_mean.update_state(loss, self._outputs.num_examples(y, features))
 
     def _named_metrics(self) -> dict[str, keras.metrics.Metric]:
         named = {"loss": self._loss_mean}
