@@ -139,6 +139,25 @@ def test_invalid_labels_of_one_replica_change_nothing_on_any():
     assert_refused(model, X[:16], Y[:16], before)
 
 
+@pytest.mark.parametrize("per_replica", [False, True])
+def test_replicas_draw_alike_or_classes_of_their_own(per_replica):
+    strategy, labels = two_replicas(), [[1], [2]]
+    with strategy.scope():
+        sampler = Uniform(seed=1, per_replica=per_replica)
+        sampler.build(CLASSES)
+    alone = Uniform(seed=1)
+    step = tf.function(lambda: sampler.sample(labels, CLASSES, 10).sampled_candidates)
+    for _ in range(2):
+        drawn = strategy.experimental_local_results(strategy.run(step))
+        first = alone.sample(labels, CLASSES, 10).sampled_candidates
+        second = first
+        if per_replica:
+            second = alone.sample(labels, CLASSES, 10).sampled_candidates
+        np.testing.assert_array_equal(drawn, [first, second])
+    copy = Uniform.from_config(sampler.get_config())
+    assert copy.per_replica == per_replica
+
+
 def test_padding_under_replicas():
     """A mask, and labels that are seen as padding by a sampler of all replicas."""
     words = RNG.integers(1, CLASSES, (16, 4)) * (np.arange(4) < [[3]])

@@ -18,6 +18,14 @@ def num_replicas() -> int:
     return 1 if context is None else context.num_replicas_in_sync
 
 
+def replica_id() -> tf.Tensor:
+    """Returns the number of the replica that runs this code, from 0; int64."""
+    context = tf.distribute.get_replica_context()
+    if context is None:
+        return tf.constant(0, tf.int64)
+    return tf.cast(context.replica_id_in_sync_group, tf.int64)
+
+
 def own_copy(variable: Any) -> Any:
     """Returns the copy of a mirrored variable that the current replica has.
 

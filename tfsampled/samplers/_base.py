@@ -25,9 +25,8 @@ class Sampler(keras.layers.Layer):
     and weights files and in checkpoints. They are no weights of the head:
     `get_weights` and `count_params` leave them out.
 
-    Under a distribution strategy every replica starts at the same position of the same
-    stream: all replicas draw the same classes in a step. `draw` gets the labels of its
-    replica; those samplers of this package that take or count labels gather all.
+    Under a distribution strategy `draw` gets the labels of its replica; those samplers
+    of this package that take or count labels gather all.
 
     Args:
         seed: An int or a `keras.random.SeedGenerator`, of which one seed is taken;
@@ -35,6 +34,9 @@ class Sampler(keras.layers.Layer):
             draw with this operation seed and no global one (with `num_sampled` below
             `2**20`, where TensorFlow's position overflows). None starts at a random
             place of the stream, which `keras.utils.set_random_seed` fixes.
+        per_replica: Whether each replica of a distribution strategy draws classes of
+            its own, from another part of the stream. By default all draw the same ones,
+            as one device would for all their examples.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Raises:
@@ -46,9 +48,13 @@ class Sampler(keras.layers.Layer):
     samples_labels = False  # True if an example's own label is among the classes
 
     def __init__(
-        self, seed: int | keras.random.SeedGenerator | None = None, **kwargs: Any
+        self,
+        seed: int | keras.random.SeedGenerator | None = None,
+        per_replica: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.per_replica = bool(per_replica)
         self.seed = _as_int(seed)
         self._start = random.getrandbits(31) if seed is None else 0
         self.position: Any = None
@@ -191,14 +197,15 @@ class Sampler(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs to make an equal sampler, without state."""
-        return {"name": self.name, "seed": self.seed}
+        options = {"per_replica": True} if self.per_replica else {}
+        return {"name": self.name, "seed": self.seed, **options}
 
     def _next_stream(self, labels: tf.Tensor, num_sampled: int) -> philox.Stream:
         """Moves the position on, once the labels are validated."""
         with tf.control_dependencies([labels]):
-            return samplers.next_stream(
-                self.position, (_NO_GLOBAL_SEED, self.seed or 0), 512 * num_sampled
-            )
+            seeds = _NO_GLOBAL_SEED, self.seed or 0
+            step = 512 * num_sampled
+            return samplers.next_stream(self.position, seeds, step, self.per_replica)
 
     def _support_check(
         self, supported: tf.Tensor, label_mask: tf.Tensor | None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfsampled._core import validation
+from tfsampled._core import replicas, validation
 from tfsampled._core.candidate_sampling import (
     alias_method,
     distributions,
@@ -193,7 +193,10 @@ def _fixed_weights(
 
 
 def next_stream(
-    position: tf.Variable, seeds: tuple[int, int], step: int
+    position: tf.Variable,
+    seeds: tuple[int, int],
+    step: int,
+    per_replica: bool = False,
 ) -> philox.Stream:
     """Counts a call and returns the random words that it reads.
 
@@ -201,9 +204,14 @@ def next_stream(
         position: `[]` int64, the number of calls so far.
         seeds: The pair of `tf.compat.v1.random.get_seed`.
         step: The blocks between two calls; see `philox`.
+        per_replica: Whether the replicas make one call each, in their order.
     """
-    call = position.assign_add(1, read_value=True) - 1
-    return philox.stream(seeds, call, step)
+    # 2 replicas, position 6: replica 1 makes call 7, and the position becomes 8
+    num_calls, own_call = 1, tf.constant(0, tf.int64)
+    if per_replica:
+        num_calls, own_call = replicas.num_replicas(), replicas.replica_id()
+    calls = position.assign_add(num_calls, read_value=True)
+    return philox.stream(seeds, calls - num_calls + own_call, step)
 
 
 def draw(
