@@ -59,11 +59,14 @@ def timings(
     many: int = MANY,
     seconds: float = SECONDS,
 ) -> Iterator[Growth]:
-    """Yields a row for each optimizer, and for reading and writing rows alone."""
-    for name in (*optimizers, "rows"):
-        for jit in (False,) if name == "rows" else (False, True):
-            low, high = fresh.call(
-                "benchmarks.growth_worker:measure", name, few, many, jit, seconds
-            )
-            label = "256-byte rows read and written" if name == "rows" else name
-            yield Growth(label, jit, few, many, low, high, high / low)
+    """Yields a row for each optimizer, also with two replicas, and for rows alone."""
+    own = [name for name in optimizers if name.startswith("tfsampled")]
+    steps = [(name, jit, 1) for name in optimizers for jit in (False, True)]
+    steps += [(name, False, 2) for name in own] + [("rows", False, 1)]
+    for name, jit, replicas in steps:
+        low, high = fresh.call(
+            "benchmarks.growth_worker:measure", name, few, many, jit, seconds, replicas
+        )
+        label = "256-byte rows read and written" if name == "rows" else name
+        label += ", 2 replicas" if replicas == 2 else ""
+        yield Growth(label, jit, few, many, low, high, high / low)

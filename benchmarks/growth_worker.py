@@ -17,7 +17,7 @@ BATCHES = 500
 
 
 def measure(
-    name: str, few: int, many: int, jit: bool, seconds: float
+    name: str, few: int, many: int, jit: bool, seconds: float, replicas: int = 1
 ) -> tuple[float, float]:
     """Measures the median milliseconds with each of two numbers of classes.
 
@@ -28,9 +28,18 @@ def measure(
         many: Another number of classes.
         jit: Whether XLA compiles the steps.
         seconds: How long both run together; at least one block each.
+        replicas: How many replicas of a MirroredStrategy share the CPU.
     """
+    strategy = tf.distribute.get_strategy()
+    if replicas > 1:
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        logical = [tf.config.LogicalDeviceConfiguration()] * replicas
+        tf.config.set_logical_device_configuration(cpu, logical)
+        devices = [f"CPU:{index}" for index in range(replicas)]
+        strategy = tf.distribute.MirroredStrategy(devices)
     make = rows_step if name == "rows" else optimizer_step
-    steps = [make(name, num_classes, jit) for num_classes in (few, many)]
+    with strategy.scope():
+        steps = [make(name, num_classes, jit) for num_classes in (few, many)]
     times: tuple[list[float], list[float]] = ([], [])
     end = time.perf_counter() + seconds
     while not times[1] or time.perf_counter() < end:
@@ -54,7 +63,10 @@ def optimizer_step(name: str, num_classes: int, jit: bool) -> Callable[[], Any]:
     y = tf.constant(draw_classes(num_classes, (BATCHES, fit_worker.BATCH)))
     model(x[0])
     model.optimizer.build(model.trainable_variables)
-    batches = iter(tf.data.Dataset.from_tensor_slices((x, y)).repeat())
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).repeat()
+    if (strategy := tf.distribute.get_strategy()).num_replicas_in_sync > 1:
+        dataset = strategy.experimental_distribute_dataset(dataset)
+    batches = iter(dataset)
     model.make_train_function()
     train = model.train_function
     return lambda: train(batches)

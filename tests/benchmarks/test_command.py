@@ -187,10 +187,11 @@ def test_growth(monkeypatch):
 
     monkeypatch.setattr(fresh, "call", call)
     rows = list(growth.timings(["tfsampled Adagrad"], 10, 20, seconds=0.0))
-    assert [(name, jit) for name, *_, jit, _ in calls] == [
-        ("tfsampled Adagrad", False),
-        ("tfsampled Adagrad", True),
-        ("rows", False),
+    assert [(name, jit, replicas) for name, *_, jit, _, replicas in calls] == [
+        ("tfsampled Adagrad", False, 1),
+        ("tfsampled Adagrad", True, 1),
+        ("tfsampled Adagrad", False, 2),
+        ("rows", False, 1),
     ]
     assert all((row.few_ms, row.many_ms, row.ratio) == (2, 3, 1.5) for row in rows)
 
@@ -206,6 +207,12 @@ def test_growth(monkeypatch):
 def test_growth_worker(monkeypatch, name, jit):
     monkeypatch.setattr(growth_worker, "BLOCK", 5)
     assert min(growth_worker.measure(name, 10, 20, jit, seconds=0.0)) > 0
+
+
+@pytest.mark.slow
+def test_growth_worker_with_replicas():
+    arguments = "tfsampled Adagrad", 10, 20, False, 0.0, 2
+    assert min(fresh.call("benchmarks.growth_worker:measure", *arguments)) > 0
 
 
 def test_every_compared_optimizer_exists():
