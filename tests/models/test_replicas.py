@@ -106,12 +106,13 @@ def test_two_replicas_are_as_near_float64_as_one_device(name):
         assert np.abs(ours - exact).max() <= 2 * np.abs(theirs - exact).max() + few_ulp
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make_sampler",
     [
-        pytest.param(LearnedUnigram, marks=pytest.mark.slow),
-        pytest.param(InBatch, marks=pytest.mark.slow),
-        pytest.param(lambda: Recent(20), marks=pytest.mark.slow),
+        LearnedUnigram,
+        InBatch,
+        lambda: Recent(20),
         lambda: Mixed([InBatch(), (Uniform(seed=2), 10)]),
     ],
 )
