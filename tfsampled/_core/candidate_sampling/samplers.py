@@ -207,11 +207,11 @@ def next_stream(
         per_replica: Whether the replicas make one call each, in their order.
     """
     # 2 replicas, position 6: replica 1 makes call 7, and the position becomes 8
-    num_calls, own_call = 1, tf.constant(0, tf.int64)
+    num_calls, own_call = 1, 0
     if per_replica:
         num_calls, own_call = replicas.num_replicas(), replicas.replica_id()
     calls = position.assign_add(num_calls, read_value=True)
-    return philox.stream(seeds, calls - num_calls + own_call, step)
+    return philox.stream(seeds, calls - (num_calls - own_call), step)
 
 
 def draw(
