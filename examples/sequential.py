@@ -40,7 +40,7 @@ from tfsampled.samplers import FixedUnigram, InBatch, LogUniform, Mixed, Recent,
 
 HIDDEN, BLOCKS, HEADS, DROPOUT = 64, 2, 1, 0.1
 LENGTH, BATCH, RATE, PATIENCE = 50, 128, 1e-3, 10
-EVALUATION_BATCH = 256
+EVALUATION_BATCH, VALIDATION_USERS = 256, 10_000
 LOSSES = (
     "full",
     "uniform",
@@ -71,11 +71,10 @@ def pack(sequences: list[np.ndarray]) -> dict[str, np.ndarray]:
     """Puts sequences into rows of `LENGTH`, each into the first row with room for it.
 
     Returns:
-        The items as "history", "positions" and "segments", each `[rows, LENGTH]`. The
-        last item of every sequence has the position 0; segments number the sequences
-        of a row from 1 on.
+        The items as "history", "positions" and "segments", each `[rows, LENGTH]`.
+        Positions start at 0; segments number the sequences of a row from 1 on.
     """
-    # [7, 8], [5], length 4 -> history [[7, 8, 5, 0]], positions [[1, 0, 0, 0]],
+    # [7, 8], [5], length 4 -> history [[7, 8, 5, 0]], positions [[0, 1, 0, 0]],
     # segments [[1, 1, 2, 0]]
     history, positions, segments = np.zeros((3, len(sequences), LENGTH), np.int32)
     filled = np.zeros(len(sequences), int)
@@ -83,7 +82,7 @@ def pack(sequences: list[np.ndarray]) -> dict[str, np.ndarray]:
         row = np.argmax(filled + len(sequence) <= LENGTH)
         place = row, slice(filled[row], filled[row] + len(sequence))
         history[place] = sequence
-        positions[place] = np.arange(len(sequence))[::-1]
+        positions[place] = np.arange(len(sequence))
         segments[place] = segments[row].max() + 1
         filled[row] += len(sequence)
     rows = np.count_nonzero(filled)
@@ -148,12 +147,11 @@ def evaluation_batches(sequences: list[np.ndarray], last: int) -> tf.data.Datase
             seen = [one[:last] for one in batch]
             longest = max(map(len, seen))
             history = pad(seen, min(longest, LENGTH))
+            segments = np.sign(history)
             inputs = {
                 "history": history,
-                "positions": np.broadcast_to(
-                    np.arange(history.shape[1])[::-1], history.shape
-                ),
-                "segments": np.sign(history),
+                "positions": np.maximum(np.cumsum(segments, axis=1) - 1, 0),
+                "segments": segments,
                 "seen": pad(seen, longest),
             }
             yield inputs, np.array([one[last] for one in batch])
@@ -166,29 +164,35 @@ def evaluation_batches(sequences: list[np.ndarray], last: int) -> tf.data.Datase
     return dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
 
 
+def normal() -> keras.initializers.Initializer:
+    """Returns the reference's initializer, each time with another seed."""
+    return keras.initializers.RandomNormal(stddev=0.02)
+
+
 def encoders(num_classes: int) -> tuple[keras.Model, keras.Model, Any]:
     """Returns SASRec for all positions and for the last, and its item embedding."""
     inputs = {
         name: keras.Input((None,), dtype="int32", name=name)
         for name in ("history", "positions", "segments")
     }
-    items = keras.layers.Embedding(num_classes, HIDDEN)
-    positions = keras.layers.Embedding(LENGTH, HIDDEN)(inputs["positions"])
+    items = keras.layers.Embedding(num_classes, HIDDEN, normal())
+    positions = keras.layers.Embedding(LENGTH, HIDDEN, normal())(inputs["positions"])
     segments = inputs["segments"]
     same_segment = keras.ops.equal(segments[:, :, None], segments[:, None, :])
-    x = keras.layers.Dropout(DROPOUT)(items(inputs["history"]) + positions)
+    x = items(inputs["history"]) * math.sqrt(HIDDEN) + positions
+    x = keras.layers.Dropout(DROPOUT)(x)
     for _ in range(BLOCKS):
-        query = keras.layers.LayerNormalization()(x)
+        query = keras.layers.LayerNormalization(epsilon=1e-8)(x)
         attention = keras.layers.MultiHeadAttention(HEADS, HIDDEN, dropout=DROPOUT)
         x = query + attention(
             query, x, attention_mask=same_segment, use_causal_mask=True
         )
-        x = keras.layers.LayerNormalization()(x)
-        hidden = keras.layers.Dense(HIDDEN, activation="relu")(x)
+        x = keras.layers.LayerNormalization(epsilon=1e-8)(x)
+        hidden = keras.layers.Dense(HIDDEN, "relu", kernel_initializer=normal())(x)
         hidden = keras.layers.Dropout(DROPOUT)(hidden)
-        hidden = keras.layers.Dense(HIDDEN)(hidden)
+        hidden = keras.layers.Dense(HIDDEN, kernel_initializer=normal())(hidden)
         x = x + keras.layers.Dropout(DROPOUT)(hidden)
-    x = keras.layers.LayerNormalization()(x)
+    x = keras.layers.LayerNormalization(epsilon=1e-8)(x)
     return keras.Model(inputs, x), keras.Model(inputs, x[:, -1]), items
 
 
@@ -225,7 +229,7 @@ def make_head(
         len(counts),
         None if brings_own else num_sampled,
         sampler,
-        log_q=log_q,
+        log_q=None if log_q == "none" else log_q,
         tied_to=items,
         use_bias=False,
         ignore_class=0,
@@ -245,9 +249,10 @@ class Evaluate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.seconds.append(time.perf_counter() - self._start)
+        loss = logs["loss"]
         logs.update(evaluate(self._evaluated, self._data))
         print(
-            f"epoch {epoch + 1}: loss {logs['loss']:.4f}, {self.seconds[-1]:.0f} s, "
+            f"epoch {epoch + 1}: loss {loss:.4f}, {self.seconds[-1]:.0f} s, "
             f"validation HR@10 {logs['hr_10']:.4f}, NDCG@10 {logs['ndcg_10']:.4f}",
             flush=True,
         )
@@ -282,7 +287,9 @@ def main(
     ranked = SampledSoftmaxModel(last_position, head, exclude="seen")
     metrics = [TopKAccuracy(10, name="hr_10"), NDCG(10)]
     ranked.compile(metrics=metrics, jit_compile=False)
-    evaluation = Evaluate(ranked, evaluation_batches(sequences, -2))
+    users = np.random.default_rng(seed).permutation(len(sequences))
+    validation = [sequences[one] for one in users[:VALIDATION_USERS]]
+    evaluation = Evaluate(ranked, evaluation_batches(validation, -2))
     stopping = keras.callbacks.EarlyStopping(
         "ndcg_10", mode="max", patience=PATIENCE, restore_best_weights=True
     )
@@ -308,7 +315,7 @@ if __name__ == "__main__":
     parser.add_argument("--loss", choices=LOSSES, default="uniform")
     parser.add_argument("--num-sampled", type=int, default=3000)
     parser.add_argument(
-        "--log-q", choices=["standard", "corrected"], default="standard"
+        "--log-q", choices=["standard", "corrected", "none"], default="standard"
     )
     parser.add_argument("--epochs", type=int, default=1000, help="at most so many")
     parser.add_argument("--backup", help="folder to go on from")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import MODES
+from tests.helpers import MODES, use_small_chunks
 from tfsampled.layers import SampledSoftmax
 
 CLASSES, DIM, BATCH, SAMPLED = 40, 6, 5, 12
@@ -59,7 +59,8 @@ def sampled_loss64(head, shared=(), own=None, labels=LABELS):
         drawn = sorted({*ids.numpy().tolist(), *shared} - {label})
         mine = [] if own is None else {int(c) for c in own[n] if c >= 0} - {label}
         drawn = [c for c in drawn if c not in mine]
-        corrected = scores[drawn] - np.log(counts[drawn])
+        log_q = 0 if head.log_q is None else np.log(counts)
+        corrected = (scores - log_q)[drawn]
         if head.num_hard_negatives is not None:
             corrected = np.sort(corrected)[::-1][: head.num_hard_negatives]
         true = scores[label]
@@ -74,6 +75,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "normalize": {"normalize": True, "temperature": 0.2},
     "hard": {"num_hard_negatives": 3},
     "corrected": {"log_q": "corrected"},
+    "uncorrected": {"log_q": None},
     "all": {
         "normalize": True,
         "temperature": 0.3,
@@ -171,6 +173,41 @@ def test_cosines_of_shards_and_of_another_dtype():
         for name in ("sampled_loss", "exact_loss"):
             loss, expected = (getattr(x, name)(INPUTS, LABELS) for x in (other, plain))
             np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@each_mode
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_gradients_of_cosines_in_chunks(monkeypatch, num_shards, mode):
+    """They equal those of a normalized copy of the table, which is never made."""
+    use_small_chunks(monkeypatch, 8)
+    head = make(normalize=True, num_shards=num_shards, dtype="float64")
+    table = head.table().numpy()
+    table[LABELS[0]] = 0
+    head.set_table(table, head.bias)
+    inputs, variables = tf.constant(INPUTS, "float64"), [w.value for w in head.weights]
+    variables = [one for one in variables if one.dtype == tf.float64]
+
+    def compute(function):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            loss = tf.reduce_mean(function())
+        return loss, tape.gradient(loss, [inputs, *variables])
+
+    def dense():
+        *shards, bias = variables
+        table = tf.concat(shards, axis=0)
+        units = tf.math.l2_normalize(table, axis=1), tf.math.l2_normalize(inputs, 1)
+        logits = tf.matmul(units[1], units[0], transpose_b=True) + bias
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(LABELS, logits)
+
+    def exact():
+        return compute(lambda: head.exact_loss(inputs, LABELS))
+
+    loss, gradients = MODES[mode](exact)()
+    expected_loss, expected = compute(dense)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-12)
+    for gradient, other in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, other, rtol=1e-9, atol=1e-12)
 
 
 EXCLUDE = RNG.integers(-1, CLASSES, (BATCH, 9))

@@ -35,6 +35,10 @@ def make(head=None, top_k=None, shape=(DIM,), **kwargs):
     return model
 
 
+def test_the_private_name_of_keras():
+    assert hasattr(keras.Model, "_maybe_symbolic_build")
+
+
 def losses_of(logits, labels):
     return cross_entropy64(logits, labels[..., np.newaxis])
 

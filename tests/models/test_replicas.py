@@ -133,6 +133,18 @@ def test_a_replica_without_examples():
     assert_equal_copies(model)
 
 
+def test_replicas_may_differ_in_the_first_batch():
+    """Keras's own models refuse that: if no longer, models/_keras.py can go."""
+    model = make(two_replicas(), LazyAdam)
+    model.fit(X[:3], Y[:3], batch_size=16, verbose=0)
+    assert_equal_copies(model)
+    with two_replicas().scope():
+        plain = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(CLASSES)])
+        plain.compile("sgd", keras.losses.SparseCategoricalCrossentropy())
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+        plain.fit(X[:3], Y[:3], batch_size=16, verbose=0)
+
+
 def test_invalid_labels_of_one_replica_change_nothing_on_any():
     model = make(two_replicas(), LazyAdam, LearnedUnigram)
     model.fit(X[:16], Y[:16], batch_size=16, verbose=0)

@@ -59,8 +59,8 @@ def sampled_rows(head: Any) -> Any:
 def full(head: Any) -> Table:
     """Returns the rows of all classes."""
     if head.class_tower is None:
-        return _variables(head).normalized()
-    return Table((head.class_tower.table(),), "div", head.normalize).normalized()
+        return _variables(head)
+    return Table((head.class_tower.table(),), "div", head.normalize)
 
 
 def biases(head: Any) -> Table | None:

@@ -79,13 +79,12 @@ class SampledSoftmax(keras.layers.Layer):
         temperature: A positive number that divides the logits, before the sampled loss
             subtracts the log of the expected count.
         normalize: Whether inputs and class embeddings are divided by their Euclidean
-            norm. Without a bias the logits are then cosines over the temperature. What
-            reads all classes makes a normalized copy of the table.
+            norm. Without a bias the logits are then cosines over the temperature.
         num_hard_negatives: How many of the sampled classes, those of the highest
             corrected logits, enter an example's sampled loss. None for all.
         log_q: `"standard"` subtracts the log of the expected count from the logits of
             sampled classes and labels. `"corrected"` does so for sampled classes alone:
-            a label is not sampled, but always there.
+            a label is not sampled, but always there. None leaves all logits as is.
         tied_to: A `keras.layers.Embedding` of `num_classes` rows whose table this layer
             shares. Initializer, regularizer and constraint are then the embedding's.
             Under a mixed policy a call reads it in the compute dtype, as Keras reads
@@ -151,7 +150,7 @@ class SampledSoftmax(keras.layers.Layer):
         temperature: float = 1.0,
         normalize: bool = False,
         num_hard_negatives: int | None = None,
-        log_q: str = "standard",
+        log_q: str | None = "standard",
         tied_to: keras.layers.Embedding | None = None,
         class_encoder: keras.layers.Layer | None = None,
         class_features: Any = None,
@@ -188,9 +187,10 @@ class SampledSoftmax(keras.layers.Layer):
             self.num_hard_negatives = validation.positive_int(
                 num_hard_negatives, "num_hard_negatives", num_sampled=self.num_sampled
             )
-        if log_q not in ("standard", "corrected"):
+        if log_q not in ("standard", "corrected", None):
             raise ValueError(
-                f'`log_q` must be "standard" or "corrected". Received: log_q={log_q!r}.'
+                '`log_q` must be "standard", "corrected" or None. '
+                f"Received: log_q={log_q!r}."
             )
         self.log_q = log_q
         needs_removal = self.sampler.samples_labels or log_q == "corrected"
@@ -572,6 +572,10 @@ class SampledSoftmax(keras.layers.Layer):
         drawn = Draw(*self.sampler.draw(targets.ids, targets.label_mask, *sizes))
         if negatives is not None:
             drawn = union([drawn, certain(negatives, negatives >= 0)])
+        if self.log_q is None:
+            drawn = drawn._replace(
+                expected_count=lambda ids: tf.ones_like(ids, "float32")
+            )
         candidates = with_counts(drawn, targets.ids)
         if self.log_q == "corrected":
             ones = tf.ones_like(candidates.true_expected_count)

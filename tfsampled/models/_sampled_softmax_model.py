@@ -23,6 +23,7 @@ from tfsampled.models._fit_arguments import (
     values_alone,
     warn_if_unordered,
 )
+from tfsampled.models._keras import DistributedModel, logs_of_step
 from tfsampled.models._label_check import PeriodicCheck
 from tfsampled.models._outputs import Outputs
 from tfsampled.models._split_model import split_model
@@ -30,7 +31,7 @@ from tfsampled.optimizers import LossScaleOptimizer
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
-class SampledSoftmaxModel(keras.Model):
+class SampledSoftmaxModel(DistributedModel):
     """A classifier that trains on the sampled loss and is evaluated on the exact one.
 
     `fit(x, y)` takes integer labels and minimizes `head.sampled_loss` of the encoder's
@@ -397,7 +398,7 @@ class SampledSoftmaxModel(keras.Model):
             with tf.control_dependencies(assertions):
                 self._train(x, y, sample_weight, validated=self._has_mask is False)
         means = {"loss": self._loss_mean, **self._outputs.loss_means()}
-        return {name: mean.result() for name, mean in means.items()}
+        return logs_of_step({name: mean.result() for name, mean in means.items()})
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluates one batch: the exact loss and the metrics."""
@@ -413,7 +414,7 @@ class SampledSoftmaxModel(keras.Model):
             loss = self.compute_loss(x, y, features, sample_weight, training=False)
             self._update_loss_mean(loss, y, features)
             self._outputs.update_metrics(x, y, features, sample_weight)
-        return self.get_metrics_result()
+        return logs_of_step(self.get_metrics_result())
 
     def compute_loss(
         self,

@@ -60,13 +60,6 @@ class Table:
             return self.static_rows
         return tf.add_n([tf.shape(shard, tf.int64)[0] for shard in self.shards])
 
-    def normalized(self) -> Table:
-        """Returns the table of the rows as `rows` reads them, made at once."""
-        if not self.normalize:
-            return self
-        shards = tuple(unit_rows(tf.convert_to_tensor(x)) for x in self.shards)
-        return Table(shards, self.strategy)
-
     def rows(self, ids: tf.Tensor) -> tf.Tensor:
         """Looks up rows: `[n, ...]` for int64 ids `[n]`."""
         rows = self._stored_rows(ids)
@@ -86,6 +79,14 @@ class Table:
 def unit_rows(rows: tf.Tensor) -> tf.Tensor:
     """Divides rows by their Euclidean norm, in the dtype of logits; 0 stays 0."""
     return tf.math.l2_normalize(tf.cast(rows, compute_dtype(rows.dtype)), axis=-1)
+
+
+def unit_rows_gradient(rows: tf.Tensor, cotangent: tf.Tensor) -> tf.Tensor:
+    """Computes the gradient of rows from that of their `unit_rows`."""
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        units = unit_rows(rows)
+    return tape.gradient(units, rows, output_gradients=cotangent)
 
 
 def _lookup(shards: tuple[Any, ...], shard: tf.Tensor, row: tf.Tensor) -> tf.Tensor:

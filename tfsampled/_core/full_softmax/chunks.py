@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfsampled._core.embedding.table import unit_rows
 from tfsampled._core.full_softmax.shards import Shard
 from tfsampled._core.static_ops import compute_dtype, maximum, minimum, num_rows
 from tfsampled._core.xla import tracing_for_xla
@@ -124,9 +125,11 @@ def chunk_logits(
             logits: `[x, -shift, 1] [W, 1, b]^T = x W^T - shift + b`.
 
     Returns:
-        The logits `[N, size]`, and the chunk's weights `[size, D]`.
+        The logits `[N, size]`, and the rows `[size, D]` that they are products with.
     """
     weights = chunk_rows(shard.weights, start, size, inputs.dtype)
+    if shard.normalize:
+        weights = unit_rows(weights)
     biases = shard.biases
     if biases is not None:
         biases = chunk_rows(biases, start, size, inputs.dtype)

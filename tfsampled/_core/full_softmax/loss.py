@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfsampled._core.embedding.table import Table
+from tfsampled._core.embedding.table import Table, unit_rows_gradient
 from tfsampled._core.full_softmax.chunks import (
     Carry,
     bitcast,
     chunk_logits,
+    chunk_rows,
     chunk_size,
     empty_like,
     find_in_chunk,
@@ -185,6 +186,9 @@ def _backward(
             columns = rows - start
             d_logits = _subtract_at_labels(tf.exp(logits), label_exp, columns, size)
             d_rows = [tf.matmul(d_logits, scaled_inputs, transpose_a=True)]
+            if shard.normalize:
+                stored = chunk_rows(shard.weights, start, size, inputs.dtype)
+                d_rows = [unit_rows_gradient(stored, d_rows[0])]
             if shard.biases is not None:
                 d_rows.append(tf.matmul(d_logits, factor, transpose_a=True)[:, 0])
             updated = [

@@ -25,12 +25,14 @@ class Shard:
         biases: `[R]`, or None for no bias.
         first_class: Class of row 0.
         stride: Distance between the classes of neighboring rows.
+        normalize: Whether weights are divided by their norm when a chunk is read.
     """
 
     weights: tf.Tensor
     biases: tf.Tensor | None
     first_class: Any
     stride: int
+    normalize: bool = False
 
     @property
     def num_rows(self) -> int | tf.Tensor:
@@ -68,7 +70,7 @@ def shards_of(table: Table, biases: Table | None = None) -> list[Shard]:
         first_classes.append(first_classes[-1] + step)
     pieces = _shard_biases(biases, table, first_classes, stride)
     return [
-        Shard(*shard, stride)
+        Shard(*shard, stride, table.normalize)
         for shard in zip(weights, pieces, first_classes, strict=True)
     ]
 

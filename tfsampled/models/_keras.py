@@ -1,0 +1,43 @@
+"""What Keras's `fit` needs of a model under tf.distribute.
+
+One of the names is private. If Keras renames it, `tests/models/test_keras.py` fails.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class DistributedModel(keras.Model):
+    """A model that is built from the share of the first batch that one replica has.
+
+    Keras takes the mean of all shares, which fails if they differ in size, and with
+    several workers.
+    """
+
+    def _maybe_symbolic_build(
+        self, iterator: Any = None, data_batch: Any = None
+    ) -> None:
+        strategy = self.distribute_strategy
+        if iterator is not None and strategy.num_replicas_in_sync > 1:
+            batch = next(next(batches) for _, _, batches in iterator)
+            iterator, data_batch = (
+                None,
+                tf.nest.map_structure(
+                    lambda share: strategy.experimental_local_results(share)[0], batch
+                ),
+            )
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+
+def logs_of_step(logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Returns a step's logs, with several workers as `[1]`: Keras reduces axis 0."""
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return logs
+    if strategy.num_replicas_in_sync == len(strategy.extended.worker_devices):
+        return logs
+    return {name: tf.reshape(value, [1]) for name, value in logs.items()}
