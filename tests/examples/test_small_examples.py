@@ -1,6 +1,8 @@
 """The small examples run and learn."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -79,3 +81,13 @@ def test_crossing_is_between_the_points():
     points = [(10, 2.0, 1.0), (20, 2.0, 1.5), (40, 2.0, 2.5)]
     assert crossover.crossing(points) == 30
     assert crossover.crossing(points[:2]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["replicas", "workers"])
+def test_distributed_training_is_that_of_one_device(name):
+    command = [sys.executable, "-m", f"examples.distributed.{name}"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    label, difference = output.splitlines()[-1].split(": ")
+    assert label == "largest difference of a weight"
+    assert float(difference) < 1e-5

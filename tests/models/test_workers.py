@@ -98,8 +98,12 @@ history = model.fit(
         keras.callbacks.BackupAndRestore(os.path.join(folder, str(rank))),
     ],
 ).history
+path = sys.argv[1] + ".keras"
+model.save(path)
+loaded = keras.saving.load_model(path)
 np.savez(
     sys.argv[1],
+    loaded=loaded.predict(x, batch_size=16, verbose=0)["classes"],
     loss=history["loss"][-1],
     validation=history["val_mean_reciprocal_rank"][-1],
     evaluated=model.evaluate(x, y, batch_size=16, verbose=0),
