@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfsampled._core.embedding.matmul import is_transposed, row_sums, rows_gradient
 from tfsampled._core.embedding.table import Table, unit_rows_gradient
 from tfsampled._core.full_softmax.chunks import (
     Carry,
@@ -174,6 +175,7 @@ def _backward(
     factor = dy[:, tf.newaxis] / normalizer.sum_exp
     scaled_inputs = inputs * factor
     label_exp = targets.label_weights * normalizer.sum_exp
+    transposed = is_transposed(inputs)
     d_inputs, d_tables = tf.zeros_like(inputs), []
     for shard in shards:
         rows = shard.row_of(targets.labels)
@@ -185,15 +187,17 @@ def _backward(
             # times `factor`, these are the gradients of the logits
             columns = rows - start
             d_logits = _subtract_at_labels(tf.exp(logits), label_exp, columns, size)
-            d_rows = [tf.matmul(d_logits, scaled_inputs, transpose_a=True)]
+            d_rows, d_biases = rows_gradient(
+                *row_sums(d_logits, scaled_inputs, factor, transposed)
+            )
             if shard.normalize:
                 stored = chunk_rows(shard.weights, start, size, inputs.dtype)
-                d_rows = [unit_rows_gradient(stored, d_rows[0])]
-            if shard.biases is not None:
-                d_rows.append(tf.matmul(d_logits, factor, transpose_a=True)[:, 0])
+                d_rows = unit_rows_gradient(stored, d_rows)
             updated = [
                 update_rows_inplace(table, start, rows, like.dtype)
-                for table, rows, like in zip(filled, d_rows, shard.tables, strict=True)
+                for table, rows, like in zip(
+                    filled, [d_rows, d_biases], shard.tables, strict=False
+                )
             ]
             return d_inputs + tf.matmul(d_logits, weights), *updated
 

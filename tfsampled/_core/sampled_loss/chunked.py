@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 import tensorflow as tf
 
 from tfsampled._core.candidate_sampling.accidental_hits import AccidentalHits
-from tfsampled._core.sampled_loss import matmul
+from tfsampled._core.embedding import matmul
 from tfsampled._core.sampled_loss.loss_functions import LossFunction
 from tfsampled._core.static_ops import maximum, minimum, num_rows
 from tfsampled._core.xla import tracing_for_xla
@@ -175,37 +175,42 @@ def backward(
     dy: tf.Tensor,
 ) -> Gradients:
     """Computes the gradients for the cotangent `dy` `[N]` of the loss."""
-    dy *= residuals.d_partial
+    dy = tf.expand_dims(dy * residuals.d_partial, 1)
+    transposed = matmul.is_transposed(plan.sampled.inputs)
     parts = [
-        _chunk_gradients(sampled, d_logits, _slice(dy, *chunk))
+        _chunk_gradients(sampled, d_logits, _slice(dy, *chunk), transposed)
         for sampled, d_logits, chunk in zip(
             plan.saved, residuals.d_logits, plan.chunks, strict=True
         )
     ]
-    inputs, rows, offset = map(list, zip(*parts, strict=True))
+    inputs, *sums = map(list, zip(*parts, strict=True))
+    carry = tuple(map(tf.add_n, sums))
     if plan.recomputed is None:
-        return Gradients(_concat(inputs), tf.add_n(rows), tf.add_n(offset))
+        return Gradients(_concat(inputs), *matmul.rows_gradient(*carry))
 
     def chunk_fn(start: Size, size: Size) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         chunk = plan.sampled.slice(start, size)
         d_logits = loss_function.reduce_sampled(chunk.compute())[1]
         d_logits = matmul.cast_residuals(d_logits, chunk.rows)
-        d_inputs, *d_others = _chunk_gradients(chunk, d_logits, _slice(dy, start, size))
-        return d_inputs, tuple(d_others)
+        dy_chunk = _slice(dy, start, size)
+        d_inputs, *sums = _chunk_gradients(chunk, d_logits, dy_chunk, transposed)
+        return d_inputs, tuple(sums)
 
-    carry = tf.add_n(rows), tf.add_n(offset)
     d_inputs = tf.zeros_like(_slice(plan.sampled.inputs, *plan.recomputed))
     size = _chunk_size(plan.sampled)
     d_inputs, carry = _scan_chunks(plan.recomputed, size, chunk_fn, d_inputs, carry)
-    return Gradients(_concat([*inputs, d_inputs]), *carry)
+    d_inputs = _concat([*inputs, d_inputs])
+    return Gradients(d_inputs, *matmul.rows_gradient(*carry))
 
 
 def _chunk_gradients(
-    sampled: SampledLogits, d_logits: tf.Tensor, dy: tf.Tensor
-) -> Gradients:
-    column = tf.expand_dims(dy, 1)
-    inputs = column * matmul.inputs_gradient(d_logits, sampled.rows, dy.dtype)
-    return Gradients(inputs, *matmul.rows_gradient(d_logits, sampled.inputs, column))
+    sampled: SampledLogits, d_logits: tf.Tensor, dy: tf.Tensor, transposed: bool
+) -> tuple[tf.Tensor, ...]:
+    """Computes the gradient of a chunk's inputs, and its `row_sums`; `dy` `[n, 1]`."""
+    inputs = dy * matmul.inputs_gradient(d_logits, sampled.rows, dy.dtype)
+    # The factor scales the inputs, not the derivatives `[n, S]`.
+    scaled_inputs = dy * sampled.inputs
+    return inputs, *matmul.row_sums(d_logits, scaled_inputs, dy, transposed)
 
 
 def _scan_chunks(

@@ -1,4 +1,4 @@
-"""The matrix products of sampled logits and of their gradient.
+"""The matrix products of logits and of their gradient.
 
 bfloat16 inputs and rows are multiplied as they are, by the hardware's instructions for
 them, which sum in float32. Off XLA TensorFlow rounds the sum to bfloat16; under XLA the
@@ -33,29 +33,44 @@ def inputs_gradient(d_logits: tf.Tensor, rows: tf.Tensor, dtype: tf.DType) -> tf
     return _matmul(d_logits, tf.cast(rows, d_logits.dtype), dtype)
 
 
-def rows_gradient(
-    d_logits: tf.Tensor, inputs: tf.Tensor, dy: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Computes the gradients of the rows `[S, D]` and of their biases `[S]`.
+def is_transposed(inputs: tf.Tensor) -> bool:
+    """Tells whether to compute the gradient of the rows as `(x^T d)^T`.
+
+    A product is slow if its first factor is large and transposed. But if `x` has many
+    columns, transposing the result off XLA takes longer than that saves.
+    """
+    batch, dim = inputs.shape
+    return tracing_for_xla() or (dim is not None and (batch or 512) >= 8 * dim)
+
+
+def row_sums(
+    d_logits: tf.Tensor, scaled_inputs: tf.Tensor, dy: tf.Tensor, transposed: bool
+) -> tuple[tf.Tensor, ...]:
+    """Computes what some examples add to the gradients of the rows and their biases.
 
     Args:
-        d_logits: `[n, S]`, from `cast_residuals`.
-        inputs: `[n, D]`.
-        dy: `[n, 1]`, a factor for each example, in the dtype of `inputs` and of the
-            results.
+        d_logits: `[n, S]`, from `cast_residuals`; without the factor `dy`.
+        scaled_inputs: `[n, D]`, `dy * inputs`.
+        dy: `[n, 1]`, a factor for each example, in the dtype of the results.
+        transposed: Whether the result is `[D + 1, S]`, by one product that reads
+            `d_logits` once; otherwise it is `[S, D]` and `[S]`.
     """
     dtype = dy.dtype
-    scaled = dy * inputs  # scales the small factor, not the derivatives `[n, S]`
-    if tracing_for_xla():
-        # Compiled code is slow if the first factor of a product is large and
-        # transposed, or if the derivatives are read twice: one product gives both.
-        both = tf.cast(tf.concat([scaled, dy], axis=1), d_logits.dtype)
-        sums = _matmul(both, d_logits, dtype, transpose_x=True)
-        return tf.transpose(sums[:-1]), sums[-1]
-    rows = _matmul(d_logits, tf.cast(scaled, d_logits.dtype), dtype, transpose_x=True)
-    column = tf.cast(dy, d_logits.dtype)
-    biases = _matmul(d_logits, column, dtype, transpose_x=True)
+    if transposed:
+        both = tf.cast(tf.concat([scaled_inputs, dy], axis=1), d_logits.dtype)
+        return (_matmul(both, d_logits, dtype, transpose_x=True),)
+    scaled_inputs, dy = (tf.cast(x, d_logits.dtype) for x in (scaled_inputs, dy))
+    rows = _matmul(d_logits, scaled_inputs, dtype, transpose_x=True)
+    biases = _matmul(d_logits, dy, dtype, transpose_x=True)
     return rows, tf.squeeze(biases, axis=1)
+
+
+def rows_gradient(*sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the gradients `[S, D]` and `[S]` that `row_sums` computed."""
+    if len(sums) == 2:
+        return sums
+    rows, biases = tf.split(sums[0], [-1, 1])
+    return tf.transpose(rows), tf.squeeze(biases, axis=0)
 
 
 def _matmul(
