@@ -30,8 +30,8 @@ COLUMNS = {
     "tables, MiB": "{0.table_mib:,.0f}",
     "pairs": "{0.pairs}",
 }
-# Of each task: classes, dimensions, batch. An evaluation is the loss and the ranks of the
-# labels, where of each example some classes do not count.
+# Of each task: classes, dimensions, batch. An evaluation is the loss and the ranks of
+# the labels, where of each example some classes do not count.
 TASKS = {
     "loss and gradients": (100_000, 128, 1024),
     "top 10": (100_000, 128, 1024),
