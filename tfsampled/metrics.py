@@ -19,6 +19,7 @@ from tfsampled._core import validation
 from tfsampled._core.full_softmax.ranks import count_ranked_above
 from tfsampled._core.labels import apply_weights, parse_labels, real_tensor
 from tfsampled.layers import SampledSoftmax
+from tfsampled.layers._losses import label_ranks
 
 __all__ = [
     "NDCG",
@@ -331,7 +332,7 @@ def update_from_features(
     for metric, sample_weight in metrics:
         if isinstance(metric, RankMetric):
             if ranks is None:
-                ranks = head._label_ranks(features, labels, mask, exclude)
+                ranks = label_ranks(head, features, labels, mask, exclude)
             values = metric.values_from_ranks(ranks)
         else:
             values = metric.values_from_features(head, features, labels, mask)

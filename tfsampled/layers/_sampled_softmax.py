@@ -10,32 +10,14 @@ import tensorflow as tf
 
 from tfsampled import samplers
 from tfsampled._core import validation
-from tfsampled._core.candidate_sampling.samplers import (
-    Candidates,
-    Draw,
-    with_counts,
-)
-from tfsampled._core.candidate_sampling.union import certain, union
 from tfsampled._core.embedding import partition
 from tfsampled._core.embedding.table import unit_rows
-from tfsampled._core.full_softmax.loss import full_softmax_loss
-from tfsampled._core.full_softmax.ranks import full_softmax_ranks
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k
-from tfsampled._core.labels import (
-    Labels,
-    PackedExamples,
-    apply_weights,
-    flatten_inputs,
-    parse_negatives,
-    real_tensor,
-)
-from tfsampled._core.sampled_loss.api import loss_from_candidates
-from tfsampled._core.sampled_loss.loss_functions import SOFTMAX
-from tfsampled._core.static_ops import compute_dtype
-from tfsampled._core.xla import tracing_for_xla
+from tfsampled._core.labels import real_tensor
 from tfsampled.layers import _class_table
 from tfsampled.layers import _head_labels as head_labels
 from tfsampled.layers._class_tower import ClassTower
+from tfsampled.layers._losses import compute_losses, label_ranks, logit_rows
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -312,7 +294,7 @@ class SampledSoftmax(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Computes the logits `[..., num_classes]` of inputs `[..., dim]`."""
-        rows, shape = self._rows(inputs)
+        rows, shape = logit_rows(self, inputs)
         table = tf.cast(self.table(), rows.dtype)  # a tied one may be autocast
         if self.normalize:
             table = tf.cast(unit_rows(table), rows.dtype)
@@ -360,7 +342,7 @@ class SampledSoftmax(keras.layers.Layer):
         inputs, targets = head_labels.parse_valid(
             self, inputs, labels, sample_weight, mask, sampled=True, negatives=own
         )
-        return self._compute_losses(inputs, targets, sample_weight, True, negatives)
+        return compute_losses(self, inputs, targets, sample_weight, True, negatives)
 
     @tf.autograph.experimental.do_not_convert
     def exact_loss(
@@ -378,7 +360,7 @@ class SampledSoftmax(keras.layers.Layer):
         inputs, targets = head_labels.parse_valid(
             self, inputs, labels, sample_weight, mask, sampled=False
         )
-        return self._compute_losses(inputs, targets, sample_weight, False)
+        return compute_losses(self, inputs, targets, sample_weight, False)
 
     @tf.autograph.experimental.do_not_convert
     def ranks(
@@ -400,7 +382,7 @@ class SampledSoftmax(keras.layers.Layer):
             int32, `[batch]` or `[batch, time]`: 0 where a label is the best class. The
             rank of a masked example has no meaning.
         """
-        ranks = self._label_ranks(inputs, labels, mask, exclude)
+        ranks = label_ranks(self, inputs, labels, mask, exclude)
         return tf.reduce_min(ranks, axis=-1)
 
     def example_mask(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
@@ -435,7 +417,7 @@ class SampledSoftmax(keras.layers.Layer):
             tf.errors.InvalidArgumentError: If an id in `exclude` is out of range.
         """
         k = validation.positive_int(k, "k", num_classes=self.num_classes)
-        rows, shape = self._rows(inputs)
+        rows, shape = logit_rows(self, inputs)
         exclude = head_labels.class_lists(self, exclude, inputs, "exclude")
         values, classes = full_softmax_top_k(
             rows, _class_table.full(self), _class_table.biases(self), k, exclude
@@ -486,116 +468,3 @@ class SampledSoftmax(keras.layers.Layer):
             if isinstance(config.get(name), dict)
         }
         return cls(**{**config, **objects})
-
-    def _compute_losses(
-        self,
-        inputs: tf.Tensor,
-        targets: Labels,
-        sample_weight: Any,
-        sampled: bool,
-        negatives: Any = None,
-    ) -> tf.Tensor:
-        """Computes the losses `[...]` of valid labels."""
-        rows, shape = self._rows(inputs, targets.example_mask)
-        shared, own = parse_negatives(negatives, inputs.shape[:-1], self.num_classes)
-        valid = [ids for ids in (shared, own) if ids is not None]
-        if valid:
-            with tf.control_dependencies(valid):  # a refused call draws nothing
-                targets = targets._replace(ids=tf.identity(targets.ids))
-        ids = targets.ids
-        label_weights = targets.label_weights(compute_dtype(rows.dtype))
-        if sampled:
-            candidates = self._draw(targets, shared)
-        packed = None
-        if targets.example_mask is not None and not tracing_for_xla():
-            packed = PackedExamples.pack(targets.example_mask)
-            rows, ids, label_weights = packed.take(rows, ids, label_weights)
-        if sampled:
-            counts, has_label = candidates.true_expected_count, targets.example_mask
-            if packed is not None:
-                (counts,), has_label = packed.take(counts), packed.has_label
-                (own,) = packed.take(own)
-            if has_label is not None:
-                # A masked example reads a row that is read anyway: the optimizer would
-                # move that of another class, which may have an expected count of 0 too.
-                has_label = tf.reshape(has_label, [-1, 1])
-                own = None if own is None else tf.where(has_label, own, -1)
-                ids = tf.where(has_label, ids, candidates.sampled_candidates[0])
-                counts = tf.where(has_label, counts, 1.0)
-                candidates = candidates._replace(true_expected_count=counts)
-            losses = loss_from_candidates(
-                SOFTMAX,
-                weights=_class_table.sampled_rows(self),
-                biases=_class_table.biases(self),
-                labels=ids,
-                inputs=rows,
-                candidates=candidates,
-                num_classes=self.num_classes,
-                remove_accidental_hits=self.remove_accidental_hits,
-                label_weights=label_weights,
-                num_hard_negatives=self.num_hard_negatives,
-                negatives=own,
-            )
-        else:
-            tables = _class_table.full(self), _class_table.biases(self)
-            losses = full_softmax_loss(rows, *tables, ids, label_weights)
-        if packed is not None:
-            losses = packed.restore(losses)
-        losses = tf.reshape(tf.cast(losses, self.variable_dtype), shape)
-        losses.set_shape(inputs.shape[:-1])
-        return apply_weights(losses, sample_weight, targets.example_mask)
-
-    def _label_ranks(
-        self, inputs: Any, labels: Any, mask: Any, exclude: Any
-    ) -> tf.Tensor:
-        """Computes the ranks `[..., num_true]` of labels; of padding the int32 max."""
-        inputs, targets = head_labels.parse_valid(
-            self, inputs, labels, None, mask, sampled=False, exclude=exclude
-        )
-        rows, shape = self._rows(inputs, targets.example_mask)
-        exclude = head_labels.class_lists(self, exclude, inputs, "exclude")
-        ids, packed = targets.ids, None
-        if targets.example_mask is not None and not tracing_for_xla():
-            packed = PackedExamples.pack(targets.example_mask)
-            rows, ids, exclude = packed.take(rows, ids, exclude)
-        tables = _class_table.full(self), _class_table.biases(self)
-        ranks = full_softmax_ranks(rows, *tables, ids, exclude)
-        if packed is not None:
-            ranks = packed.restore(ranks)
-        if targets.label_mask is not None:
-            ranks = tf.where(targets.label_mask, ranks, ranks.dtype.max)
-        return tf.reshape(ranks, tf.concat([shape, [self.num_true]], axis=0))
-
-    def _draw(self, targets: Labels, negatives: tf.Tensor | None) -> Candidates:
-        """Draws candidates, with classes that all examples are compared with."""
-        sizes = self.num_classes, self.num_sampled
-        drawn = Draw(*self.sampler.draw(targets.ids, targets.label_mask, *sizes))
-        if negatives is not None:
-            drawn = union([drawn, certain(negatives, negatives >= 0)])
-        if self.log_q is None:
-            drawn = drawn._replace(
-                expected_count=lambda ids: tf.ones_like(ids, "float32")
-            )
-        candidates = with_counts(drawn, targets.ids)
-        if self.log_q == "corrected":
-            ones = tf.ones_like(candidates.true_expected_count)
-            candidates = candidates._replace(true_expected_count=ones)
-        return candidates
-
-    def _rows(
-        self, inputs: tf.Tensor, example_mask: tf.Tensor | None = None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns inputs `[..., dim]` as scaled rows, and the shape `...`.
-
-        Rows are in the table's dtype. Masked ones are 0: a NaN among them would make
-        every gradient NaN.
-        """
-        inputs = tf.cast(real_tensor(inputs, "inputs"), self.variable_dtype)
-        if not self.built:
-            self.build(inputs.shape)
-        if example_mask is not None:
-            inputs = tf.where(example_mask[..., tf.newaxis], inputs, 0)
-        rows, shape = flatten_inputs(inputs, self.input_spec.axes[-1])
-        if self.normalize:
-            rows = tf.cast(unit_rows(rows), rows.dtype)
-        return rows if self.temperature == 1 else rows / self.temperature, shape

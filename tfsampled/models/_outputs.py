@@ -18,6 +18,7 @@ from tfsampled._core import replicas, validation
 from tfsampled._core.labels import Labels, class_list_check
 from tfsampled.layers import SampledSoftmax
 from tfsampled.layers import _head_labels as head_labels
+from tfsampled.layers._losses import compute_losses
 from tfsampled.metrics import update_from_features
 from tfsampled.models import _encoder_inputs as encoder_inputs
 from tfsampled.models._fit_arguments import (
@@ -438,8 +439,8 @@ class HeadOutput:
         targets = self._parse(y, features)
         if not validated:
             targets = head_labels.validated(self.head, targets, sampled=training)
-        losses = self.head._compute_losses(
-            features, targets, sample_weight, training, negatives
+        losses = compute_losses(
+            self.head, features, targets, sample_weight, training, negatives
         )
         count = tf.cast(self.num_examples(y, features), losses.dtype)
         return tf.math.divide_no_nan(tf.reduce_sum(losses), count)
