@@ -222,6 +222,9 @@ def softmax_loss(
     inputs,
     num_true=1,
     partition_strategy="div",
+    label_smoothing=0.0,
+    logit_soft_cap=None,
+    z_loss=0.0,
     name="softmax_loss",
 ):
     """Computes the softmax cross entropy over all classes, in chunks of classes.
@@ -230,9 +233,9 @@ def softmax_loss(
 
         loss = log(sum_c exp(s_c)) - mean_{t in labels} s_t
 
-    This equals `tf.nn.sparse_softmax_cross_entropy_with_logits` without the logits
-    `[batch, num_classes]`: a chunk of a few thousand classes is computed at a time, and
-    once more for the gradient. The loss can be differentiated once.
+    By default this equals `tf.nn.sparse_softmax_cross_entropy_with_logits`, but without
+    the logits `[batch, num_classes]`: a chunk of a few thousand classes is computed at
+    a time, and once more for the gradient. The loss can be differentiated once.
 
     Args:
         weights: The class embeddings `[num_classes, dim]`, floating, in any of the
@@ -247,6 +250,12 @@ def softmax_loss(
         partition_strategy: The layout of a table in shards. "div": contiguous runs of
             `rows // n` rows, the first `rows % n` shards one row larger. "mod": class
             `c` of `n` shards is row `c // n` of shard `c % n`.
+        label_smoothing: In `[0, 1]`: the labels' share of the target is one minus this,
+            and the rest is spread over all classes alike.
+        logit_soft_cap: A positive number `cap`: logits become
+            `cap * tanh(s_c / cap)`. None for no cap.
+        z_loss: A number in `[0, 1]`: `z_loss * log(sum_c exp(s_c)) ** 2` is added,
+            which keeps the logits from drifting.
         name: A name scope for the operations.
 
     Returns:
@@ -270,7 +279,9 @@ def softmax_loss(
 
     Reference:
         Milakov and Gimelshein, Online normalizer calculation for softmax, 2018,
-        https://arxiv.org/abs/1805.02867; Wijmans et al., Cut Your Losses in
+        https://arxiv.org/abs/1805.02867; for `z_loss` Chowdhery et al., PaLM, 2022,
+        https://arxiv.org/abs/2204.02311; for `logit_soft_cap` Gemma Team, Gemma 2,
+        2024, https://arxiv.org/abs/2408.00118; Wijmans et al., Cut Your Losses in
         Large-Vocabulary Language Models, 2024, https://arxiv.org/abs/2411.09009
     """
     return full_softmax.softmax_loss(
@@ -280,6 +291,9 @@ def softmax_loss(
         inputs=inputs,
         num_true=num_true,
         partition_strategy=partition_strategy,
+        label_smoothing=label_smoothing,
+        logit_soft_cap=logit_soft_cap,
+        z_loss=z_loss,
         name=name,
     )
 

@@ -9,8 +9,8 @@ On real machines set TF_CONFIG on each, with its own index, and start the same c
     {"cluster": {"worker": ["host0:12345", "host1:12345"]},
      "task": {"type": "worker", "index": 0}}
 
-If a worker dies, the others end with an error. With `--backup`, a folder of each worker
-of its own, all go on from the end of the last epoch when they are started again.
+If a worker dies, the others end with an error. With `--backup`, a separate folder for
+each worker, all go on from the end of the last epoch when they are started again.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backup", help="folder to go on from, of this worker alone")
+    parser.add_argument("--backup", help="this worker's own folder to resume from")
     parser.add_argument("--weights", help="file to save the weights to")
     options = parser.parse_args()
     if "TF_CONFIG" in os.environ:

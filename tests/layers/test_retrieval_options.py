@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import MODES, use_small_chunks
+from tfsampled._core.sampled_loss import chunked
 from tfsampled.layers import SampledSoftmax
 
 CLASSES, DIM, BATCH, SAMPLED = 40, 6, 5, 12
@@ -39,7 +40,9 @@ def logits64(head, inputs=INPUTS):
     if head.normalize:
         inputs, table = unit(inputs), unit(table)
     bias = head.bias.numpy().astype("float64") if head.use_bias else 0.0
-    return (inputs @ table.T + bias) / head.temperature
+    logits = (inputs @ table.T + bias) / head.temperature
+    cap = head.logit_soft_cap
+    return logits if cap is None else cap * np.tanh(logits / cap)
 
 
 def sampled_loss64(head, shared=(), own=None, labels=LABELS):
@@ -74,11 +77,13 @@ def sampled_loss64(head, shared=(), own=None, labels=LABELS):
 OPTIONS: dict[str, dict[str, Any]] = {
     "normalize": {"normalize": True, "temperature": 0.2},
     "hard": {"num_hard_negatives": 3},
+    "capped": {"logit_soft_cap": 1.5},
     "corrected": {"log_q": "corrected"},
     "uncorrected": {"log_q": None},
     "all": {
         "normalize": True,
         "temperature": 0.3,
+        "logit_soft_cap": 2.0,
         "num_hard_negatives": 4,
         "log_q": "corrected",
         "use_bias": False,
@@ -151,8 +156,9 @@ def test_gradients_are_those_of_finite_differences(kind):
     np.testing.assert_allclose(d_inputs[0, 0], slope, rtol=1e-5)
 
 
-def test_cosines_everywhere():
-    head = make(normalize=True, temperature=0.5)
+@pytest.mark.parametrize("options", [{"normalize": True}, {"logit_soft_cap": 0.7}])
+def test_options_hold_for_all_classes(options):
+    head = make(temperature=0.5, **options)
     logits = logits64(head)
     np.testing.assert_allclose(head(INPUTS), logits, rtol=1e-5, atol=1e-5)
     losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(BATCH), LABELS]
@@ -180,7 +186,8 @@ def test_cosines_of_shards_and_of_another_dtype():
 def test_gradients_of_cosines_in_chunks(monkeypatch, num_shards, mode):
     """They equal those of a normalized copy of the table, which is never made."""
     use_small_chunks(monkeypatch, 8)
-    head = make(normalize=True, num_shards=num_shards, dtype="float64")
+    options = {"use_bias": False, "partition_strategy": "mod"} if num_shards > 1 else {}
+    head = make(normalize=True, num_shards=num_shards, dtype="float64", **options)
     table = head.table().numpy()
     table[LABELS[0]] = 0
     head.set_table(table, head.bias)
@@ -191,11 +198,15 @@ def test_gradients_of_cosines_in_chunks(monkeypatch, num_shards, mode):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             loss = tf.reduce_mean(function())
-        return loss, tape.gradient(loss, [inputs, *variables])
+        gradients = tape.gradient(loss, [inputs, *variables])
+        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
     def dense():
-        *shards, bias = variables
-        table = tf.concat(shards, axis=0)
+        shards = variables[:num_shards]
+        bias = variables[-1] if head.use_bias else 0.0
+        stored = [np.arange(CLASSES)[shard::num_shards] for shard in range(num_shards)]
+        order = np.argsort(np.concatenate(stored))
+        table = tf.gather(tf.concat(shards, axis=0), order)
         units = tf.math.l2_normalize(table, axis=1), tf.math.l2_normalize(inputs, 1)
         logits = tf.matmul(units[1], units[0], transpose_b=True) + bias
         return tf.nn.sparse_softmax_cross_entropy_with_logits(LABELS, logits)
@@ -208,6 +219,50 @@ def test_gradients_of_cosines_in_chunks(monkeypatch, num_shards, mode):
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-12)
     for gradient, other in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(gradient, other, rtol=1e-9, atol=1e-12)
+
+
+@each_mode
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_gradients_of_capped_logits(monkeypatch, use_bias, recompute, mode):
+    """They equal those of a dense computation, at second order too."""
+    if recompute:
+        monkeypatch.setattr(chunked, "MAX_LOGITS", 2 * SAMPLED)
+    head = make(logit_soft_cap=0.9, use_bias=use_bias, dtype="float64")
+    inputs = tf.constant(INPUTS, "float64")
+    ids, true_count, count = head.sampler.sample(LABELS[:, None], CLASSES, SAMPLED)
+
+    def dense(inputs, kernel, bias=0.0):
+        logits = inputs @ tf.transpose(kernel) + bias
+        logits = head.logit_soft_cap * tf.tanh(logits / head.logit_soft_cap)
+        true = tf.gather(logits, LABELS[:, None], batch_dims=1)
+        true -= tf.math.log(tf.cast(true_count, tf.float64))
+        sampled = tf.gather(logits, ids, axis=1)
+        sampled -= tf.math.log(tf.cast(count, tf.float64))
+        sampled = tf.where(LABELS[:, None] == ids, np.float64(-np.inf), sampled)
+        losses = tf.reduce_logsumexp(tf.concat([true, sampled], axis=1), axis=1)
+        return losses - true[:, 0]
+
+    def ours(inputs, *_):
+        head.sampler.position.assign(0)
+        return head.sampled_loss(inputs, LABELS)
+
+    def derivatives(function):
+        variables = [w.value for w in head.trainable_weights]
+        with tf.GradientTape() as outer:
+            outer.watch(inputs)
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                loss = function(inputs, *variables)
+            gradients = tape.gradient(loss, [inputs, *variables])
+            gradients = [tf.convert_to_tensor(g) for g in gradients]
+            squares = tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients])
+        return loss, *gradients, outer.gradient(squares, inputs)
+
+    head.sampler.position.assign(0)
+    actual = MODES[mode](lambda: derivatives(ours))()
+    for one, other in zip(actual, derivatives(dense), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
 
 
 EXCLUDE = RNG.integers(-1, CLASSES, (BATCH, 9))

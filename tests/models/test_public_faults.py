@@ -116,13 +116,20 @@ def test_tied_to_an_embedding_with_other_reverse_weights_raises():
         with pytest.raises(ValueError, match=r"tied_to.quantization_mode='int8'"):
             call(X)
     if hasattr(keras.layers, "ReversibleEmbedding"):
-        for options in ({"tie_weights": False}, {"logit_soft_cap": 5.0}):
-            embedding = keras.layers.ReversibleEmbedding(CLASSES, DIM, **options)
-            with pytest.raises(ValueError, match=f"tied_to.{next(iter(options))}"):
-                SampledSoftmax(CLASSES, 5, tied_to=embedding)
-        embedding = keras.layers.ReversibleEmbedding(CLASSES, DIM)
-        head = SampledSoftmax(CLASSES, 5, tied_to=embedding, use_bias=False)
-        np.testing.assert_allclose(head(X), embedding(X, reverse=True), rtol=1e-5)
+        embedding = keras.layers.ReversibleEmbedding(CLASSES, DIM, tie_weights=False)
+        with pytest.raises(ValueError, match=r"tied_to\.tie_weights"):
+            SampledSoftmax(CLASSES, 5, tied_to=embedding)
+        for cap in (None, 0.05):
+            embedding = keras.layers.ReversibleEmbedding(
+                CLASSES, DIM, logit_soft_cap=cap
+            )
+            head = SampledSoftmax(CLASSES, 5, tied_to=embedding, use_bias=False)
+            logits = embedding(X, reverse=True)
+            np.testing.assert_allclose(head(X), logits, rtol=1e-5)
+            best = tf.math.top_k(logits, 3).values
+            np.testing.assert_allclose(head.top_k(X, 3)[0], best, rtol=1e-5)
+        with pytest.raises(ValueError, match="`logit_soft_cap` must be that of `tied"):
+            SampledSoftmax(CLASSES, 5, tied_to=embedding, logit_soft_cap=3.0)
 
 
 FIRST = {

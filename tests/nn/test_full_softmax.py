@@ -36,7 +36,7 @@ def test_signatures():
     loss, top_k = tfsampled.nn.softmax_loss, tfsampled.nn.softmax_top_k
     assert str(inspect.signature(loss)) == (
         "(weights, biases, labels, inputs, num_true=1, partition_strategy='div', "
-        "name='softmax_loss')"
+        "label_smoothing=0.0, logit_soft_cap=None, z_loss=0.0, name='softmax_loss')"
     )
     assert str(inspect.signature(top_k)) == (
         "(weights, biases, inputs, k, partition_strategy='div', exclude=None, "
@@ -53,6 +53,13 @@ INVALID_LOSS = {
         CALL,
         r"`labels` must have the shape \[batch, num_true\].*\(3,\), num_true=1",
     ),
+    "smoothing": (
+        {"label_smoothing": 1.5},
+        CALL,
+        r"`label_smoothing` must be a number in \[0, 1\]. Received: .*=1.5",
+    ),
+    "z_loss": ({"z_loss": -0.1}, CALL, r"`z_loss` must be a number in \[0, 1\]"),
+    "cap": ({"logit_soft_cap": 0}, CALL, "`logit_soft_cap` must be a positive number"),
     "num_true_zero": ({"num_true": 0}, CALL, "`num_true` must be an int of at least"),
     "batch_differs": (
         {"inputs": np.zeros([4, DIM], np.float32)},
@@ -310,3 +317,75 @@ def test_top_k_has_the_gradients_of_the_logits(graph):
         tf.nest.flatten(run(in_chunks)), tf.nest.flatten(run(dense)), strict=True
     ):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+OPTIONS = {
+    "label_smoothing": {"label_smoothing": 0.1},
+    "soft_cap": {"logit_soft_cap": 1.5},
+    "z_loss": {"z_loss": 0.01},
+    "all": {"label_smoothing": 0.2, "logit_soft_cap": 2.0, "z_loss": 0.3},
+}
+
+
+def dense_loss(
+    inputs, *tables, labels, label_smoothing=0.0, logit_soft_cap=None, z_loss=0.0
+):
+    """The losses written out, from all logits."""
+    *shards, biases = tables
+    logits = inputs @ tf.transpose(tf.concat(shards, axis=0)) + biases
+    if logit_soft_cap is not None:
+        logits = logit_soft_cap * tf.tanh(logits / logit_soft_cap)
+    hot = tf.reduce_mean(
+        tf.one_hot(labels, logits.shape[1], dtype=logits.dtype), axis=1
+    )
+    target = (1 - label_smoothing) * hot + label_smoothing / logits.shape[1]
+    log_z = tf.reduce_logsumexp(logits, axis=1)
+    return log_z - tf.reduce_sum(target * logits, axis=1) + z_loss * log_z**2
+
+
+@pytest.mark.parametrize("mode", helpers.MODES)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_beside_the_dense_computation(name, mode, monkeypatch):
+    """Losses and gradients over two shards, in chunks of classes, with two labels."""
+    helpers.use_small_chunks(monkeypatch, 4)
+    rng = np.random.default_rng(5)
+    sizes = [(BATCH, DIM), (10, DIM), (10, DIM), (CLASSES,)]
+    operands = [tf.constant(2 * rng.normal(size=size)) for size in sizes]
+    labels = np.array([[1, 12], [3, 19], [5, 5]])
+
+    def ours(inputs, *tables):
+        *shards, biases = tables
+        return tfsampled.nn.softmax_loss(
+            shards, biases, labels, inputs, num_true=2, **OPTIONS[name]
+        )
+
+    def losses_and_gradients(function):
+        with tf.GradientTape() as tape:
+            tape.watch(operands)
+            losses = function(*operands)
+            weighted = losses * tf.range(1.0, BATCH + 1, dtype=losses.dtype)
+        return losses, tape.gradient(weighted, operands)
+
+    expected = losses_and_gradients(
+        lambda *operands: dense_loss(*operands, labels=labels, **OPTIONS[name])
+    )
+    actual = helpers.MODES[mode](lambda: losses_and_gradients(ours))()
+    for one, other in zip(*map(tf.nest.flatten, (actual, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-10)
+
+
+def test_inputs_of_unknown_rank():
+    arguments = example()
+    inputs = arguments.pop("inputs")
+
+    @tf.function(input_signature=[tf.TensorSpec(None)])
+    def gradient(inputs):
+        loss = tfsampled.nn.softmax_loss(inputs=inputs, **arguments)
+        return tf.gradients(loss, inputs)[0]
+
+    with tf.GradientTape() as tape:
+        constant = tf.constant(inputs)
+        tape.watch(constant)
+        loss = tfsampled.nn.softmax_loss(inputs=constant, **arguments)
+    expected = tape.gradient(loss, constant)
+    np.testing.assert_allclose(gradient(inputs), expected, rtol=1e-6)

@@ -78,15 +78,34 @@ def _index(value: Any) -> int | None:
 
 def positive_float(value: Any, name: str) -> float:
     """Returns `value` as a `float` that is positive and finite in float32."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+    number = _float(value)
     if not 2.0**-126 <= number < 2.0**128:
         raise ValueError(
             f"`{name}` must be a positive number. Received: {name}={value!r}."
         )
     return number
+
+
+def optional_positive_float(value: Any, name: str) -> float | None:
+    """Returns `value` as a positive `float`; None for None."""
+    return None if value is None else positive_float(value, name)
+
+
+def fraction(value: Any, name: str) -> float:
+    """Returns `value` as a `float` in `[0, 1]`."""
+    number = _float(value)
+    if not 0 <= number <= 1:
+        raise ValueError(
+            f"`{name}` must be a number in [0, 1]. Received: {name}={value!r}."
+        )
+    return number
+
+
+def _float(value: Any) -> float:
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def as_tensor(value: Any, default: tf.DType | None, name: str) -> tf.Tensor:

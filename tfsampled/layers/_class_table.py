@@ -111,6 +111,13 @@ def validate_source(
             "`tied_to` must have a row for each class. Received: "
             f"tied_to.input_dim={tied_to.input_dim}, num_classes={head.num_classes}."
         )
+    cap = getattr(tied_to, "logit_soft_cap", None)  # of a ReversibleEmbedding
+    if cap is not None and head.logit_soft_cap not in (None, cap):
+        raise ValueError(
+            "`logit_soft_cap` must be that of `tied_to`, or None. Received: "
+            f"logit_soft_cap={head.logit_soft_cap}, tied_to.logit_soft_cap={cap}."
+        )
+    head.logit_soft_cap = cap or head.logit_soft_cap
 
 
 def validate_embedding(embedding: Any) -> None:
@@ -124,7 +131,6 @@ def validate_embedding(embedding: Any) -> None:
         ("quantization_mode", None),
         ("lora_enabled", False),
         ("tie_weights", True),
-        ("logit_soft_cap", None),
     ):
         if (received := getattr(embedding, attribute, value)) != value:
             raise ValueError(

@@ -16,7 +16,7 @@ from tfsampled._core.candidate_sampling.samplers import (
 )
 from tfsampled._core.candidate_sampling.union import certain, union
 from tfsampled._core.embedding.table import unit_rows
-from tfsampled._core.full_softmax.loss import full_softmax_loss
+from tfsampled._core.full_softmax.loss import LossOptions, full_softmax_loss
 from tfsampled._core.full_softmax.ranks import full_softmax_ranks
 from tfsampled._core.labels import (
     Labels,
@@ -82,10 +82,12 @@ def compute_losses(
             label_weights=label_weights,
             num_hard_negatives=head.num_hard_negatives,
             negatives=own,
+            soft_cap=head.logit_soft_cap,
         )
     else:
         tables = _class_table.full(head), _class_table.biases(head)
-        losses = full_softmax_loss(rows, *tables, ids, label_weights)
+        options = LossOptions(soft_cap=head.logit_soft_cap)
+        losses = full_softmax_loss(rows, *tables, ids, label_weights, options)
     if packed is not None:
         losses = packed.restore(losses)
     losses = tf.reshape(tf.cast(losses, head.variable_dtype), shape)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfsampled import samplers
 from tfsampled._core import validation
 from tfsampled._core.embedding import partition
+from tfsampled._core.embedding.class_logits import cap_logits
 from tfsampled._core.embedding.table import unit_rows
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k
 from tfsampled._core.labels import real_tensor
@@ -62,11 +63,15 @@ class SampledSoftmax(keras.layers.Layer):
             subtracts the log of the expected count.
         normalize: Whether inputs and class embeddings are divided by their Euclidean
             norm. Without a bias the logits are then cosines over the temperature.
+        logit_soft_cap: A positive number: the logits, which the temperature has
+            divided, become `logit_soft_cap * tanh(logits / logit_soft_cap)` before
+            anything is subtracted. None for no cap, or for that of `tied_to`.
         num_hard_negatives: How many of the sampled classes, those of the highest
             corrected logits, enter an example's sampled loss. None for all.
         log_q: `"standard"` subtracts the log of the expected count from the logits of
             sampled classes and labels. `"corrected"` does so for sampled classes alone:
-            a label is not sampled, but always there. None leaves all logits as is.
+            a label is not sampled, but always there. None leaves all logits as they
+            are.
         tied_to: A `keras.layers.Embedding` of `num_classes` rows whose table this layer
             shares. Initializer, regularizer and constraint are then the embedding's.
             Under a mixed policy a call reads it in the compute dtype, as Keras reads
@@ -131,6 +136,7 @@ class SampledSoftmax(keras.layers.Layer):
         use_bias: bool = True,
         temperature: float = 1.0,
         normalize: bool = False,
+        logit_soft_cap: float | None = None,
         num_hard_negatives: int | None = None,
         log_q: str | None = "standard",
         tied_to: keras.layers.Embedding | None = None,
@@ -164,6 +170,9 @@ class SampledSoftmax(keras.layers.Layer):
         self.use_bias = use_bias
         self.temperature = validation.positive_float(temperature, "temperature")
         self.normalize = normalize
+        self.logit_soft_cap = validation.optional_positive_float(
+            logit_soft_cap, "logit_soft_cap"
+        )
         self.num_hard_negatives = num_hard_negatives
         if num_hard_negatives is not None:
             self.num_hard_negatives = validation.positive_int(
@@ -301,6 +310,7 @@ class SampledSoftmax(keras.layers.Layer):
         logits = tf.matmul(rows, table, transpose_b=True)
         if (biases := _class_table.biases(self)) is not None:
             logits += biases.shards[0]
+        logits = cap_logits(logits, self.logit_soft_cap)
         return tf.reshape(logits, tf.concat([shape, [self.num_classes]], axis=0))
 
     @tf.autograph.experimental.do_not_convert
@@ -422,6 +432,9 @@ class SampledSoftmax(keras.layers.Layer):
         values, classes = full_softmax_top_k(
             rows, _class_table.full(self), _class_table.biases(self), k, exclude
         )
+        if self.logit_soft_cap is not None:
+            capped = cap_logits(values, self.logit_soft_cap)
+            values = tf.where(classes < 0, values, capped)  # where classes run out
         shape = tf.concat([shape, [k]], axis=0)
         values = tf.cast(values, self.variable_dtype)
         return tf.reshape(values, shape), tf.reshape(classes, shape)
@@ -443,6 +456,7 @@ class SampledSoftmax(keras.layers.Layer):
             "use_bias": self.use_bias,
             "temperature": self.temperature,
             "normalize": self.normalize,
+            "logit_soft_cap": self.logit_soft_cap,
             "num_hard_negatives": self.num_hard_negatives,
             "log_q": self.log_q,
             "tied_to": serialize(self.tied_to),

@@ -23,21 +23,21 @@ class DistributedModel(keras.Model):
     ) -> None:
         strategy = self.distribute_strategy
         if iterator is not None and strategy.num_replicas_in_sync > 1:
-            batch = next(next(batches) for _, _, batches in iterator)
-            iterator, data_batch = (
-                None,
-                tf.nest.map_structure(
-                    lambda share: strategy.experimental_local_results(share)[0], batch
-                ),
-            )
+            for _, _, batches in iterator:
+                data_batch = tf.nest.map_structure(
+                    lambda share: strategy.experimental_local_results(share)[0],
+                    next(batches),
+                )
+                break
+            iterator = None
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
 
 def logs_of_step(logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Returns a step's logs, with several workers as `[1]`: Keras reduces axis 0."""
+    """Returns a step's logs as Keras reduces them: of several workers over axis 0."""
     strategy = tf.distribute.get_strategy()
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return logs
     if strategy.num_replicas_in_sync == len(strategy.extended.worker_devices):
         return logs
-    return {name: tf.reshape(value, [1]) for name, value in logs.items()}
+    return {name: tf.expand_dims(value, 0) for name, value in logs.items()}

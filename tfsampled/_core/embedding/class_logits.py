@@ -19,3 +19,13 @@ def class_logits(
     if biases is None:
         return logits
     return logits + tf.reshape(tf.cast(biases.rows(flat), inputs.dtype), shape)
+
+
+def cap_logits(logits: tf.Tensor, cap: float | None) -> tf.Tensor:
+    """Computes `cap * tanh(logits / cap)`; the logits themselves without a cap."""
+    return logits if cap is None else cap * tf.tanh(logits / cap)
+
+
+def cap_derivative(capped: tf.Tensor, cap: float) -> tf.Tensor:
+    """Computes the derivative of `cap_logits` from its result."""
+    return 1 - tf.square(capped / cap)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfsampled._core import loss_arguments, validation
 from tfsampled._core.embedding.table import Table
-from tfsampled._core.full_softmax.loss import full_softmax_loss
+from tfsampled._core.full_softmax.loss import LossOptions, full_softmax_loss
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k
 from tfsampled._core.labels import parse_class_lists
 from tfsampled._core.loss_arguments import broadcast_batch
@@ -23,9 +23,17 @@ def softmax_loss(
     inputs: Any,
     num_true: Any,
     partition_strategy: str,
+    label_smoothing: Any,
+    logit_soft_cap: Any,
+    z_loss: Any,
     name: str | None,
 ) -> tf.Tensor:
     """Computes the losses `[batch]`; see `tfsampled.nn.softmax_loss`."""
+    options = LossOptions(
+        validation.fraction(label_smoothing, "label_smoothing"),
+        validation.optional_positive_float(logit_soft_cap, "logit_soft_cap"),
+        validation.fraction(z_loss, "z_loss"),
+    )
     with tf.compat.v1.name_scope(name, "softmax_loss"):
         arguments = loss_arguments.convert(
             weights=weights,
@@ -45,6 +53,7 @@ def softmax_loss(
             arguments.weights,
             arguments.biases,
             broadcast_batch(arguments.labels, like=arguments.inputs),
+            options=options,
         )
         losses = tf.cast(losses, arguments.inputs.dtype)
         losses.set_shape([arguments.static_batch])

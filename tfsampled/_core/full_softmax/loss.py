@@ -11,6 +11,10 @@ The forward pass saves `max = max_j l_j` and `sum_exp = sum_j exp(l_j - max)`. T
 backward pass computes each chunk of `exp(l - max)` again and does not divide it by
 `sum_exp`: the factor `dy / sum_exp` of an example is put on `x` before the product for
 `dW`, and on `dx` after the last chunk.
+
+`LossOptions` change this. A soft cap `c` makes the logits `c tanh(l / c)`, and their
+derivative multiplies `dl`. Label smoothing replaces `y` by `(1 - s) y + s / V`. With
+`log_z = log(sum_j exp(l_j))` a z-loss adds `z log_z^2`, and `2 z log_z p` to `p - y`.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfsampled._core.embedding.class_logits import cap_derivative, cap_logits
 from tfsampled._core.embedding.matmul import is_transposed, row_sums, rows_gradient
 from tfsampled._core.embedding.table import Table, unit_rows_gradient
 from tfsampled._core.full_softmax.chunks import (
@@ -43,6 +48,20 @@ class Targets(NamedTuple):
     label_weights: tf.Tensor
 
 
+class LossOptions(NamedTuple):
+    """What differs from the cross entropy.
+
+    Attributes:
+        label_smoothing: The share of the target that all classes have alike.
+        soft_cap: Caps the logits; None for no cap.
+        z_loss: The weight of the squared log of the softmax's denominator.
+    """
+
+    label_smoothing: float = 0.0
+    soft_cap: float | None = None
+    z_loss: float = 0.0
+
+
 class Normalizer(NamedTuple):
     """What makes probabilities of logits: `exp(logits - max) / sum_exp`.
 
@@ -61,6 +80,7 @@ def full_softmax_loss(
     biases: Table | None,
     labels: tf.Tensor,
     label_weights: tf.Tensor | None = None,
+    options: LossOptions = LossOptions(),  # noqa: B008 - it cannot be changed
 ) -> tf.Tensor:
     """Computes the cross entropy of each example over all classes.
 
@@ -74,11 +94,13 @@ def full_softmax_loss(
         labels: Integers `[N, T]`.
         label_weights: `[N, T]`; those of an example add up to 1. None for `1 / T`. They
             get no gradient.
+        options: What differs from the cross entropy.
 
     Returns:
         `[N]`; float64 for inputs of float64, else float32.
     """
     shards = shards_of(weights, biases)
+    inputs = tf.ensure_shape(inputs, [None, None])
     inputs = tf.cast(inputs, compute_dtype(inputs.dtype))
     if label_weights is None:
         label_weights = tf.ones_like(labels, inputs.dtype) / labels.shape[1]
@@ -92,13 +114,15 @@ def full_softmax_loss(
     @tf.custom_gradient
     def forward(*operands: tf.Tensor) -> Any:
         inputs, *tables = map(tf.stop_gradient, operands)
-        losses, normalizer = _forward(inputs, replace_tables(shards, tables), targets)
+        losses, normalizer = _forward(
+            inputs, replace_tables(shards, tables), targets, options
+        )
 
         @tf.custom_gradient
         def backward(*operands: tf.Tensor) -> Any:
             dy, inputs, *tables = map(tf.stop_gradient, operands)
             gradients = _backward(
-                dy, inputs, replace_tables(shards, tables), targets, normalizer
+                dy, inputs, replace_tables(shards, tables), targets, options, normalizer
             )
             return gradients, _refuse_second_derivative
 
@@ -115,7 +139,7 @@ def _refuse_second_derivative(*_: tf.Tensor) -> Any:
 
 
 def _forward(
-    inputs: tf.Tensor, shards: list[Shard], targets: Targets
+    inputs: tf.Tensor, shards: list[Shard], targets: Targets, options: LossOptions
 ) -> tuple[tf.Tensor, Normalizer]:
     """Computes the losses `[N]`, and what the backward pass needs."""
     # logits [1, 3, 2], label 2, chunks of two classes:
@@ -126,34 +150,56 @@ def _forward(
     max_logit, sum_exp = zeros + dtype.min, zeros  # finite, as logits may be -inf
     label_logits = tf.zeros_like(targets.label_weights)
     in_range = tf.zeros_like(targets.labels, tf.bool)
+    # Logits are summed for label smoothing alone.
+    logit_sum = [zeros] if options.label_smoothing else []
     for shard in shards:
         rows = shard.row_of(targets.labels)
         in_range |= rows >= 0
 
         def body(start: Any, size: Any, *carry: Any, shard=shard, rows=rows) -> Carry:
-            max_logit, sum_exp, label_logits = carry
+            max_logit, sum_exp, label_logits, *logit_sum = carry
             logits, _ = chunk_logits(inputs, shard, start, size)
+            logits = cap_logits(logits, options.soft_cap)
+            logit_sum = [
+                total + tf.reduce_sum(logits, axis=1, keepdims=True)
+                for total in logit_sum
+            ]
             in_chunk, columns = find_in_chunk(rows - start, size)
             chunk_label_logits = tf.gather(logits, columns, batch_dims=1)
             label_logits = tf.where(in_chunk, chunk_label_logits, label_logits)
             chunk_max = tf.reduce_max(logits, axis=1, keepdims=True)
-            with tf.control_dependencies([label_logits, chunk_max]):
-                # The softmax may overwrite the logits, which the two above read. Its
+            with tf.control_dependencies([label_logits, chunk_max, *logit_sum]):
+                # The softmax may overwrite the logits, which these read. Its
                 # greatest value is 1 / sum_j exp(l_j - chunk_max).
                 inverse = tf.reduce_max(tf.nn.softmax(logits), axis=1, keepdims=True)
             new_max = tf.maximum(max_logit, chunk_max)
             chunk_sum = tf.exp(chunk_max - new_max) / inverse
             chunk_sum = tf.where(chunk_max < dtype.min, zeros, chunk_sum)
             sum_exp = sum_exp * tf.exp(max_logit - new_max) + chunk_sum
-            return new_max, sum_exp, label_logits
+            return new_max, sum_exp, label_logits, *logit_sum
 
-        carry = max_logit, sum_exp, label_logits
-        max_logit, sum_exp, label_logits = scan_chunks(shard, size, body, carry)
+        carry = max_logit, sum_exp, label_logits, *logit_sum
+        max_logit, sum_exp, label_logits, *logit_sum = scan_chunks(
+            shard, size, body, carry
+        )
     nan = tf.constant(float("nan"), dtype)
     max_logit = tf.where(tf.reduce_all(in_range, axis=1, keepdims=True), max_logit, nan)
     # Near a loss of 0 this keeps the digits that `log(sum_exp) + max - ...` would lose.
-    shifted = tf.reduce_sum(targets.label_weights * (label_logits - max_logit), axis=1)
-    return tf.math.log(sum_exp[:, 0]) - shifted, Normalizer(max_logit, sum_exp)
+    shifted = tf.reduce_sum(
+        targets.label_weights * (label_logits - max_logit), axis=1, keepdims=True
+    )
+    for total in logit_sum:
+        mean = total / _num_classes(shards, dtype) - max_logit
+        shifted += options.label_smoothing * (mean - shifted)
+    log_sum_exp = tf.math.log(sum_exp)
+    losses = log_sum_exp - shifted
+    if options.z_loss:
+        losses += options.z_loss * tf.square(log_sum_exp + max_logit)
+    return losses[:, 0], Normalizer(max_logit, sum_exp)
+
+
+def _num_classes(shards: list[Shard], dtype: tf.DType) -> tf.Tensor:
+    return tf.add_n([tf.cast(shard.num_rows, dtype) for shard in shards])
 
 
 def _backward(
@@ -161,6 +207,7 @@ def _backward(
     inputs: tf.Tensor,
     shards: list[Shard],
     targets: Targets,
+    options: LossOptions,
     normalizer: Normalizer,
 ) -> list[tf.Tensor]:
     """Computes the gradients of the inputs and of each shard's tables.
@@ -170,11 +217,13 @@ def _backward(
         inputs: `[N, D]`.
         shards: The tables.
         targets: The labels.
+        options: What differs from the cross entropy.
         normalizer: From the forward pass.
     """
     factor = dy[:, tf.newaxis] / normalizer.sum_exp
     scaled_inputs = inputs * factor
-    label_exp = targets.label_weights * normalizer.sum_exp
+    smoothing, cap, z_loss = options
+    label_exp = (1 - smoothing) * targets.label_weights * normalizer.sum_exp
     transposed = is_transposed(inputs)
     d_inputs, d_tables = tf.zeros_like(inputs), []
     for shard in shards:
@@ -183,20 +232,36 @@ def _backward(
         def body(
             start: Any, size: Any, d_inputs: Any, *filled: Any, shard=shard, rows=rows
         ) -> Carry:
-            logits, weights = chunk_logits(inputs, shard, start, size, normalizer.max)
-            # times `factor`, these are the gradients of the logits
+            if cap is None:
+                shift = normalizer.max
+                logits, weights = chunk_logits(inputs, shard, start, size, shift)
+                d_logits = tf.exp(logits)
+            else:
+                logits, weights = chunk_logits(inputs, shard, start, size)
+                logits = cap_logits(logits, cap)
+                d_logits = tf.exp(logits - normalizer.max)
+            if z_loss:
+                log_z = tf.math.log(normalizer.sum_exp) + normalizer.max
+                d_logits *= 1 + 2 * z_loss * log_z
+            if smoothing:
+                share = smoothing / _num_classes(shards, inputs.dtype)
+                d_logits -= share * normalizer.sum_exp
             columns = rows - start
-            d_logits = _subtract_at_labels(tf.exp(logits), label_exp, columns, size)
+            d_logits = _subtract_at_labels(d_logits, label_exp, columns, size)
+            if cap is not None:
+                d_logits *= cap_derivative(logits, cap)
+            # times `factor`, these are the gradients of `x W^T`
             d_rows, d_biases = rows_gradient(
                 *row_sums(d_logits, scaled_inputs, factor, transposed)
             )
             if shard.normalize:
                 stored = chunk_rows(shard.weights, start, size, inputs.dtype)
                 d_rows = unit_rows_gradient(stored, d_rows)
+            d_tables = [d_rows, d_biases][: len(filled)]
             updated = [
                 update_rows_inplace(table, start, rows, like.dtype)
                 for table, rows, like in zip(
-                    filled, [d_rows, d_biases], shard.tables, strict=False
+                    filled, d_tables, shard.tables, strict=True
                 )
             ]
             return d_inputs + tf.matmul(d_logits, weights), *updated

@@ -103,6 +103,7 @@ def loss_from_candidates(
     label_weights: tf.Tensor | None = None,
     num_hard_negatives: int | None = None,
     negatives: tf.Tensor | None = None,
+    soft_cap: float | None = None,
 ) -> tf.Tensor:
     """Computes a loss from candidates. Validates nothing.
 
@@ -123,6 +124,8 @@ def loss_from_candidates(
             loss; None for all.
         negatives: int64 `[batch, n]`, classes that an example is compared with besides
             the candidates, -1 for none. Of the softmax loss only.
+        soft_cap: Logits become `soft_cap * tanh(logits / soft_cap)` before they are
+            corrected; None for no cap.
 
     Returns:
         `[batch]`, in float32, or in float64 for float64 inputs.
@@ -146,6 +149,7 @@ def loss_from_candidates(
         inputs=inputs,
         candidates=candidates,
         num_classes=num_classes,
+        soft_cap=soft_cap,
     )
     hits = None
     if hit_classes:
@@ -163,6 +167,7 @@ def loss_from_candidates(
         hits=hits,
         label_weights=label_weights,
         num_hard=num_hard_negatives,
+        soft_cap=soft_cap,
     )
     if negatives is None:
         return loss

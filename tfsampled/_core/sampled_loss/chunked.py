@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tfsampled._core.candidate_sampling.accidental_hits import AccidentalHits
 from tfsampled._core.embedding import matmul
+from tfsampled._core.embedding.class_logits import cap_derivative, cap_logits
 from tfsampled._core.sampled_loss.loss_functions import LossFunction
 from tfsampled._core.static_ops import maximum, minimum, num_rows
 from tfsampled._core.xla import tracing_for_xla
@@ -38,9 +39,12 @@ class SampledLogits(NamedTuple):
         inputs: `[N, D]`, in the dtype of `offset`.
         rows: `[S, D]`, of the sampled classes, in the table's dtype or that of
             `offset`.
-        offset: `[S]`, `[1, S]` or `[N, S]`: biases minus log expected counts.
+        offset: `[S]`, `[1, S]` or `[N, S]`: biases minus log expected counts; with a
+            `soft_cap` without the biases.
         hits: What to mask, None for nothing.
         num_hard: How many logits of each example stay, the greatest; None for all.
+        soft_cap: Caps the logits, before `offset` is added; None for no cap.
+        biases: `[S]`, added before the cap; or None.
     """
 
     inputs: tf.Tensor
@@ -48,10 +52,22 @@ class SampledLogits(NamedTuple):
     offset: tf.Tensor
     hits: AccidentalHits | None
     num_hard: int | None = None
+    soft_cap: float | None = None
+    biases: tf.Tensor | None = None
 
-    def compute(self) -> tf.Tensor:
-        """Computes the logits `[N, S]`, in the dtype of `offset`."""
-        logits = matmul.logits(self.inputs, self.rows, self.offset.dtype)
+    def compute(self) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Computes the logits `[N, S]`, and their derivatives by uncapped ones.
+
+        Both are in the dtype of `offset`. Without a cap there are no derivatives.
+        """
+        logits, derivative = (
+            matmul.logits(self.inputs, self.rows, self.offset.dtype),
+            None,
+        )
+        if self.soft_cap is not None:
+            logits = logits if self.biases is None else logits + self.biases
+            logits = cap_logits(logits, self.soft_cap)
+            derivative = cap_derivative(logits, self.soft_cap)
         num_sampled = tf.compat.dimension_value(self.rows.shape[0])
         if num_sampled and self.offset.shape.rank == 1:
             # Fused with the product; the fused kernel crashes without columns.
@@ -60,7 +76,9 @@ class SampledLogits(NamedTuple):
             logits += self.offset
         if self.hits is not None:
             logits = self.hits.mask(logits)
-        return logits if self.num_hard is None else _greatest(logits, self.num_hard)
+        if self.num_hard is not None:
+            logits = _greatest(logits, self.num_hard)
+        return logits, derivative
 
     def slice(self, start: Size, size: Size) -> SampledLogits:
         """Returns the logits of `size` examples from `start` on."""
@@ -70,7 +88,7 @@ class SampledLogits(NamedTuple):
         hits = None if self.hits is None else self.hits.slice(start, size)
         is_shared = self.offset.shape.rank == 1 or self.offset.shape[0] == 1
         offset = self.offset if is_shared else _slice(self.offset, start, size)
-        return SampledLogits(inputs, self.rows, offset, hits, self.num_hard)
+        return self._replace(inputs=inputs, offset=offset, hits=hits)
 
 
 class ChunkPlan(NamedTuple):
@@ -149,14 +167,13 @@ def forward(
     """Computes the loss `[N]` from the labels' logits `[N, T]` and sampled logits."""
     partials, d_logits = [], []
     for chunk in plan.saved:
-        partial, d_chunk = loss_function.reduce_sampled(chunk.compute())
+        partial, d_chunk = _reduce(loss_function, chunk)
         partials.append(partial)
-        d_logits.append(matmul.cast_residuals(d_chunk, chunk.rows))
+        d_logits.append(d_chunk)
     if plan.recomputed is not None:
 
         def chunk_fn(start: Size, size: Size) -> tuple[tf.Tensor, tuple[()]]:
-            logits = plan.sampled.slice(start, size).compute()
-            return loss_function.reduce_sampled(logits)[0], ()
+            return _reduce(loss_function, plan.sampled.slice(start, size))[0], ()
 
         partial = tf.zeros([plan.recomputed[1]], true_logits.dtype)
         size = _chunk_size(plan.sampled)
@@ -190,8 +207,7 @@ def backward(
 
     def chunk_fn(start: Size, size: Size) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         chunk = plan.sampled.slice(start, size)
-        d_logits = loss_function.reduce_sampled(chunk.compute())[1]
-        d_logits = matmul.cast_residuals(d_logits, chunk.rows)
+        _, d_logits = _reduce(loss_function, chunk)
         dy_chunk = _slice(dy, start, size)
         d_inputs, *sums = _chunk_gradients(chunk, d_logits, dy_chunk, transposed)
         return d_inputs, tuple(sums)
@@ -201,6 +217,17 @@ def backward(
     d_inputs, carry = _scan_chunks(plan.recomputed, size, chunk_fn, d_inputs, carry)
     d_inputs = _concat([*inputs, d_inputs])
     return Gradients(d_inputs, *matmul.rows_gradient(*carry))
+
+
+def _reduce(
+    loss_function: LossFunction, sampled: SampledLogits
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Computes what the loss needs of the logits, and its derivatives by `x W^T`."""
+    logits, derivative = sampled.compute()
+    partial, d_logits = loss_function.reduce_sampled(logits)
+    if derivative is not None:
+        d_logits *= derivative
+    return partial, matmul.cast_residuals(d_logits, sampled.rows)
 
 
 def _chunk_gradients(

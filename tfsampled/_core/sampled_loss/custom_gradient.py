@@ -24,6 +24,7 @@ def sampled_loss_with_gradient(
     hits: AccidentalHits | None,
     label_weights: tf.Tensor | None = None,
     num_hard: int | None = None,
+    soft_cap: float | None = None,
 ) -> tf.Tensor:
     """Computes the loss without a tensor of all the sampled logits.
 
@@ -42,18 +43,19 @@ def sampled_loss_with_gradient(
         label_weights: `[batch, num_true]`, see `loss_functions`. A constant.
         num_hard: How many sampled classes of the highest logits enter an example's
             loss; None for all.
+        soft_cap: Caps the sampled logits before they are corrected.
 
     Returns:
         `[batch]`, in the dtype of `true_logits`.
     """
     operands = (true_logits, inputs, rows, *([] if biases is None else [biases]))
-    constants = (log_q_correction, hits, label_weights, num_hard)
+    constants = (log_q_correction, hits, label_weights, num_hard, soft_cap)
 
     @tf.custom_gradient
     def forward(*operands: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
         # Hidden from outer tapes, which would save every intermediate of a loop.
         true_logits, *others = map(tf.stop_gradient, operands)
-        sampled = _sampled_logits(others, log_q_correction, hits, num_hard)
+        sampled = _sampled_logits(others, log_q_correction, hits, num_hard, soft_cap)
         plan = chunked.plan_chunks(sampled)
         loss, residuals = chunked.forward(
             loss_function, true_logits, label_weights, plan
@@ -85,10 +87,13 @@ def _sampled_logits(
     log_q_correction: tf.Tensor,
     hits: AccidentalHits | None,
     num_hard: int | None,
+    soft_cap: float | None,
 ) -> chunked.SampledLogits:
     inputs, rows, *biases = operands
+    if soft_cap is None:  # one addition does for both
+        biases, log_q_correction = [], sum(biases, start=log_q_correction)
     return chunked.SampledLogits(
-        inputs, rows, sum(biases, start=log_q_correction), hits, num_hard
+        inputs, rows, log_q_correction, hits, num_hard, soft_cap, *biases
     )
 
 
@@ -114,14 +119,16 @@ def _gradient_vjp(loss_function: LossFunction, for_xla: bool) -> Any:
         hits: AccidentalHits | None,
         label_weights: tf.Tensor | None,
         num_hard: int | None,
+        soft_cap: float | None,
     ) -> list[tf.Tensor]:
         """Returns the derivatives of the gradient by `dy` and by each operand."""
         true_logits, inputs, rows, *biases = operands
         rows = tf.cast(rows, true_logits.dtype)  # so that products keep their digits
         sampled = _sampled_logits(
-            [inputs, rows, *biases], log_q_correction, hits, num_hard
+            [inputs, rows, *biases], log_q_correction, hits, num_hard, soft_cap
         )
-        loss = loss_function.from_logits(true_logits, sampled.compute(), label_weights)
+        logits, _ = sampled.compute()
+        loss = loss_function.from_logits(true_logits, logits, label_weights)
         gradients = tf.gradients(loss, operands, dy)
         pairs = [
             (gradient, cotangent)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfsampled._core import validation
 from tfsampled._core.candidate_sampling.samplers import Candidates
+from tfsampled._core.embedding.class_logits import cap_logits
 from tfsampled._core.embedding.table import Table
 from tfsampled._core.loss_arguments import broadcast_batch
 from tfsampled._core.static_ops import compute_dtype
@@ -42,6 +43,7 @@ def lookup(
     inputs: tf.Tensor,
     candidates: Candidates,
     num_classes: int | tf.Tensor,
+    soft_cap: float | None = None,
 ) -> LogitInputs:
     """Looks up the rows of labels and candidates, and corrects the logits.
 
@@ -55,6 +57,7 @@ def lookup(
         inputs: `[batch, dim]`, floating.
         candidates: Ids `[num_sampled]` and expected counts.
         num_classes: The number of classes.
+        soft_cap: Caps the labels' logits, before they are corrected.
     """
     dtype = compute_dtype(inputs.dtype)
     num_true, sampled = labels.shape[1], candidates.sampled_candidates
@@ -73,14 +76,15 @@ def lookup(
     true_rows = tf.cast(true_rows, dtype)
     true_rows = tf.reshape(true_rows, [-1, num_true, _dim(true_rows, inputs)])
     true_logits = tf.reduce_sum(tf.expand_dims(inputs, 1) * true_rows, axis=2)
-    true_logits += _log_q_correction(
-        labels, candidates.true_expected_count, num_classes, dtype
-    )
     sampled_biases = None
     if biases is not None:
         all_biases = tf.cast(tf.ensure_shape(biases.rows(ids), [None]), dtype)
         true_biases, sampled_biases = tf.split(all_biases, sizes)
         true_logits += tf.reshape(true_biases, [-1, num_true])
+    true_logits = cap_logits(true_logits, soft_cap)
+    true_logits += _log_q_correction(
+        labels, candidates.true_expected_count, num_classes, dtype
+    )
     true_logits = tf.ensure_shape(true_logits, [None, num_true])
     correction = _log_q_correction(
         sampled, candidates.sampled_expected_count, num_classes, dtype
