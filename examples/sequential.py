@@ -264,6 +264,20 @@ def evaluate(model: keras.Model, data: tf.data.Dataset) -> dict[str, float]:
     return model.evaluate(data, verbose=0, return_dict=True)
 
 
+def median_step_ms(
+    model: keras.Model, batches: TrainingBatches, steps: int = 30, warm_up: int = 5
+) -> float:
+    """Returns the median milliseconds of a training step, batches being ready."""
+    data = [batches[index] for index in range(warm_up + steps)]
+    data = [(tf.nest.map_structure(tf.constant, x), tf.constant(y)) for x, y in data]
+    seconds = []
+    for x, y in data:
+        start = time.perf_counter()
+        model.train_on_batch(x, y)
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(seconds[warm_up:]))
+
+
 def main(
     path: Path,
     loss: str = "uniform",
@@ -272,8 +286,12 @@ def main(
     epochs: int = 1000,
     backup: str | None = None,
     seed: int = 0,
+    time_steps: bool = False,
 ) -> dict[str, Any]:
-    """Trains until the validation NDCG has not grown for 10 epochs; returns a row."""
+    """Trains until the validation NDCG has not grown for 10 epochs; returns a row.
+
+    With `time_steps` it times a few training steps instead.
+    """
     keras.utils.set_random_seed(seed)
     sequences, num_classes = read(path)
     sequences = [one for one in sequences if len(one) > 2]
@@ -285,6 +303,9 @@ def main(
     kind = FullSoftmaxModel if loss == "full" else SampledSoftmaxModel
     model = kind(every_position, head)
     model.compile(LazyAdam(RATE), jit_compile=False)
+    row = {"loss": loss, "num_sampled": num_sampled, "log_q": log_q}
+    if time_steps:
+        return {**row, "step_ms": median_step_ms(model, batches)}
     ranked = SampledSoftmaxModel(last_position, head, exclude="seen")
     metrics = [TopKAccuracy(10, name="hr_10"), NDCG(10)]
     ranked.compile(metrics=metrics, jit_compile=False)
@@ -300,10 +321,9 @@ def main(
     model.fit(batches, epochs=epochs, verbose=0, callbacks=callbacks)
     logs = evaluate(ranked, evaluation_batches(sequences, -1))
     return {
-        "loss": loss,
-        "num_sampled": num_sampled,
-        "log_q": log_q,
+        **row,
         "epochs": len(evaluation.seconds),
+        "best_epoch": stopping.best_epoch + 1,
         "seconds_per_epoch": float(np.median(evaluation.seconds)),
         "hr_10": logs["hr_10"],
         "ndcg_10": logs["ndcg_10"],
@@ -321,6 +341,9 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=1000, help="at most so many")
     parser.add_argument("--backup", help="folder to go on from")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--time-steps", action="store_true", help="time some training steps instead"
+    )
     parser.add_argument("--json", type=Path, help="file to add the result to")
     options = vars(parser.parse_args())
     record = options.pop("json")
