@@ -18,7 +18,7 @@ from tfsampled._core.xla import tracing_for_xla
 # With so many examples for each column the transposed product is faster. Measured on 2
 # cores with AVX2, dim 32 to 512, batch 32 to 8,192.
 MIN_RATIO = 8
-UNKNOWN_BATCH = 512  # in the place of a batch that the graph does not know
+UNKNOWN_BATCH = 512  # assumed if the graph does not know the batch size
 
 
 def logits(inputs: tf.Tensor, rows: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

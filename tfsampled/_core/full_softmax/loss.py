@@ -225,6 +225,9 @@ def _backward(
     smoothing, cap, z_loss = options
     label_exp = (1 - smoothing) * targets.label_weights * normalizer.sum_exp
     transposed = is_transposed(inputs)
+    log_z = tf.math.log(normalizer.sum_exp) + normalizer.max
+    exp_factor = 1 + 2 * z_loss * log_z
+    smooth_exp = smoothing / _num_classes(shards, inputs.dtype) * normalizer.sum_exp
     d_inputs, d_tables = tf.zeros_like(inputs), []
     for shard in shards:
         rows = shard.row_of(targets.labels)
@@ -241,11 +244,9 @@ def _backward(
                 logits = cap_logits(logits, cap)
                 d_logits = tf.exp(logits - normalizer.max)
             if z_loss:
-                log_z = tf.math.log(normalizer.sum_exp) + normalizer.max
-                d_logits *= 1 + 2 * z_loss * log_z
+                d_logits *= exp_factor
             if smoothing:
-                share = smoothing / _num_classes(shards, inputs.dtype)
-                d_logits -= share * normalizer.sum_exp
+                d_logits -= smooth_exp
             columns = rows - start
             d_logits = _subtract_at_labels(d_logits, label_exp, columns, size)
             if cap is not None:
