@@ -75,6 +75,7 @@ class ExactMetric(keras.metrics.Metric):
         """
         raise NotImplementedError
 
+    @tf.autograph.experimental.do_not_convert
     def update_state_from_features(
         self,
         head: SampledSoftmax,
@@ -98,6 +99,7 @@ class ExactMetric(keras.metrics.Metric):
         weighted = [(self, sample_weight)]
         update_from_features(weighted, head, features, labels, mask, exclude)
 
+    @tf.autograph.experimental.do_not_convert
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds a batch of logits.
 

@@ -330,17 +330,8 @@ class SampledSoftmaxModel(DistributedModel):
     ) -> Any:
         """Evaluates the exact loss and the metrics, as `keras.Model.evaluate`."""
         with self._retrace_after_error(), self._outputs.reused_classes():
-            logs = super().evaluate(
-                x,
-                y,
-                batch_size,
-                verbose,
-                sample_weight,
-                steps,
-                callbacks,
-                return_dict=True,
-                **kwargs,
-            )
+            arguments = x, y, batch_size, verbose, sample_weight, steps, callbacks
+            logs = super().evaluate(*arguments, return_dict=True, **kwargs)
         self._raise_if_invalid()
         # Keras 3.10 leaves tensors.
         logs = {name: np.asarray(value).tolist() for name, value in logs.items()}
@@ -369,6 +360,7 @@ class SampledSoftmaxModel(DistributedModel):
         with self._outputs.reused_classes():
             return super().predict_on_batch(x)
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, Any]:
         """Trains on one batch: the sampled loss and an optimizer step."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -400,6 +392,7 @@ class SampledSoftmaxModel(DistributedModel):
         means = {"loss": self._loss_mean, **self._outputs.loss_means()}
         return logs_of_step({name: mean.result() for name, mean in means.items()})
 
+    @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluates one batch: the exact loss and the metrics."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -416,6 +409,7 @@ class SampledSoftmaxModel(DistributedModel):
             self._outputs.update_metrics(x, y, features, sample_weight)
         return logs_of_step(self.get_metrics_result())
 
+    @tf.autograph.experimental.do_not_convert
     def compute_loss(
         self,
         x: Any = None,

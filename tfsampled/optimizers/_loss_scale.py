@@ -63,6 +63,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         with tf.init_scope():
             super().build(variables)
 
+    @tf.autograph.experimental.do_not_convert
     def apply(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None
     ) -> None:

@@ -119,6 +119,7 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
     def add_slots(self, variables: Sequence[Any]) -> None:
         """Adds the slots that the Keras optimizer of a subclass does not have."""
 
+    @tf.autograph.experimental.do_not_convert
     def apply(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None
     ) -> None:

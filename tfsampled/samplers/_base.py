@@ -82,6 +82,7 @@ class Sampler(keras.layers.Layer):
             self.position = variable(self._start, "position")
         self.built = True
 
+    @tf.autograph.experimental.do_not_convert
     def sample(
         self,
         labels: Any,
