@@ -8,14 +8,19 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # for several processes
 
 import tensorflow as tf
-from rich.console import Console
 
-import tfsampled
+try:
+    from rich.console import Console
+except ImportError as error:
+    raise ImportError(
+        "`rich` must be installed: pip install 'tfsampled[report]'."
+    ) from error
+
 from compat_checks.cases import select
-from compat_checks.judge.check import Checker, public_functions
-from compat_checks.report import html, record, terminal
+from compat_checks.report import changes, html, record, terminal
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -35,9 +40,32 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", metavar="NAME", help="cases whose name contains NAME, such as seeds/"
     )
+    parser.add_argument(
+        "--jobs", metavar="N", type=int, default=1, help="processes (default: 1)"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write a record")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write a report")
-    return parser.parse_args(arguments)
+    compare = parser.add_subparsers(dest="command", metavar="compare").add_parser(
+        "compare",
+        help="what changed from one record to another",
+        description=(
+            "Compares two records. Exit code: 0 nothing is worse, 1 a case no longer "
+            "passes, is no longer checked, or an error grew, 2 a file is no record."
+        ),
+    )
+    compare.add_argument("old", metavar="OLD.json", type=Path)
+    compare.add_argument("new", metavar="NEW.json", type=Path)
+    compare.add_argument(
+        "--tolerance",
+        metavar="ULP",
+        type=float,
+        default=changes.TOLERANCE,
+        help=f"by how much an error may grow (default: {changes.TOLERANCE:g})",
+    )
+    options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1. Received: {options.jobs}.")
+    return options
 
 
 def visible_devices() -> list[str]:
@@ -50,6 +78,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parse(arguments)
     console, errors = Console(), Console(stderr=True)
+    if options.command == "compare":
+        try:
+            old, new = record.read(options.old), record.read(options.new)
+        except ValueError as error:
+            errors.print(str(error), markup=False)
+            return 2
+        found = changes.changes(old, new, options.tolerance)
+        changes.show(console, found)
+        return 1 if any(change.worse for change in found) else 0
     present = visible_devices()
     devices = present if options.device == "all" else [options.device]
     if not set(devices) <= set(present):
@@ -62,11 +99,9 @@ def main(arguments: list[str] | None = None) -> int:
             "basic/, shards/, seeds/, random/."
         )
         return 2
-    tf.get_logger().setLevel("ERROR")
     runs = []
     for device in devices:
-        checker = Checker(public_functions(tfsampled), device)
-        results = terminal.run_with_progress(console, checker, cases)
+        results = terminal.run_with_progress(console, cases, device, options.jobs)
         runs.append(record.Run(device, results))
         terminal.show(console, runs[-1])
     summary = record.as_dict(runs)

@@ -3,6 +3,7 @@
 import ast
 import configparser
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -96,11 +97,14 @@ def test_python_versions_are_the_classified_ones(setup_cfg):
     assert setup_cfg["options"]["python_requires"] == required
 
 
-def test_wheel(tmp_path):
-    """Builds it from a copy, with what is installed: no network is needed."""
-    source, out = tmp_path / "source", tmp_path / "wheel"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel, built from a copy with what is installed: no network is needed."""
+    folder = tmp_path_factory.mktemp("build")
+    source, out = folder / "source", folder / "wheel"
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PACKAGE, source / "tfsampled", ignore=ignored)
+    for package in ("tfsampled", "compat_checks"):
+        shutil.copytree(ROOT / package, source / package, ignore=ignored)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("tests", "examples"):  # packages that must not be shipped
@@ -117,11 +121,16 @@ def test_wheel(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     (path,) = out.glob("*.whl")
-    with zipfile.ZipFile(path) as wheel:
-        shipped = [name for name in wheel.namelist() if ".dist-info/" not in name]
-        (name,) = [n for n in wheel.namelist() if n.endswith(".dist-info/METADATA")]
-        metadata = wheel.read(name).decode()
-    expected = {path.relative_to(ROOT).as_posix() for path in package_files()}
+    return path
+
+
+def test_wheel(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        shipped = [name for name in archive.namelist() if ".dist-info/" not in name]
+        (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+        metadata = archive.read(name).decode()
+    files = [*package_files(), *(ROOT / "compat_checks").rglob("*.py")]
+    expected = {path.relative_to(ROOT).as_posix() for path in files}
     assert set(shipped) == expected | {"tfsampled/py.typed"}
     required = re.findall(r"^Requires-Dist: (.*)$", metadata, re.M)
     always = {re.split(r"[<>=!~\[; ]", r)[0] for r in required if "extra ==" not in r}
@@ -129,6 +138,37 @@ def test_wheel(tmp_path):
     extras = set(re.findall(r"^Provides-Extra: (.*)$", metadata, re.M))
     assert extras >= {"cpu", "gpu", "demo", "report", "test"}
     assert re.search(r"^License(-Expression)?: Apache-2.0$", metadata, re.M)
+
+
+@pytest.mark.slow
+def test_another_project_runs_the_checks(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+    environment["XLA_FLAGS"] = ""
+
+    def checks(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "compat_checks", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+            check=False,
+        )
+
+    for name in ("recorded.json", "now.json"):
+        run = checks("--only", "basic/nce_loss v2", "--jobs", "2", "--json", name)
+        assert run.returncode == 0, run.stderr
+    run = checks("compare", "recorded.json", "now.json")
+    assert run.returncode == 0
+    assert run.stdout.startswith("0 changes")
+    record = json.loads((tmp_path / "now.json").read_text())
+    record["runs"][0]["cases"][3]["arrays"][0]["tfsampled"] += 1.1
+    (tmp_path / "now.json").write_text(json.dumps(record))
+    run = checks("compare", "recorded.json", "now.json")
+    assert run.returncode == 1
+    assert "1 changes, 1 of them for the worse" in run.stdout
 
 
 def test_private_imports_of_tensorflow_and_keras():
@@ -156,6 +196,7 @@ def test_public_modules_are_the_documented_ones():
     assert {n for n in names if not n.startswith("tfsampled.compat.")} == PUBLIC_MODULES
 
 
+@pytest.mark.slow
 def test_public_modules_import_in_any_order():
     code = "import importlib, sys; [importlib.import_module(m) for m in sys.argv[1:]]"
     run = run_python(code, *sorted(PUBLIC_MODULES, reverse=True))

@@ -16,6 +16,9 @@ import tensorflow as tf
 from compat_checks.judge import budget
 from compat_checks.judge.check import Result
 
+SCHEMA = 1
+"""The version of the record: grows when a field is renamed, removed or redefined."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -51,6 +54,7 @@ def device_name(device: str) -> str:
 def as_dict(runs: list[Run]) -> dict[str, Any]:
     """Returns versions, rule, and for each device every case with its errors."""
     return {
+        "schema": SCHEMA,
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
@@ -103,3 +107,21 @@ def _number(value: float) -> float | None:
 def write(path: Path, record: dict[str, Any]) -> None:
     """Writes the record as JSON."""
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a record.
+
+    Raises:
+        ValueError: If the file is not a record, or of another schema.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} must be a record. Received: {error}") from error
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(
+            f"{path} must be a record of schema {SCHEMA}. Received: schema={schema!r}."
+        )
+    return record

@@ -10,7 +10,8 @@ from rich.progress import TimeElapsedColumn as Elapsed
 from rich.table import Table
 
 from compat_checks.cases.case import MODES, Case
-from compat_checks.judge.check import Checker, Result
+from compat_checks.judge.check import Result
+from compat_checks.judge.processes import check_all
 from compat_checks.report.record import Run, device_name
 
 MAX_CASES = 20  # listed with reasons; the record and the page list all
@@ -18,9 +19,9 @@ MAX_REASONS = 4
 
 
 def run_with_progress(
-    console: Console, checker: Checker, cases: list[Case]
+    console: Console, cases: list[Case], device: str, jobs: int
 ) -> list[Result]:
-    """Checks `cases` one after the other under a progress bar."""
+    """Checks `cases` under a progress bar."""
     columns = (
         TextColumn("{task.fields[device]}"),
         BarColumn(),
@@ -30,12 +31,12 @@ def run_with_progress(
     )
     results = []
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(cases), device=checker.device, failed=0)
-        for case in cases:
-            progress.update(task, description=case.name)
-            results.append(checker.check(case))
+        task = progress.add_task("", total=len(cases), device=device, failed=0)
+        for result in check_all(cases, device, jobs):
+            results.append(result)
             failed = sum(not result.passed for result in results)
-            progress.update(task, advance=1, failed=failed)
+            name = result.case.name
+            progress.update(task, advance=1, failed=failed, description=name)
     return results
 
 
