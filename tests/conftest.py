@@ -65,8 +65,17 @@ def pytest_configure(config: pytest.Config) -> None:
     tf.config.set_logical_device_configuration(cpu, two)
 
 
+def runs_eagerly(request: pytest.FixtureRequest) -> bool:
+    """Whether the test's functions run eagerly: tracing a step takes as long as 20."""
+    return (
+        request.config.getoption("markexpr") == "not slow"
+        and request.node.get_closest_marker("eager") is not None
+        and request.node.get_closest_marker("traced") is None
+    )
+
+
 @pytest.fixture(autouse=True)
-def known_state() -> Iterator[None]:
+def known_state(request: pytest.FixtureRequest) -> Iterator[None]:
     """Starts every test from the same seeds and restores Keras's settings after it.
 
     Setting the global seed also restarts TensorFlow's sampling kernels, so the
@@ -78,6 +87,7 @@ def known_state() -> Iterator[None]:
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(SEED)
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    tf.config.run_functions_eagerly(runs_eagerly(request))
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)

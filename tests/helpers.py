@@ -6,7 +6,8 @@ A helper that one file uses stays in that file.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,30 @@ MODES: dict[str, Callable[[Callable], Callable]] = {
     "function": tf.function,
     "jit": lambda function: tf.function(function, jit_compile=True),
 }
+
+
+def each_mode(*quick: str) -> pytest.MarkDecorator:
+    """Parametrizes `mode`: the default run has "eager" and what is named."""
+    modes = [mode if mode in ("eager", *quick) else slow(mode) for mode in MODES]
+    return pytest.mark.parametrize("mode", modes)
+
+
+def cases(*axes: Iterable[Any], quick: Callable[..., bool]) -> list[Any]:
+    """Every combination of the axes; the default run has those that are `quick`."""
+    return [
+        values if quick(*values) else slow(*values)
+        for values in itertools.product(*axes)
+    ]
+
+
+def slow(*values: Any, **kwargs: Any) -> Any:
+    """A case that runs in `make test-slow` alone."""
+    return pytest.param(*values, marks=pytest.mark.slow, **kwargs)
+
+
+def traced(*values: Any, **kwargs: Any) -> Any:
+    """A case whose functions are traced in a file that is `eager`."""
+    return pytest.param(*values, marks=pytest.mark.traced, **kwargs)
 
 
 def count_operations(function: Any) -> int:

@@ -7,18 +7,26 @@ from pathlib import Path
 import pytest
 
 import tfsampled
+from tests.helpers import traced
+
+pytestmark = pytest.mark.eager
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 PROSE = [*PAGES, ROOT / "CONTRIBUTING.md"]
 
+COMPILES = re.compile(r"tf\.function|jit_compile=True|distribute")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 
 
 @pytest.mark.parametrize(
     "page",
-    [page for page, text in TEXTS.items() if BLOCK.search(text)],
+    [
+        traced(page) if COMPILES.search("".join(blocks)) else page
+        for page, text in TEXTS.items()
+        if (blocks := BLOCK.findall(text))
+    ],
     ids=lambda page: page.stem,
 )
 def test_python_blocks_run(page, tmp_path, monkeypatch):

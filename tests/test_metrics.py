@@ -10,6 +10,8 @@ from tfsampled import metrics
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
 
+pytestmark = pytest.mark.eager
+
 NUM_CLASSES, DIM, BATCH, TIME = 50, 4, 6, 5
 METRICS = {
     "perplexity": metrics.Perplexity,
@@ -40,7 +42,8 @@ def expected_mean(name, logits, labels, weights):
 
 @each_metric
 @pytest.mark.parametrize(
-    ("shards", "num_true", "graph"), [(1, 3, False), (3, 1, True), (3, 3, True)]
+    ("shards", "num_true", "graph"),
+    [(1, 3, False), helpers.traced(3, 1, True), helpers.slow(3, 3, True)],
 )
 def test_update_state_from_features(name, shards, num_true, graph):
     rng = np.random.default_rng(6)
@@ -111,6 +114,7 @@ def test_invalid_k_raises():
         metrics.TopKAccuracy(0)
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize(
     ("y_true", "error", "message"),
     [
@@ -136,6 +140,7 @@ def test_invalid_labels_raise_and_change_nothing(y_true, error, message):
         assert float(metric.count) == 0
 
 
+@pytest.mark.traced
 @each_metric
 @pytest.mark.parametrize("label", [1.7, 3.0])
 def test_invalid_labels_make_the_result_nan_under_xla(name, label):
@@ -200,6 +205,7 @@ def test_an_integer_dtype_raises():
         metrics.TopKAccuracy(1, dtype="int32")
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_ndcg_of_several_labels(jit_compile):
     head = SampledSoftmax(30, 5, "uniform", num_true=3, ignore_class=-1)

@@ -26,6 +26,7 @@ from benchmarks import (
     samplers,
     towers,
 )
+from tests.helpers import slow
 
 FRESH = "tests.fresh_calls"
 
@@ -200,7 +201,7 @@ def test_growth(monkeypatch):
     ("name", "jit"),
     [
         ("tfsampled Adagrad", False),
-        pytest.param("tfsampled Adagrad", True, marks=pytest.mark.slow),
+        slow("tfsampled Adagrad", True),
         ("rows", False),
     ],
 )

@@ -18,6 +18,7 @@ from examples import (
 )
 
 
+@pytest.mark.slow
 def test_functional_model_learns():
     result = functional.main(epochs=2, size=20_000)
     assert result["perplexity"] < functional.CLASSES / 20

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import MODES, logsumexp64
+from tests.helpers import MODES, cases, logsumexp64, slow
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import Perplexity
 from tfsampled.optimizers import LazyAdam
@@ -48,7 +48,7 @@ def ragged_truth(head, features, labels):
         ("bfloat16", True),
         ("float32", False),
         *(
-            pytest.param(*case, marks=pytest.mark.slow)
+            slow(*case)
             for case in (
                 ("float16", False),
                 ("float16", True),
@@ -102,8 +102,15 @@ def test_ragged_labels_that_do_not_fit_raise():
         head.sampled_loss(inputs, sparse)
 
 
-@pytest.mark.parametrize("name", ["sampled_loss", "exact_loss"])
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    ("name", "jit_compile"),
+    [
+        ("sampled_loss", True),
+        ("exact_loss", False),
+        slow("sampled_loss", False),
+        slow("exact_loss", True),
+    ],
+)
 def test_nan_at_a_masked_position_has_no_effect(name, jit_compile):
     head = make()
     features = np.random.default_rng(0).normal(size=(4, DIM)).astype("float32")
@@ -129,8 +136,10 @@ def test_nan_at_a_masked_position_has_no_effect(name, jit_compile):
         np.testing.assert_array_equal(gradient, expected)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("num_shards", [1, 2])
+@pytest.mark.parametrize(
+    ("num_shards", "jit_compile"),
+    [(1, False), (2, True), slow(1, True), slow(2, False)],
+)
 def test_padding_moves_no_row(num_shards, jit_compile):
     """Neither the row of class 0, nor any that no example reads."""
     head = SampledSoftmax(
@@ -162,9 +171,7 @@ def test_padding_moves_no_row(num_shards, jit_compile):
     assert 0 not in touched
 
 
-@pytest.mark.parametrize(
-    "strategy", [pytest.param("div", marks=pytest.mark.slow), "mod"]
-)
+@pytest.mark.parametrize("strategy", [slow("div"), "mod"])
 def test_rows_of_shards_that_no_example_reads_stay(strategy):
     """Under XLA a lookup in shards reads some row for an id of another shard."""
     counts = np.ones(12)
@@ -220,9 +227,7 @@ def test_a_weight_of_a_masked_example_harms_nobody():
 
 
 @pytest.mark.parametrize("argument", ["labels", "sample_weight", "mask"])
-@pytest.mark.parametrize(
-    "loss", ["exact_loss", pytest.param("sampled_loss", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("loss", ["exact_loss", slow("sampled_loss")])
 def test_one_value_is_none_for_a_batch_of_unknown_size(loss, argument):
     head = SampledSoftmax(10, 5, seed=1)
     values = {
@@ -270,9 +275,17 @@ def losses_and_gradients(head, loss, features, labels, mode):
     return MODES[mode](compute)(tf.constant(features), tf.constant(labels))
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("loss", ["sampled_loss", "exact_loss"])
-@pytest.mark.parametrize("num_labeled", [0, 90])
+@pytest.mark.parametrize(
+    ("loss", "num_labeled", "mode"),
+    cases(
+        ["sampled_loss", "exact_loss"],
+        [0, 90],
+        MODES,
+        quick=lambda loss, num_labeled, mode: (
+            mode == "eager" or (num_labeled > 0 and mode == "jit")
+        ),
+    ),
+)
 def test_examples_without_a_label_are_left_out(loss, num_labeled, mode):
     """Values and gradients are those of the other examples alone."""
     rng = np.random.default_rng(num_labeled)

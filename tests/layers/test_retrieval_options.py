@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import MODES, use_small_chunks
+from tests.helpers import MODES, cases, each_mode, slow, use_small_chunks
 from tfsampled._core.sampled_loss import chunked
 from tfsampled.layers import SampledSoftmax
 
@@ -18,7 +18,6 @@ INPUTS = RNG.normal(size=(BATCH, DIM)).astype("float32")
 LABELS = RNG.integers(0, CLASSES, BATCH)
 NEGATIVES = RNG.integers(0, CLASSES, (BATCH, 7))
 NEGATIVES[0, :3] = [-1, LABELS[0], NEGATIVES[0, 3]]
-each_mode = pytest.mark.parametrize("mode", MODES)
 
 
 def make(**kwargs):
@@ -91,8 +90,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@each_mode
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    cases(OPTIONS, MODES, quick=lambda name, mode: mode == "eager" or name == "all"),
+)
 def test_the_sampled_loss_is_its_formula(name, mode):
     head = make(**OPTIONS[name])
     expected = sampled_loss64(head)
@@ -100,11 +101,15 @@ def test_the_sampled_loss_is_its_formula(name, mode):
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
-@each_mode
-@pytest.mark.parametrize("kind", ["shared", "own"])
 @pytest.mark.parametrize(
-    "name", ["all", pytest.param("corrected", marks=pytest.mark.slow)]
+    ("kind", "mode"),
+    cases(
+        ["shared", "own"],
+        MODES,
+        quick=lambda kind, mode: mode == "eager" or (kind, mode) == ("own", "jit"),
+    ),
 )
+@pytest.mark.parametrize("name", ["all", slow("corrected")])
 def test_negatives_of_ones_own(name, kind, mode):
     head = make(**OPTIONS[name])
     if kind == "shared":
@@ -181,8 +186,16 @@ def test_cosines_of_shards_and_of_another_dtype():
             np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
-@each_mode
-@pytest.mark.parametrize("num_shards", [1, 3])
+@pytest.mark.parametrize(
+    ("num_shards", "mode"),
+    cases(
+        [1, 3],
+        MODES,
+        quick=lambda num_shards, mode: (
+            mode == "eager" or (num_shards, mode) == (3, "jit")
+        ),
+    ),
+)
 def test_gradients_of_cosines_in_chunks(monkeypatch, num_shards, mode):
     """They equal those of a normalized copy of the table, which is never made."""
     use_small_chunks(monkeypatch, 8)
@@ -221,9 +234,17 @@ def test_gradients_of_cosines_in_chunks(monkeypatch, num_shards, mode):
         np.testing.assert_allclose(gradient, other, rtol=1e-9, atol=1e-12)
 
 
-@each_mode
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("use_bias", [False, True])
+@pytest.mark.parametrize(
+    ("recompute", "use_bias", "mode"),
+    cases(
+        [False, True],
+        [False, True],
+        MODES,
+        quick=lambda recompute, use_bias, mode: (
+            mode == "eager" or (recompute and use_bias and mode == "jit")
+        ),
+    ),
+)
 def test_gradients_of_capped_logits(monkeypatch, use_bias, recompute, mode):
     """They equal those of a dense computation, at second order too."""
     if recompute:
@@ -276,7 +297,7 @@ def without_excluded(logits, exclude=EXCLUDE):
     return logits
 
 
-@each_mode
+@each_mode("jit")
 @pytest.mark.parametrize("num_shards", [1, 3])
 def test_excluded_classes_are_neither_found_nor_counted(num_shards, mode):
     head = make(num_shards=num_shards)
@@ -395,7 +416,7 @@ def test_config():
     ).normalize
 
 
-@each_mode
+@each_mode("jit")
 def test_padding_has_no_gradient(mode):
     """Where an example has neither a label nor a sampled class."""
     head = SampledSoftmax(CLASSES, 1, "uniform", num_true=2, ignore_class=-1)
@@ -414,7 +435,7 @@ def test_padding_has_no_gradient(mode):
         assert np.isfinite(gradient).all()
 
 
-@each_mode
+@each_mode()
 def test_lists_without_a_class(mode):
     head = make(ignore_class=-1)
     none = tf.zeros([BATCH, 0], tf.int64)

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import MODES
+from tests.helpers import MODES, cases, slow
 from tfsampled.layers import SampledSoftmax, _class_tower
 from tfsampled.metrics import NDCG, Perplexity
 from tfsampled.models import SampledSoftmaxModel
 from tfsampled.samplers import InBatch, Mixed, Uniform
+
+pytestmark = pytest.mark.eager
 
 CLASSES, DIM, BATCH = 60, 8, 16
 RNG = np.random.default_rng(9)
@@ -50,9 +52,18 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(_class_tower, "CHUNK", 16)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["sampled_loss", "exact_loss"])
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.traced
+@pytest.mark.parametrize(
+    ("name", "normalize", "mode"),
+    cases(
+        ["sampled_loss", "exact_loss"],
+        [False, True],
+        MODES,
+        quick=lambda name, normalize, mode: (
+            mode == "eager" or (normalize and mode == "jit")
+        ),
+    ),
+)
 def test_losses_and_gradients_are_those_of_a_table(name, mode, normalize, small_chunks):
     head = make_head(normalize=normalize, num_hard_negatives=5)
     plain = SampledSoftmax(
@@ -128,7 +139,8 @@ def test_training_encodes_each_class_of_a_step_once():
     assert encoded == [(len(set(Y.tolist())), True)]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.traced
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_a_model_trains_and_evaluates_exactly(jit_compile, small_chunks):
     model = make_model(
         make_head(
@@ -183,6 +195,7 @@ np.save(sys.argv[3], model.predict(x, verbose=0)["classes"])
 """
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_in_a_new_process_and_served(tmp_path):
     model = make_model(make_head(normalize=True, temperature=0.1), top_k=3)
     model.compile(keras.optimizers.Adam(0.03))

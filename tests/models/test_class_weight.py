@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers import slow
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
+
+pytestmark = pytest.mark.eager
 
 CLASSES, DIM, EXAMPLES = 40, 6, 48
 RNG = np.random.default_rng(3)
@@ -44,9 +47,7 @@ def assert_same(ours, theirs):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize(
-    "source", ["arrays", "column", pytest.param("dataset", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("source", ["arrays", "column", slow("dataset")])
 def test_of_one_label_they_are_keras_sample_weights(source):
     x = features(EXAMPLES)
     y = LABELS[:, np.newaxis] if source == "column" else LABELS

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers import cases
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
 
@@ -82,8 +83,10 @@ def make(encoder):
     return model
 
 
-@pytest.mark.parametrize("first", FIRST)
-@pytest.mark.parametrize("encoder", INPUTS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    ("encoder", "first"),
+    cases(INPUTS, FIRST, quick=lambda encoder, first: encoder is Two or first == "fit"),
+)
 def test_whatever_is_called_first_builds(encoder, first):
     model, x = make(encoder), INPUTS[encoder]
     if first == "call":

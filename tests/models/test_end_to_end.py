@@ -44,11 +44,6 @@ ALL = [
     for jit in (False, True)
     for tied in (False, True)
 ]
-QUICK = [Whole("float32", tied=True)]
-CASES = [
-    pytest.param(case, id=str(case), marks=() if case in QUICK else pytest.mark.slow)
-    for case in ALL
-]
 
 
 def make(case):
@@ -125,7 +120,8 @@ np.savez(sys.argv[4], loss=loss, **served)
 """
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ALL, ids=str)
 def test_a_model_that_has_everything(case, tmp_path):
     keras.config.set_dtype_policy(case.policy)
     x, y, weight = data()

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import cross_entropy64
+from tests.helpers import cross_entropy64, slow
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
+
+pytestmark = pytest.mark.eager
 
 CLASSES, SAMPLED, WORDS, TIME, EXAMPLES = 60, 20, 30, 4, 192
 
@@ -51,9 +53,8 @@ def losses_of(logits, labels):
     return cross_entropy64(logits, labels[..., np.newaxis])
 
 
-@pytest.mark.parametrize(
-    "run_eagerly", [False, pytest.param(True, marks=pytest.mark.slow)]
-)
+@pytest.mark.traced
+@pytest.mark.parametrize("run_eagerly", [False, slow(True)])
 def test_fit_learns_from_plain_labels(data, run_eagerly):
     x, y = data
     model = make(run_eagerly=run_eagerly)
@@ -79,8 +80,8 @@ def test_arrays_of_one_batch_run_eagerly():
     [
         (True, False),
         (False, True),
-        pytest.param(False, False, marks=pytest.mark.slow),
-        pytest.param(True, True, marks=pytest.mark.slow),
+        slow(False, False),
+        slow(True, True),
     ],
 )
 def test_evaluate_is_the_softmax_of_predicts_logits(data, sequences, run_eagerly):
@@ -193,6 +194,7 @@ def test_fit_hands_the_optimizer_a_row_sparse_gradient(data):
         assert kinds[variable.path] is tf.IndexedSlices
 
 
+@pytest.mark.traced
 def test_the_same_seed_trains_the_same_model(data):
     def trained():
         keras.utils.set_random_seed(8)
@@ -204,6 +206,7 @@ def test_the_same_seed_trains_the_same_model(data):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.traced
 def test_callbacks_and_datasets(data, tmp_path):
     dataset = tf.data.Dataset.from_tensor_slices(data).batch(32)
     best = tmp_path / "best.keras"
@@ -248,7 +251,8 @@ def test_regularizers_are_part_of_the_loss(data):
     )
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.traced
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", slow("mixed_float16")])
 def test_mixed_policies_learn(data, policy):
     keras.config.set_dtype_policy(policy)
     x, y = data
@@ -275,6 +279,7 @@ model.fit(data["x"], data["y"], verbose=0)
 """
 
 
+@pytest.mark.slow
 def test_a_saved_model_loads_in_a_new_process(data, tmp_path):
     x, y = data
     model = make(top_k=3)

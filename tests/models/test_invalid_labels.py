@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers import slow
 from tfsampled import samplers
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import Perplexity
@@ -14,7 +15,7 @@ from tfsampled.optimizers import LazyAdam
 CLASSES, SAMPLED, TIME, WORDS, NEVER = 50, 10, 4, 30, 49
 RANGE = r"`labels` must be class ids in \[0, 50\). Received: ids from"
 COUNT = "`labels` must be classes whose count in FixedUnigram is above 0"
-MODES = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
+MODES = pytest.mark.parametrize("jit", [False, slow(True)])
 
 
 def make(jit, sampler=None, optimizer="adam", masked=False, **kwargs):
@@ -64,11 +65,16 @@ def without_one():
 
 
 @pytest.mark.parametrize(
-    ("sampler", "bad", "message"),
-    [(None, CLASSES, RANGE), (None, -1, RANGE), (without_one, NEVER, COUNT)],
-    ids=["above", "below", "no_count"],
+    ("jit", "sampler", "bad", "message"),
+    [
+        (False, None, CLASSES, RANGE),
+        (False, without_one, NEVER, COUNT),
+        (True, None, CLASSES, RANGE),
+        slow(False, None, -1, RANGE),
+        slow(True, None, -1, RANGE),
+        slow(True, without_one, NEVER, COUNT),
+    ],
 )
-@MODES
 def test_a_refused_batch_changes_nothing(jit, sampler, bad, message):
     x, y = batch()
     model = make(jit, sampler and sampler())
@@ -142,6 +148,7 @@ def test_fit_says_it_of_every_kind_of_data(kind):
         model.fit(data, shuffle=False, steps_per_epoch=4, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_long_epoch_is_not_waited_for():
     x, y = batch(16)
     seen = []

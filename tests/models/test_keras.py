@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import cross_entropy64
+from tests.helpers import cross_entropy64, slow
 from tfsampled import metrics, optimizers, samplers
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
+
+pytestmark = pytest.mark.eager
 
 CLASSES, SAMPLED, DIM, EXAMPLES = 50, 20, 6, 96
 ROOT = pathlib.Path(__file__).parents[2]
@@ -50,7 +52,8 @@ ALL_METRICS = [
 ]
 
 
-@pytest.mark.parametrize("jit_compile", [True, "auto"])
+@pytest.mark.traced
+@pytest.mark.parametrize("jit_compile", [True, slow("auto")])
 def test_compiled_training_and_exact_evaluation(data, jit_compile):
     x, y = data
     model = make(jit_compile=jit_compile, metrics=[make() for make in ALL_METRICS])
@@ -97,6 +100,7 @@ np.save(sys.argv[3], history["loss"])
 """
 
 
+@pytest.mark.traced
 def test_a_resumed_run_is_the_unbroken_run_loss_by_loss(data, tmp_path):
     x, y = data
     model = make({"sampler": samplers.LearnedUnigram()}, optimizer="adam")
@@ -203,9 +207,8 @@ def test_a_tied_model_is_tied_again_when_loaded(tmp_path):
     assert loaded.head.kernel is loaded.encoder.get_layer(words.name).embeddings
 
 
-@pytest.mark.parametrize(
-    "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
-)
+@pytest.mark.traced
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", slow("mixed_float16")])
 def test_a_tied_model_learns_under_a_mixed_policy(policy):
     keras.config.set_dtype_policy(policy)
     words = keras.layers.Embedding(CLASSES, 8)
@@ -299,7 +302,7 @@ def test_metrics_of_one_name_raise():
         make(metrics=both[:1], weighted_metrics=both[:1])
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_a_frozen_model_is_told_to_learn_nothing(data, jit_compile):
     model = make(jit_compile=jit_compile)
     model.trainable = False
@@ -366,7 +369,7 @@ def test_every_kind_of_data_gives_the_same_evaluation(data):
 @pytest.mark.parametrize(
     "name",
     [
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("rmsprop", "adagrad")),
+        *(slow(n) for n in ("rmsprop", "adagrad")),
         "adamw",
     ],
 )
@@ -376,6 +379,7 @@ def test_optimizers_of_keras_train_it(data, name):
     assert np.isfinite(history).all()
 
 
+@pytest.mark.traced
 def test_labels_in_the_wrong_order_are_told_in_fit(data):
     x, _ = data
     head = SampledSoftmax(5000, SAMPLED)
@@ -383,9 +387,10 @@ def test_labels_in_the_wrong_order_are_told_in_fit(data):
     model = SampledSoftmaxModel(encoder, head)
     model.compile("sgd")
     with pytest.warns(UserWarning, match="The labels are not ordered by frequency"):
-        model.fit(np.tile(x, (11, 1)), 4999 - np.arange(11 * EXAMPLES), verbose=0)
+        model.fit(np.tile(x, (11, 1)), 4999 - np.arange(11 * EXAMPLES), 352, verbose=0)
 
 
+@pytest.mark.traced
 def test_float_labels_are_refused_in_compiled_training(data):
     x, y = data
     with pytest.raises(ValueError, match="`labels` must be integer class ids"):

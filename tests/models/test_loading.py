@@ -12,6 +12,8 @@ from tfsampled import samplers
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
 
+pytestmark = pytest.mark.eager
+
 ROOT = pathlib.Path(__file__).parents[2]
 DIM = 4
 
@@ -154,7 +156,8 @@ assert "tfsampled" not in sys.modules
 """
 
 
-@pytest.mark.parametrize("kind", ["dict", pytest.param("list", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dict", "list"])
 def test_an_encoder_of_several_inputs_is_trained_and_served(kind, tmp_path):
     rng = np.random.default_rng(0)
     data = {

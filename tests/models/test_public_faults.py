@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import two_replicas
+from tests.helpers import cases, slow, two_replicas
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
 from tfsampled.optimizers import LazyAdam
+
+pytestmark = pytest.mark.eager
 
 CLASSES, DIM, BATCH = 30, 8, 16
 RNG = np.random.default_rng(0)
@@ -75,9 +77,15 @@ COPIES = {
 }
 
 
-@pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize("kind", ["subclassed", "nested"])
+@pytest.mark.parametrize(
+    ("kind", "index", "how"),
+    cases(
+        ["subclassed", "nested"],
+        [0, 1],
+        COPIES,
+        quick=lambda kind, index, how: how == "keras file",
+    ),
+)
 def test_a_copy_is_tied_to_the_same_embedding(kind, index, how, tmp_path):
     """Keras #10898: a layer that is found by its name may be another."""
     model = tied_model(kind, index)
@@ -140,13 +148,13 @@ FIRST = {
 }
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize(
     ("first", "jit_compile"),
     [
-        ("build", True),
-        *(pytest.param(f, True, marks=pytest.mark.slow) for f in list(FIRST)[1:]),
-        *((f, False) for f in ("evaluate", "fit")),
-        *(pytest.param(f, False, marks=pytest.mark.slow) for f in ("build", "predict")),
+        ("evaluate", False),
+        *(slow(first, True) for first in FIRST),
+        *(slow(first, False) for first in ("build", "predict", "fit")),
     ],
 )
 def test_fit_after_anything(first, jit_compile):
@@ -160,6 +168,7 @@ def test_fit_after_anything(first, jit_compile):
     assert model.optimizer.iterations == 2
 
 
+@pytest.mark.traced
 def test_fit_after_loading(tmp_path):
     model = make()
     model.compile("adam")
@@ -170,6 +179,7 @@ def test_fit_after_loading(tmp_path):
     assert other.optimizer.iterations == 3
 
 
+@pytest.mark.traced
 def test_a_step_of_ones_own_builds_nothing_while_it_is_traced():
     model = make()
     model.compile(LazyAdam(0.1))
@@ -247,6 +257,7 @@ def test_a_subclass_may_override_compute_loss():
     assert losses[1] == pytest.approx(2 * losses[0])
 
 
+@pytest.mark.traced
 def test_a_compiled_step_of_several_replicas_raises():
     with two_replicas().scope():
         model = make()
@@ -260,9 +271,7 @@ def test_a_compiled_step_of_several_replicas_raises():
 RAGGED = [[1], [2, 3], [], [4]]
 
 
-@pytest.mark.parametrize(
-    "weights", [pytest.param(None, marks=pytest.mark.slow), {2: 3.0}]
-)
+@pytest.mark.parametrize("weights", [slow(None), {2: 3.0}])
 def test_ragged_labels_are_padded_labels(weights):
     """With the default sampler, and class weights."""
     losses = []
@@ -277,6 +286,7 @@ def test_ragged_labels_are_padded_labels(weights):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.traced
 def test_ragged_labels_in_a_compiled_step_raise():
     head = SampledSoftmax(CLASSES, 5, "uniform", num_true=2, ignore_class=-1)
     model = SampledSoftmaxModel(keras.Sequential([keras.layers.Dense(8)]), head)
@@ -295,7 +305,8 @@ def one_batch(*arrays):
     ).apply(tf.data.experimental.assert_cardinality(1))
 
 
-@pytest.mark.parametrize("compute", ["fit", "evaluate"])
+@pytest.mark.traced
+@pytest.mark.parametrize("compute", ["fit", slow("evaluate")])
 def test_one_label_or_weight_is_none_for_a_batch(compute):
     model = make()
     model.compile("sgd")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import two_replicas
+from tests.helpers import slow, two_replicas
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import MeanReciprocalRank, Perplexity
 from tfsampled.models import SampledSoftmaxModel
@@ -88,10 +88,7 @@ def assert_refused(model, x, y, before):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name == "scaled" else pytest.param(name, marks=pytest.mark.slow)
-        for name in OPTIMIZERS
-    ],
+    [name if name == "scaled" else slow(name) for name in OPTIMIZERS],
 )
 def test_two_replicas_are_as_near_float64_as_one_device(name):
     one_device = tf.distribute.get_strategy()
@@ -125,6 +122,7 @@ def test_samplers_see_the_labels_of_all_replicas(make_sampler):
         np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_replica_without_examples():
     model = make(two_replicas(), LazyAdam)
     loss = model.fit(X[:17], Y[:17], batch_size=16, verbose=0).history["loss"]
@@ -133,6 +131,7 @@ def test_a_replica_without_examples():
     assert_equal_copies(model)
 
 
+@pytest.mark.slow
 def test_replicas_may_differ_in_the_first_batch():
     """Keras's own models refuse that: if no longer, models/_keras.py can go."""
     with two_replicas().scope():

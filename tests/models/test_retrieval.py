@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers import slow, traced
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import NDCG, MeanReciprocalRank, TopKAccuracy
 from tfsampled.models import SampledSoftmaxModel
 from tfsampled.samplers import InBatch, Mixed, Uniform
+
+pytestmark = pytest.mark.eager
 
 CLASSES, DIM, BATCH, HISTORY = 50, 8, 32, 6
 RNG = np.random.default_rng(5)
@@ -37,7 +40,7 @@ def ranks_of(model, labels=Y):
     return ranks, np.argsort(-logits, axis=1)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, traced(True)])
 def test_what_was_seen_is_neither_predicted_nor_counted(jit_compile):
     model = make(top_k=5, exclude="history")
     metrics = [TopKAccuracy(10), MeanReciprocalRank(), NDCG(10)]
@@ -79,8 +82,8 @@ def test_a_retrieval_model_is_trained_saved_and_served(tmp_path):
         CLASSES, None, sampler, normalize=True, temperature=0.2, log_q="corrected"
     )
     model = make(head, top_k=3, exclude="history")
-    model.compile(keras.optimizers.Adam(0.05), metrics=[NDCG(3)])
-    history = model.fit(X, Y, epochs=30, batch_size=16, verbose=0).history
+    model.compile(keras.optimizers.Adam(0.1), metrics=[NDCG(3)])
+    history = model.fit(X, Y, epochs=10, batch_size=16, verbose=0).history
     assert history["loss"][-1] < history["loss"][0] / 2
     expected = model.predict(X, verbose=0)
     model.save(tmp_path / "model.keras")
@@ -137,7 +140,8 @@ def test_an_unknown_input_is_refused():
         model.evaluate(X, Y, verbose=0)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.traced
+@pytest.mark.parametrize("jit_compile", [slow(False), True])
 def test_negatives_out_of_range_change_nothing(jit_compile):
     model = make(negatives="negatives")
     model.compile("sgd", jit_compile=jit_compile)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import cross_entropy64, two_replicas
+from tests.helpers import cross_entropy64, slow, two_replicas
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import Perplexity, TopKAccuracy
 from tfsampled.models import SampledSoftmaxModel
 from tfsampled.optimizers import LazyAdam
+
+pytestmark = pytest.mark.eager
 
 BRANDS, ITEMS, DIM, EXAMPLES = 20, 30, 8, 64
 X = np.random.default_rng(0).normal(size=(EXAMPLES, DIM)).astype("float32")
@@ -116,7 +118,8 @@ def test_evaluation_is_that_of_the_logits(as_list):
     }
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.traced
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_a_step_is_that_of_a_loop_by_hand(jit_compile):
     plain = make_plain()
     heads = {name: plain.get_layer(name) for name in ("item", "brand")}
@@ -199,7 +202,8 @@ def test_padding_counts_in_no_mean():
     assert np.isfinite(model.train_on_batch(x, y)[0])
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.traced
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_invalid_labels_of_one_head_change_nothing(jit_compile):
     model = make(optimizer=LazyAdam(), jit_compile=jit_compile)
     model.train_on_batch(X, Y)

@@ -343,8 +343,14 @@ def dense_loss(
     return log_z - tf.reduce_sum(target * logits, axis=1) + z_loss * log_z**2
 
 
-@pytest.mark.parametrize("mode", helpers.MODES)
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    helpers.cases(
+        OPTIONS,
+        helpers.MODES,
+        quick=lambda name, mode: mode == "eager" or (name, mode) == ("all", "jit"),
+    ),
+)
 def test_options_beside_the_dense_computation(name, mode, monkeypatch):
     """Losses and gradients over two shards, in chunks of classes, with two labels."""
     helpers.use_small_chunks(monkeypatch, 4)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import tfsampled
+from tests.helpers import cases, slow
 
 CLASSES, DIM, BATCH, SAMPLED = 60, 5, 4, 16
 LOSSES = ["sampled_softmax_loss", "nce_loss"]
@@ -51,17 +52,13 @@ def assert_close(ours, theirs, ulps=16):
 @pytest.mark.parametrize(
     ("loss", "dtype", "remove_hits"),
     [
-        pytest.param(
-            *("sampled_softmax_loss", tf.float16, True), marks=pytest.mark.slow
-        ),
-        ("sampled_softmax_loss", tf.bfloat16, True),
+        slow("sampled_softmax_loss", tf.float16, True),
+        slow("sampled_softmax_loss", tf.bfloat16, True),
         ("sampled_softmax_loss", tf.float32, True),
-        pytest.param(
-            *("sampled_softmax_loss", tf.float64, True), marks=pytest.mark.slow
-        ),
-        ("sampled_softmax_loss", tf.float32, False),
+        slow("sampled_softmax_loss", tf.float64, True),
+        slow("sampled_softmax_loss", tf.float32, False),
         ("nce_loss", tf.bfloat16, True),
-        ("nce_loss", tf.float32, False),
+        slow("nce_loss", tf.float32, False),
     ],
 )
 def test_three_calls_with_the_default_sampler(loss, dtype, remove_hits):
@@ -95,9 +92,17 @@ def test_three_calls_with_the_default_sampler(loss, dtype, remove_hits):
     assert not np.array_equal(results[1][0][0], results[1][1][0])
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("unique", [False, True])
-@pytest.mark.parametrize("remove_hits", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "unique", "remove_hits"),
+    cases(
+        LOSSES,
+        [False, True],
+        [False, True],
+        quick=lambda loss, unique, remove_hits: (
+            unique == remove_hits == (loss == "sampled_softmax_loss")
+        ),
+    ),
+)
 def test_own_candidates(loss, unique, remove_hits):
     weights, biases, labels, inputs = example()
     values = tf.random.log_uniform_candidate_sampler(
@@ -109,7 +114,7 @@ def test_own_candidates(loss, unique, remove_hits):
     assert_close(ours(labels, inputs), theirs(labels, inputs))
 
 
-@pytest.mark.parametrize("strategy", ["mod", "div"])
+@pytest.mark.parametrize("strategy", ["mod", slow("div")])
 def test_shards(strategy):
     weights, _, labels, inputs = example()
     pieces = (
@@ -143,9 +148,9 @@ def test_shards(strategy):
     ("loss", "own", "bad"),
     [
         ("sampled_softmax_loss", False, -1),
-        ("sampled_softmax_loss", True, CLASSES),
-        ("nce_loss", False, CLASSES),
-        ("nce_loss", True, -1),
+        slow("sampled_softmax_loss", True, CLASSES),
+        slow("nce_loss", False, CLASSES),
+        slow("nce_loss", True, -1),
     ],
 )
 def test_a_label_that_is_no_class_is_nan_for_its_example_alone(loss, own, bad):

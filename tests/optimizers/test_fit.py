@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers import cases, slow
 from tests.optimizers import steps
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
 from tfsampled.optimizers import Adagrad, LazyAdam, LossScaleOptimizer, RowWiseAdagrad
 
 OURS = pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
-MODES = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
+MODES = pytest.mark.parametrize("jit", [False, slow(True)])
 
 
 def classifier():
@@ -22,9 +23,9 @@ def classifier():
 @pytest.mark.parametrize(
     ("ours", "rate"),
     [
-        pytest.param(Adagrad, 1.0, marks=pytest.mark.slow),
+        slow(Adagrad, 1.0),
         (LazyAdam, 0.1),
-        pytest.param(RowWiseAdagrad, 1.0, marks=pytest.mark.slow),
+        slow(RowWiseAdagrad, 1.0),
     ],
 )
 def test_fit_of_a_sampled_softmax_learns(ours, rate):
@@ -134,9 +135,13 @@ def test_rows_outside_the_table(ours, eager, ids):
     np.testing.assert_array_equal(table, steps.start())
 
 
-@OURS
 @pytest.mark.parametrize(
-    "options", [{}, {"clipnorm": 1.0}, {"global_clipnorm": 1.0}], ids=str
+    ("ours", "options"),
+    cases(
+        [Adagrad, LazyAdam, RowWiseAdagrad],
+        [{}, {"clipnorm": 1.0}, {"global_clipnorm": 1.0}],
+        quick=lambda ours, options: ours is LazyAdam or not options,
+    ),
 )
 def test_under_xla_rows_outside_the_table_are_left_out(ours, options):
     values = np.array([np.nan, 1.0, 1e6, 1.0])[:, None] * np.ones([4, 4])

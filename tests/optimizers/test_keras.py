@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers import slow
 from tests.optimizers import steps
 from tfsampled.optimizers import (
     Adagrad,
@@ -15,7 +16,7 @@ from tfsampled.optimizers import (
 )
 
 OURS = pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
-MODES = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
+MODES = pytest.mark.parametrize("jit", [False, slow(True)])
 WORDS = np.random.default_rng(0).integers(0, 25, [32, 3])  # of 50
 GOOD = steps.sparse((np.array([3, 3, 8]), np.ones([3, 4])))
 
@@ -47,7 +48,7 @@ def test_private_names_of_keras():
     [Adagrad, LazyAdam, RowWiseAdagrad, lambda: LazyAdam(correct_skipped=True)],
     ids=["adagrad", "lazy-adam", "row-wise", "corrected"],
 )
-@pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
+@pytest.mark.parametrize("mode", ["eager", "graph", slow("jit")])
 def test_variables_of_tensorflow_with_slots_made_on_the_way(make, mode):
     with tf.name_scope("encoder"):
         tables = [tf.Variable(tf.ones([50, 4]), name="table") for _ in "ab"]
@@ -128,7 +129,7 @@ def test_one_optimizer_for_the_table_and_another_for_the_rest(jit, policy):
         assert np.all(one != other)
 
 
-@OURS
+@pytest.mark.parametrize("ours", [slow(Adagrad), LazyAdam, slow(RowWiseAdagrad)])
 def test_keras_loss_scaling_in_compile_trains(ours):
     """It makes gradients as large as the tables, but the numbers are right."""
     keras.config.set_dtype_policy("mixed_float16")

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tests.optimizers import steps
 from tfsampled.optimizers import Adagrad, LazyAdam, LossScaleOptimizer, RowWiseAdagrad
 
+pytestmark = pytest.mark.eager
 SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)
 MADE = {
     "adagrad": lambda: Adagrad(0.25, initial_accumulator_value=0.5, clipnorm=2.0),

@@ -12,15 +12,22 @@ from tests.helpers import (
     SAMPLER_LABELS,
     SAMPLERS,
     assert_equal_draws,
+    cases,
     sampler_arguments,
+    slow,
 )
 
 # num_sampled, unique, range_max: all classes, many classes (hashed ids), with copies.
 CONFIGURATIONS = [
-    pytest.param((3, True, 3), marks=pytest.mark.slow),
+    (3, True, 3),
     (300, True, 301),
     (2000, True, 3_000_000),
     (101, False, 70),
+]
+QUICK = [
+    *((sampler, (300, True, 301)) for sampler in SAMPLERS),
+    ("log_uniform", (2000, True, 3_000_000)),
+    ("fixed_unigram", (101, False, 70)),
 ]
 
 
@@ -43,8 +50,11 @@ def test_signatures_equal_tensorflows(sampler):
     assert actual == expected
 
 
-@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    ("sampler", "configuration"),
+    cases(SAMPLERS, CONFIGURATIONS, quick=lambda *case: case in QUICK),
+    ids=str,
+)
 def test_three_compiled_calls_equal_tensorflows_first_three(sampler, configuration):
     num_sampled, unique, range_max = configuration
     if range_max > 10**6 and sampler not in ("uniform", "log_uniform"):
@@ -78,7 +88,7 @@ def test_eager_calls_share_tensorflows_position():
 
 
 @pytest.mark.parametrize(
-    ("global_seed", "seed"), [(5, None), (None, 5), (0, 0), (2**40, 2**35)]
+    ("global_seed", "seed"), [(5, None), (None, 5), slow(0, 0), slow(2**40, 2**35)]
 )
 def test_seeds_are_read_as_tensorflow_reads_them(global_seed, seed):
     def two_sites(module):
@@ -138,11 +148,11 @@ def test_fixed_unigram_takes_an_array():
 def test_fixed_unigram_keeps_its_table_out_of_the_graph():
     def graph_bytes(range_max):
         arguments = sampler_arguments("fixed_unigram", 8, True, range_max, seed=1)
+        sampler = tfsampled.random.fixed_unigram_candidate_sampler
         function = tf.function(
-            tfsampled.random.fixed_unigram_candidate_sampler, jit_compile=True
+            lambda: sampler(SAMPLER_LABELS, 2, **arguments), jit_compile=True
         )
-        graph = function.get_concrete_function(SAMPLER_LABELS, 2, **arguments).graph
-        return graph.as_graph_def().ByteSize()
+        return function.get_concrete_function().graph.as_graph_def().ByteSize()
 
     # Both have powers of two: equal ops. The table itself has 12 bytes a class.
     assert abs(graph_bytes(2**16) - graph_bytes(2**10)) < 2000
@@ -184,7 +194,10 @@ def test_a_refused_draw_takes_no_seed():
     np.testing.assert_array_equal(draw(), undisturbed)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "sampler",
+    [s if s in ("uniform", "learned_unigram") else slow(s) for s in SAMPLERS],
+)
 def test_labels_out_of_range_raise_or_are_nan(sampler):
     arguments = sampler_arguments(sampler, 4, True, 10)
     function = candidate_sampler(tfsampled.random, sampler)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import tfsampled
-from tests.helpers import SAMPLERS, sampler_arguments
+from tests.helpers import SAMPLERS, sampler_arguments, slow
 
 CALLS = 2000
 CLASSES = 40
@@ -44,11 +44,7 @@ def _inclusion(p):
     [
         ("log_uniform", True),
         ("learned_unigram", False),
-        *(
-            pytest.param(sampler, unique, marks=pytest.mark.slow)
-            for sampler in SAMPLERS
-            for unique in (False, True)
-        ),
+        *(slow(sampler, unique) for sampler in SAMPLERS for unique in (False, True)),
     ],
 )
 def test_inclusion_frequencies_agree_with_expected_counts(sampler, unique):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import MODES
+from tests.helpers import MODES, cases, each_mode, slow
 from tfsampled.layers import SampledSoftmax
 from tfsampled.samplers import InBatch, LogUniform, Mixed, Recent, Uniform
 
@@ -21,7 +21,9 @@ MAKERS = {
     "mixed_drawn": lambda: Mixed([(LogUniform(seed=2), 4), (Uniform(seed=1), 3)]),
 }
 each_sampler = pytest.mark.parametrize("name", MAKERS)
-each_mode = pytest.mark.parametrize("mode", MODES)
+quick_samplers = pytest.mark.parametrize(
+    "name", [name if name in ("in_batch", "mixed") else slow(name) for name in MAKERS]
+)
 
 
 def batches(count, batch=16):
@@ -34,7 +36,7 @@ def found(candidates):
     return ids[np.isfinite(counts)].tolist()
 
 
-@each_mode
+@each_mode("jit")
 def test_in_batch_takes_each_label_once(mode):
     sampler = InBatch()
     sampler.build(CLASSES)
@@ -47,7 +49,7 @@ def test_in_batch_takes_each_label_once(mode):
     assert not found(sample(labels, tf.zeros_like(mask)))
 
 
-@each_mode
+@each_mode("function")
 def test_recent_takes_the_last_labels_of_the_last_batches(mode):
     sampler = Recent(size=4)
     sampler.build(CLASSES)
@@ -59,7 +61,7 @@ def test_recent_takes_the_last_labels_of_the_last_batches(mode):
     assert sampler.recent.numpy().tolist() == [2, 1, 7, 8]
 
 
-@pytest.mark.parametrize("name", ["in_batch", "recent", "mixed"])
+@pytest.mark.parametrize("name", [slow("in_batch"), slow("recent"), "mixed"])
 def test_one_sampler_draws_alike_in_all_modes(name):
     labels, draws = batches(3), []
     for mode in MODES.values():
@@ -77,7 +79,7 @@ def test_one_sampler_draws_alike_in_all_modes(name):
         np.testing.assert_allclose([counts[id] for id in ids], expected, rtol=1e-5)
 
 
-@each_sampler
+@quick_samplers
 def test_expected_counts_are_the_share_of_draws(name):
     sampler, draws = MAKERS[name](), 1200
     sampler.build(CLASSES)
@@ -132,16 +134,11 @@ def full_gradient(head, inputs, labels):
 
 @pytest.mark.parametrize(
     ("name", "log_q"),
-    [
-        ("in_batch", "standard"),
-        ("mixed", "corrected"),
-        *(
-            pytest.param(name, log_q, marks=pytest.mark.slow)
-            for name in MAKERS
-            for log_q in ("standard", "corrected")
-            if (name, log_q) not in {("in_batch", "standard"), ("mixed", "corrected")}
-        ),
-    ],
+    cases(
+        MAKERS,
+        ["standard", "corrected"],
+        quick=lambda *case: case == ("mixed", "corrected"),
+    ),
 )
 def test_the_mean_gradient_nears_that_of_the_full_softmax(name, log_q):
     """More samples bring it nearer; all of them reach it."""
@@ -188,7 +185,7 @@ def test_the_mean_gradient_nears_that_of_the_full_softmax(name, log_q):
     assert errors[1] < 0.05
 
 
-@each_sampler
+@quick_samplers
 def test_a_model_of_frequencies_alone_learns_them(name):
     num_sampled = None
     head = SampledSoftmax(CLASSES, num_sampled, MAKERS[name](), log_q="corrected")

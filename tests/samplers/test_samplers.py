@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import count_operations
+from tests.helpers import cases, count_operations, slow
 from tfsampled import samplers
 from tfsampled._core.candidate_sampling import alias_method
 from tfsampled._core.candidate_sampling.samplers import with_counts
@@ -86,7 +86,7 @@ def simulate(sampler, labels, draws):
     "name",
     [
         "learned_unigram",
-        *(pytest.param(one, marks=pytest.mark.slow) for one in list(MAKERS)[:3]),
+        *(slow(one) for one in list(MAKERS)[:3]),
     ],
 )
 def test_draws_are_equal_in_all_modes(name):
@@ -104,8 +104,14 @@ def test_draws_are_equal_in_all_modes(name):
     assert draw() == draw(jit_compile=True) == draw(jit_compile=False)
 
 
-@each_sampler
-@pytest.mark.parametrize("how", ["keras", "weights", "checkpoint"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    cases(
+        MAKERS,
+        ["keras", "weights", "checkpoint"],
+        quick=lambda name, how: name == "learned_unigram" or how == "keras",
+    ),
+)
 def test_a_loaded_sampler_goes_on_where_the_saved_one_was(name, how, tmp_path):
     model = make_model(MAKERS[name]())
     three_losses(model.layers[-1])

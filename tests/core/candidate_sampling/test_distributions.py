@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import SAMPLER_LABELS, assert_equal_draws
+from tests.helpers import SAMPLER_LABELS, assert_equal_draws, each_mode, slow
 from tfsampled._core.candidate_sampling import (
     alias_method,
     distributions,
@@ -33,10 +33,10 @@ def kernel(name, num_sampled, range_max, labels=SAMPLER_LABELS, **options):
     )
 
 
-@pytest.mark.parametrize("mode", ["eager", "function", "jit"])
+@each_mode("jit")
 @pytest.mark.parametrize(
     ("name", "range_max"),
-    [("Uniform", 1000), ("LogUniform", 10**6), ("FixedUnigram", 1000)],
+    [slow("Uniform", 1000), ("LogUniform", 10**6), ("FixedUnigram", 1000)],
 )
 def test_draws_with_an_owned_position_equal_tensorflows(name, range_max, mode):
     position = tf.Variable(0, dtype=tf.int64, trainable=False)

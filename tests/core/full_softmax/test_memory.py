@@ -20,6 +20,7 @@ def freed_memory_returns(monkeypatch):
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_need_the_gradient_of_the_table_and_64_mib():
     sizes = num_classes, dim, batch = 100_000, 128, 1024
     arguments = "tfsampled", "loss and gradients", *sizes

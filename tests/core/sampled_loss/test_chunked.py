@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers import cases, slow
 from tfsampled._core.candidate_sampling.accidental_hits import find_accidental_hits
 from tfsampled._core.sampled_loss import chunked, custom_gradient, loss_functions
 from tfsampled._core.sampled_loss.custom_gradient import sampled_loss_with_gradient
@@ -102,8 +103,16 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    ("loss", "mode"),
+    cases(
+        LOSSES,
+        MODES,
+        quick=lambda loss, mode: (
+            mode == "eager" or (loss == "softmax" and mode == "unknown batch")
+        ),
+    ),
+)
 def test_value_gradient_and_its_gradient(loss, mode, chunks):
     operands, correction, labels, sampled = make_operands()
     upstream = np.random.default_rng(1).normal(size=BATCH)
@@ -141,20 +150,22 @@ def test_value_gradient_and_its_gradient(loss, mode, chunks):
         assert_near(second[index], reference[2][index], truth[2][index], name)
 
 
+@pytest.mark.parametrize("graph", [False, slow(True)])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_expected_counts_by_example(loss, chunks):
+def test_expected_counts_by_example(loss, graph, chunks):
     operands, correction, labels, sampled = make_operands(by_example=True)
     upstream = tf.ones([BATCH], tf.float64)
     rest = (tensors([correction], tf.float64)[0], labels, sampled, upstream)
     operands = tensors(operands, tf.float64)
-    function = tf.function(lambda: run(LOSSES[loss], operands, *rest))
-    ours, truth = function(), from_logits(LOSSES[loss], operands, *rest)
+    function = tf.function(run, autograph=False) if graph else run
+    ours, truth = (f(LOSSES[loss], operands, *rest) for f in (function, from_logits))
     for mine, true in zip(tf.nest.flatten(ours), tf.nest.flatten(truth), strict=True):
         np.testing.assert_allclose(mine, true, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("graph", [False, slow(True)])
 @pytest.mark.parametrize("scale", [30.0, 1e4])
-def test_far_apart_logits(scale, chunks):
+def test_far_apart_logits(scale, graph, chunks):
     """The first columns of the softmax are 0 in float32."""
     operands, correction, labels, sampled = make_operands(scale=scale)
     upstream = np.ones(BATCH)
@@ -169,7 +180,8 @@ def test_far_apart_logits(scale, chunks):
     single = tensors(operands, tf.float32)
     rest = (correction.astype("float32"), labels, sampled, upstream.astype("float32"))
     reference = from_logits(loss_functions.SOFTMAX, single, *rest)
-    ours = tf.function(lambda: run(loss_functions.SOFTMAX, single, *rest))()
+    function = tf.function(run, autograph=False) if graph else run
+    ours = function(loss_functions.SOFTMAX, single, *rest)
     assert_near(ours[0], reference[0], truth[0], "value")
     for index, name in enumerate(NAMES):
         assert_near(ours[1][index], reference[1][index], truth[1][index], name)
@@ -227,8 +239,15 @@ def test_forward_mode(loss, chunks):
     )
 
 
-@pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("sampled", [0, 1, SAMPLED])
+@pytest.mark.parametrize(
+    ("known", "sampled"),
+    [
+        (True, 0),
+        (False, 1),
+        (False, SAMPLED),
+        *(slow(*case) for case in ((False, 0), (True, 1), (True, SAMPLED))),
+    ],
+)
 def test_any_number_of_candidates_in_a_batch_of_any_size(sampled, known, monkeypatch):
     """One trace serves batches of all sizes, without candidates and with many."""
     monkeypatch.setattr(chunked, "MAX_LOGITS", SAMPLED - 1)
@@ -327,7 +346,7 @@ def test_eager_second_derivatives_are_traced_once():
     assert vjp.experimental_get_tracing_count() == count
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", ["softmax", slow("logistic")])
 def test_a_gradient_traced_after_an_eager_loss(loss, chunks):
     """The loss is eager, its gradient is traced, where chunks are cut otherwise."""
     operands, correction, labels, sampled = make_operands()
@@ -348,10 +367,8 @@ def test_a_gradient_traced_after_an_eager_loss(loss, chunks):
     )
 
 
-@pytest.mark.parametrize(
-    "dtype", [tf.bfloat16, pytest.param(tf.float16, marks=pytest.mark.slow)]
-)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("dtype", [tf.bfloat16, slow(tf.float16)])
+@pytest.mark.parametrize("loss", ["softmax", slow("logistic")])
 def test_second_derivative_with_16_bit_rows_under_xla(loss, dtype, chunks):
     operands, correction, labels, sampled = make_operands()
     single = tensors(operands, tf.float32)
