@@ -23,7 +23,7 @@ class DistributedModel(keras.Model):
     ) -> None:
         strategy = self.distribute_strategy
         if iterator is not None and strategy.num_replicas_in_sync > 1:
-            for _, _, batches in iterator:
+            for *_, batches in iterator:
                 data_batch = tf.nest.map_structure(
                     lambda share: strategy.experimental_local_results(share)[0],
                     next(batches),

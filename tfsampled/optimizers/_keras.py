@@ -28,7 +28,8 @@ def index_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> int | None
 
 def variables_of(optimizer: keras.optimizers.Optimizer) -> list[Any]:
     """Returns the variables that the optimizer was built for."""
-    return optimizer._trainable_variables
+    # Before Keras 3.11 one that scales the loss did not know them itself.
+    return getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables
 
 
 def uses_weight_decay(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
