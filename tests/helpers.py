@@ -17,6 +17,11 @@ import tensorflow as tf
 from tfsampled._core.full_softmax import chunks as full_softmax_chunks
 from tfsampled._core.full_softmax import top_k as full_softmax_top_k
 
+# Parametrizes `jit`; the default run compiles nothing.
+jit_or_not = pytest.mark.parametrize(
+    "jit", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
+
 # How a function is called; `MODES[mode](function)` is called like `function`.
 MODES: dict[str, Callable[[Callable], Callable]] = {
     "eager": lambda function: function,

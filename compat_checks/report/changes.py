@@ -93,7 +93,7 @@ def _changes_of_case(
 
 
 def _error(value: float | None) -> float:
-    """Returns an error of a record, where None stands for infinity."""
+    """Returns the error; a record has None for infinity."""
     return math.inf if value is None else value
 
 

@@ -46,10 +46,9 @@ def set_failed(cases):
 
 
 def test_an_equal_record_has_no_changes(compare):
-    assert compare(lambda cases: None) == (
-        0,
-        "0 changes, 0 of them for the worse",
-    )
+    code, output = compare(lambda cases: None)
+    assert code == 0
+    assert output == "0 changes, 0 of them for the worse"
 
 
 @pytest.mark.parametrize(

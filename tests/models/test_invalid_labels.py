@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import slow
+from tests.helpers import jit_or_not, slow
 from tfsampled import samplers
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import Perplexity
@@ -15,7 +15,6 @@ from tfsampled.optimizers import LazyAdam
 CLASSES, SAMPLED, TIME, WORDS, NEVER = 50, 10, 4, 30, 49
 RANGE = r"`labels` must be class ids in \[0, 50\). Received: ids from"
 COUNT = "`labels` must be classes whose count in FixedUnigram is above 0"
-MODES = pytest.mark.parametrize("jit", [False, slow(True)])
 
 
 def make(jit, sampler=None, optimizer="adam", masked=False, **kwargs):
@@ -115,7 +114,7 @@ def test_a_mask_that_is_known_late_saves_all_but_the_encoders_state():
     )
 
 
-@MODES
+@jit_or_not
 def test_fit_goes_on_from_where_it_was(jit):
     """Of two batches the second is refused: what remains is the training of one."""
     x, y = batch(32)
@@ -164,7 +163,7 @@ def test_a_long_epoch_is_not_waited_for():
     assert len(seen) == 10
 
 
-@MODES
+@jit_or_not
 @pytest.mark.slow
 def test_evaluation_says_it_too(jit):
     x, y = batch()
@@ -184,7 +183,7 @@ def test_evaluation_may_meet_a_class_that_is_never_drawn():
     assert np.isfinite(model.evaluate(x, spoilt(y, NEVER), verbose=0))
 
 
-@MODES
+@jit_or_not
 def test_ignored_labels_are_none_to_refuse(jit):
     x, y = batch()
     head = SampledSoftmax(CLASSES, SAMPLED, sampler=without_one(), ignore_class=-1)

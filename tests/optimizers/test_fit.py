@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import cases, slow
+from tests.helpers import cases, jit_or_not, slow
 from tests.optimizers import steps
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
 from tfsampled.optimizers import Adagrad, LazyAdam, LossScaleOptimizer, RowWiseAdagrad
 
 OURS = pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
-MODES = pytest.mark.parametrize("jit", [False, slow(True)])
 
 
 def classifier():
@@ -59,7 +58,7 @@ class OfDenseGradients(keras.optimizers.Adagrad):
         super().apply([tf.convert_to_tensor(g) for g in grads], trainable_variables)
 
 
-@MODES
+@jit_or_not
 def test_one_optimizer_for_a_tied_table_and_dense_layers(jit):
     ours = look_up(Adagrad(0.1), jit).get_weights()
     theirs = look_up(OfDenseGradients(0.1), False).get_weights()
@@ -67,7 +66,7 @@ def test_one_optimizer_for_a_tied_table_and_dense_layers(jit):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
-@MODES
+@jit_or_not
 def test_mixed_float16_with_loss_scaling(jit):
     keras.config.set_dtype_policy("mixed_float16")
     scaled = LossScaleOptimizer(LazyAdam(0.1), initial_scale=16.0)
@@ -96,7 +95,7 @@ def test_shards_are_tables_of_their_own(ours, jit):
 
 
 @OURS
-@MODES
+@jit_or_not
 @pytest.mark.parametrize("form", [keras.Variable, tf.Variable], ids=["keras", "tf"])
 def test_no_rows_move_nothing(ours, jit, form):
     table = form(steps.start())

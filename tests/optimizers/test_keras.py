@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import slow
+from tests.helpers import jit_or_not, slow
 from tests.optimizers import steps
 from tfsampled.optimizers import (
     Adagrad,
@@ -16,7 +16,6 @@ from tfsampled.optimizers import (
 )
 
 OURS = pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
-MODES = pytest.mark.parametrize("jit", [False, slow(True)])
 WORDS = np.random.default_rng(0).integers(0, 25, [32, 3])  # of 50
 GOOD = steps.sparse((np.array([3, 3, 8]), np.ones([3, 4])))
 
@@ -106,7 +105,7 @@ def fit(model):
 @pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras has none yet"
 )
-@MODES
+@jit_or_not
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_one_optimizer_for_the_table_and_another_for_the_rest(jit, policy):
     keras.config.set_dtype_policy(policy)
