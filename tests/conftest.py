@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -38,16 +39,25 @@ hypothesis.settings.register_profile(
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    help = "where to run every test, such as GPU:0"
+    parser.addoption("--device", metavar="DEVICE", help=help)
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Runs the whole suite in two processes, and tests named by path in this one."""
     named = config.args_source == pytest.Config.ArgsSource.ARGS
     return 0 if named else WORKERS
 
 
+def slow_selected(config: pytest.Config) -> bool:
+    """Whether slow tests run too, as in `make test-slow`."""
+    return config.getoption("markexpr") != "not slow"
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    slow_selected = config.getoption("markexpr") != "not slow"
-    hypothesis.settings.load_profile("slow" if slow_selected else "default")
-    if not slow_selected:
+    hypothesis.settings.load_profile("slow" if slow_selected(config) else "default")
+    if not slow_selected(config):
         flags = os.environ.get("XLA_FLAGS", "")
         if CHEAP_COMPILATION not in flags:  # the workers inherit the environment
             os.environ["XLA_FLAGS"] = f"{CHEAP_COMPILATION} {flags}".strip()
@@ -63,12 +73,16 @@ def pytest_configure(config: pytest.Config) -> None:
     (cpu,) = tf.config.list_physical_devices("CPU")
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, two)
+    device = config.getoption("device")
+    present = [d.name.split(":", 1)[1] for d in tf.config.list_logical_devices()]
+    if device and device not in present:
+        raise pytest.UsageError(f"`--device` must be one of {present}.")
 
 
 def runs_eagerly(request: pytest.FixtureRequest) -> bool:
     """Whether the test's functions run eagerly: tracing a step takes as long as 20."""
     return (
-        request.config.getoption("markexpr") == "not slow"
+        not slow_selected(request.config)
         and request.node.get_closest_marker("eager") is not None
         and request.node.get_closest_marker("traced") is None
     )
@@ -88,7 +102,9 @@ def known_state(request: pytest.FixtureRequest) -> Iterator[None]:
     keras.utils.set_random_seed(SEED)
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
     tf.config.run_functions_eagerly(runs_eagerly(request))
-    yield
+    device = request.config.getoption("device")
+    with tf.device(device) if device else contextlib.nullcontext():
+        yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
     tf.config.run_functions_eagerly(False)

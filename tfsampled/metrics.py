@@ -201,7 +201,7 @@ class RankMetric(ExactMetric):
         ids = tf.range(tf.shape(logits)[-1])
         label_logits = tf.gather(logits, labels, batch_dims=1)
         ranks = count_ranked_above(logits, ids, label_logits, labels)
-        return self.values_from_ranks(ranks)
+        return self.values_from_ranks(tf.cast(ranks, tf.int32))
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")

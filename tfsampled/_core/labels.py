@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.xla import tracing_for_xla
+from tfsampled._core.xla import on_host, tracing_for_xla
 
 
 class Labels(NamedTuple):
@@ -52,6 +52,7 @@ class PackedExamples(NamedTuple):
     shape: tf.Tensor
 
     @classmethod
+    @on_host()
     def pack(cls, example_mask: tf.Tensor) -> PackedExamples:
         """Packs the examples where `example_mask` `[...]` is True."""
         # [[False, True], [False, True]] -> index = [[1], [3]]
@@ -65,19 +66,23 @@ class PackedExamples(NamedTuple):
     def take(self, *tensors: tf.Tensor | None) -> list[Any]:
         """Takes `[n, ...]` of each tensor `[N, ...]`; None stays None."""
         # With a second axis, of one element, the gradient is no tf.IndexedSlices.
-        index = tf.pad(self.index, [[0, 0], [0, 1]])
+        with on_host():
+            index = tf.pad(self.index, [[0, 0], [0, 1]])
         return [
             x if x is None else tf.gather_nd(x[:, tf.newaxis], index) for x in tensors
         ]
 
     def restore(self, values: tf.Tensor) -> tf.Tensor:
         """Puts values `[n, ...]` back to `[N, ...]`; 0 for examples without a label."""
-        axes = tf.shape(values, tf.int64)[1:]
-        has_label = tf.reshape(
-            self.has_label, tf.concat([[-1], tf.ones_like(axes)], axis=0)
-        )
+        shape = tf.shape(values, tf.int64)
+        with on_host():
+            axes = shape[1:]
+            shape = tf.concat([self.shape, axes], axis=0)
+            has_label = tf.reshape(
+                self.has_label, tf.concat([[-1], tf.ones_like(axes)], axis=0)
+            )
         values = tf.where(has_label, values, tf.zeros_like(values))
-        return tf.scatter_nd(self.index, values, tf.concat([self.shape, axes], axis=0))
+        return tf.scatter_nd(self.index, values, shape)
 
 
 def real_tensor(values: Any, name: str, allow_bool: bool = False) -> tf.Tensor:
@@ -123,6 +128,7 @@ def integer_labels(values: Any) -> tf.Tensor | tf.RaggedTensor:
     return values
 
 
+@on_host()
 def parse_labels(
     values: Any,
     examples: tf.TensorShape,
@@ -181,6 +187,7 @@ def parse_labels(
     return Labels(tf.where(is_label, ids, fill), is_label, example_mask)
 
 
+@on_host()
 def parse_class_lists(
     values: Any, examples: tf.TensorShape, num_classes: int | tf.Tensor, name: str
 ) -> tf.Tensor | None:
@@ -235,6 +242,7 @@ def parse_negatives(
     return None, own
 
 
+@on_host()
 def check_class_list(
     ids: tf.Tensor, num_classes: int | tf.Tensor, name: str
 ) -> tf.Tensor:
@@ -244,6 +252,7 @@ def check_class_list(
         return tf.identity(ids)
 
 
+@on_host()
 def class_list_check(
     ids: tf.Tensor, num_classes: int | tf.Tensor, name: str
 ) -> validation.Check:
@@ -296,6 +305,7 @@ def broadcast_to_examples(
     return values
 
 
+@on_host()
 def pad_ragged(
     values: tf.Tensor | tf.RaggedTensor, num_true: int, ignore_class: int | None
 ) -> tf.Tensor:

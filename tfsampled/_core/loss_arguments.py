@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfsampled._core import validation
 from tfsampled._core.embedding import partition
 from tfsampled._core.embedding.table import Table
+from tfsampled._core.xla import on_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,9 @@ class LossArguments:
         if not assertions:
             return self
         with tf.control_dependencies(assertions):
-            labels, inputs = tf.identity(self.labels), tf.identity(self.inputs)
+            inputs = tf.identity(self.inputs)
+            with on_host():
+                labels = tf.identity(self.labels)
         return dataclasses.replace(self, labels=labels, inputs=inputs)
 
     @property
@@ -195,6 +198,7 @@ def _convert_table(params: Any, strategy: str, name: str, rank: int) -> Table:
     return table
 
 
+@on_host()
 def _convert_labels(labels: Any, num_true: int, flat_labels: bool) -> tf.Tensor:
     labels = validation.as_tensor(labels, tf.int64, "labels")
     dtype = labels.dtype

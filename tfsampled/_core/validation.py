@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfsampled._core.xla import tracing_for_xla
+from tfsampled._core.xla import on_host, tracing_for_xla
 
 
 def positive_int(value: Any, name: str, **at_most: int | None) -> int:
@@ -128,6 +128,7 @@ def as_tensor(value: Any, default: tf.DType | None, name: str) -> tf.Tensor:
     return tf.convert_to_tensor(value, dtype_hint=hint)
 
 
+@on_host()
 def as_class_ids(value: Any, name: str) -> tf.Tensor:
     """Converts integers of any dtype to int64 class ids.
 
@@ -173,20 +174,18 @@ class Check(NamedTuple):
     values: Callable[[], Sequence[tf.Tensor]]
 
 
-def ids_check(
-    ids: tf.Tensor, limit: int | tf.Tensor, name: str, message: str | None = None
-) -> Check:
+@on_host()
+def ids_check(ids: tf.Tensor, limit: int | tf.Tensor, name: str) -> Check:
     """Checks that every id lies in `[0, limit)`.
 
     Args:
         ids: Integers of any shape.
         limit: The number of classes or rows.
         name: The argument's name.
-        message: Replaces the message; takes the limit, the smallest and largest id.
     """
     return Check(
         tf.reduce_all(in_range(ids, limit)),
-        message or out_of_range_message(name, "{}", "{}", "{}"),
+        out_of_range_message(name, "{}", "{}", "{}"),
         lambda: (tf.cast(limit, ids.dtype), tf.reduce_min(ids), tf.reduce_max(ids)),
     )
 
@@ -210,7 +209,8 @@ def batch_checks(labels: tf.Tensor, inputs: tf.Tensor) -> list[Check]:
     if None not in known:
         raise ValueError(message.format(*known))
     sizes = tf.shape(labels)[0], tf.shape(inputs)[0]
-    fits = tf.equal(*sizes) | tf.equal(sizes[0], 1) | tf.equal(sizes[1], 1)
+    with on_host():
+        fits = tf.equal(*sizes) | tf.equal(sizes[0], 1) | tf.equal(sizes[1], 1)
     return [Check(fits, message, lambda: sizes)]
 
 
@@ -237,9 +237,11 @@ def _same_size_check(name: str, values: tf.Tensor, examples: tf.Tensor) -> Check
         f"`{name}` must have a value for each example. "
         "Received: {} values for {} examples."
     )
-    return Check(tf.equal(*sizes), message, lambda: sizes)
+    with on_host():
+        return Check(tf.equal(*sizes), message, lambda: sizes)
 
 
+@on_host()
 def assert_all(checks: Sequence[Check]) -> list[tf.Tensor | tf.Operation]:
     """Returns operations that fail unless every check holds.
 

@@ -1,7 +1,12 @@
-"""What TensorFlow knows and has no public name for; the only such imports are here."""
+"""Where a function runs: under XLA or not, on which device, with which variables.
+
+The package's only imports of what TensorFlow has no public name for are here.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -35,6 +40,51 @@ def tracing_for_xla() -> bool:
             context = context.outer_context
         graph = getattr(graph, "outer_graph", None)
     return False
+
+
+@contextlib.contextmanager
+def on_host() -> Iterator[None]:
+    """Places operations on the host, except under XLA, which places none.
+
+    Labels come from the host, and the sampling kernels run there. If a GPU checked the
+    labels, the host would wait for it in each step; and a GPU has no kernels for some
+    integers. Also a decorator.
+    """
+    with contextlib.nullcontext() if tracing_for_xla() else tf.device("CPU:0"):
+        yield
+
+
+class Constant:
+    """A constant array, as a tensor where it is read: on the host, except under XLA.
+
+    It is no part of a graph, which only refers to it.
+
+    Args:
+        array: A NumPy array.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._tensors: dict[bool, tf.Tensor] = {}
+
+    def tensor(self) -> tf.Tensor:
+        """Returns the tensor that the code being traced or run may read."""
+        for_xla = tracing_for_xla()
+        if for_xla not in self._tensors:
+            with contextlib.ExitStack() as scopes:
+                scopes.enter_context(tf.init_scope())
+                if not for_xla:
+                    scopes.enter_context(tf.device("CPU:0"))
+                self._tensors[for_xla] = tf.constant(self._array)
+        return self._tensors[for_xla]
+
+
+def can_branch_on_data() -> bool:
+    """Returns whether data may decide what runs next: where it costs no waiting.
+
+    XLA compiles static shapes. A GPU would have to finish before the host goes on.
+    """
+    return not tracing_for_xla() and not tf.config.list_physical_devices("GPU")
 
 
 def size_depends_on_data(x: tf.Tensor) -> bool:

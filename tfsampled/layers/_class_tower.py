@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core.embedding.table import unit_rows
-from tfsampled._core.xla import tracing_for_xla
+from tfsampled._core.xla import on_host, tracing_for_xla
 
 # So many classes are encoded at a time where all are.
 CHUNK = 4096
@@ -107,10 +107,11 @@ class ClassTower(keras.layers.Layer):
         if tracing_for_xla():  # where no shape may depend on data
             return self.encode(ids, training=True)
         # ids = [7, 2, 7] -> encodes [7, 2], index = [0, 1, 0]
-        ids, index = tf.unique(ids)
+        with on_host():
+            ids, index = tf.unique(ids)
+            # With a second axis, of one element, the gradient is no tf.IndexedSlices.
+            index = tf.stack([index, tf.zeros_like(index)], axis=1)
         rows = self.encode(ids, training=True)
-        # With a second axis, of one element, the gradient is no tf.IndexedSlices.
-        index = tf.stack([index, tf.zeros_like(index)], axis=1)
         return tf.gather_nd(rows[:, tf.newaxis], index)
 
     def table(self) -> tf.Tensor:

@@ -18,6 +18,7 @@ from tfsampled._core.labels import (
     parse_labels,
     real_tensor,
 )
+from tfsampled._core.xla import on_host
 
 
 def parse_valid(
@@ -37,7 +38,7 @@ def parse_valid(
         )
     )
     if assertions and isinstance(labels, tf.Tensor):
-        with tf.control_dependencies(assertions):
+        with tf.control_dependencies(assertions), on_host():
             labels = tf.identity(labels)
     targets = parse(head, labels, inputs.shape[:-1], mask)
     return inputs, validated(head, targets, sampled)
@@ -67,11 +68,12 @@ def checks(
     """Checks that ids are in range and, if `sampled`, can be drawn."""
     if not head.sampler.built:  # its variables do not depend on the table
         head.sampler.build(head.num_classes)
-    in_range = validation.ids_check(ids, head.num_classes, "labels")
-    supported = head.sampler.supports(ids) if sampled else None
-    if supported is None:
-        return [in_range]
-    return [in_range, head.sampler._support_check(supported, label_mask)]
+    with on_host():
+        in_range = validation.ids_check(ids, head.num_classes, "labels")
+        supported = head.sampler.supports(ids) if sampled else None
+        if supported is None:
+            return [in_range]
+        return [in_range, head.sampler._support_check(supported, label_mask)]
 
 
 def validated(head: Any, targets: Labels, sampled: bool) -> Labels:
@@ -86,5 +88,5 @@ def validated(head: Any, targets: Labels, sampled: bool) -> Labels:
         assertions = replicas.all_finished(assertions)
     if not assertions:
         return targets
-    with tf.control_dependencies(assertions):
+    with tf.control_dependencies(assertions), on_host():
         return targets._replace(ids=tf.identity(targets.ids))

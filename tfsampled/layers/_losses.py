@@ -29,7 +29,7 @@ from tfsampled._core.labels import (
 from tfsampled._core.sampled_loss.api import loss_from_candidates
 from tfsampled._core.sampled_loss.loss_functions import SOFTMAX
 from tfsampled._core.static_ops import compute_dtype
-from tfsampled._core.xla import tracing_for_xla
+from tfsampled._core.xla import on_host, tracing_for_xla
 from tfsampled.layers import _class_table
 from tfsampled.layers import _head_labels as head_labels
 
@@ -47,29 +47,33 @@ def compute_losses(
     shared, own = parse_negatives(negatives, inputs.shape[:-1], head.num_classes)
     valid = [ids for ids in (shared, own) if ids is not None]
     if valid:
-        with tf.control_dependencies(valid):  # a refused call draws nothing
+        with tf.control_dependencies(valid), on_host():  # a refused call draws nothing
             targets = targets._replace(ids=tf.identity(targets.ids))
     ids = targets.ids
-    label_weights = targets.label_weights(compute_dtype(rows.dtype))
+    with on_host():
+        label_weights = targets.label_weights(compute_dtype(rows.dtype))
     if sampled:
         candidates = _draw(head, targets, shared)
     packed = None
     if targets.example_mask is not None and not tracing_for_xla():
         packed = PackedExamples.pack(targets.example_mask)
-        rows, ids, label_weights = packed.take(rows, ids, label_weights)
+        (rows,) = packed.take(rows)
+        with on_host():
+            ids, label_weights = packed.take(ids, label_weights)
     if sampled:
-        counts, has_label = candidates.true_expected_count, targets.example_mask
-        if packed is not None:
-            (counts,), has_label = packed.take(counts), packed.has_label
-            (own,) = packed.take(own)
-        if has_label is not None:
-            # A masked example reads a row that is read anyway: the optimizer would
-            # move that of another class, which may have an expected count of 0 too.
-            has_label = tf.reshape(has_label, [-1, 1])
-            own = None if own is None else tf.where(has_label, own, -1)
-            ids = tf.where(has_label, ids, candidates.sampled_candidates[0])
-            counts = tf.where(has_label, counts, 1.0)
-            candidates = candidates._replace(true_expected_count=counts)
+        with on_host():
+            counts, has_label = candidates.true_expected_count, targets.example_mask
+            if packed is not None:
+                counts, own = packed.take(counts, own)
+                has_label = packed.has_label
+            if has_label is not None:
+                # A masked example reads a row that is read anyway: the optimizer would
+                # move that of another class, which may have an expected count of 0.
+                has_label = tf.reshape(has_label, [-1, 1])
+                own = None if own is None else tf.where(has_label, own, -1)
+                ids = tf.where(has_label, ids, candidates.sampled_candidates[0])
+                counts = tf.where(has_label, counts, 1.0)
+                candidates = candidates._replace(true_expected_count=counts)
         losses = loss_from_candidates(
             SOFTMAX,
             weights=_class_table.sampled_rows(head),
@@ -107,7 +111,9 @@ def label_ranks(
     ids, packed = targets.ids, None
     if targets.example_mask is not None and not tracing_for_xla():
         packed = PackedExamples.pack(targets.example_mask)
-        rows, ids, exclude = packed.take(rows, ids, exclude)
+        (rows,) = packed.take(rows)
+        with on_host():
+            ids, exclude = packed.take(ids, exclude)
     tables = _class_table.full(head), _class_table.biases(head)
     ranks = full_softmax_ranks(rows, *tables, ids, exclude)
     if packed is not None:
@@ -117,6 +123,7 @@ def label_ranks(
     return tf.reshape(ranks, tf.concat([shape, [head.num_true]], axis=0))
 
 
+@on_host()
 def _draw(head: Any, targets: Labels, negatives: tf.Tensor | None) -> Candidates:
     """Draws candidates, with classes that all examples are compared with."""
     sizes = head.num_classes, head.num_sampled

@@ -437,7 +437,7 @@ class SampledSoftmax(keras.layers.Layer):
             values = tf.where(classes < 0, values, capped)  # where classes run out
         shape = tf.concat([shape, [k]], axis=0)
         values = tf.cast(values, self.variable_dtype)
-        return tf.reshape(values, shape), tf.reshape(classes, shape)
+        return tf.reshape(values, shape), tf.cast(tf.reshape(classes, shape), tf.int32)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Returns the shape of the logits, `[..., num_classes]`."""

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfsampled._core import replicas, validation
 from tfsampled._core.labels import Labels, class_list_check
+from tfsampled._core.xla import on_host
 from tfsampled.layers import SampledSoftmax
 from tfsampled.layers import _head_labels as head_labels
 from tfsampled.layers._losses import compute_losses
@@ -109,6 +110,7 @@ class Outputs:
         names = set(names.values()) if isinstance(names, dict) else {names}
         return encoder_inputs.match_inputs(self._encoder, x, names)
 
+    @on_host()
     def negatives_checks(self, x: Any) -> list[validation.Check]:
         """Checks the classes that a training step compares with besides the sampled."""
         checks = []
@@ -478,6 +480,7 @@ class HeadOutput:
             self.head, y, features.shape[:-1], keras_mask(features)
         )
 
+    @on_host()
     def _ids_and_mask(self, y: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Returns label ids of any shape, 0 for padding, and which are labels."""
         ids = tf.cast(y, tf.int64)

@@ -6,13 +6,14 @@ a gradient has.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from tfsampled._core import static_ops, validation
-from tfsampled._core.xla import tracing_for_xla
+from tfsampled._core.xla import on_host, tracing_for_xla
 
 Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices"
 
@@ -71,16 +72,35 @@ def assert_rows_in_bounds(
     gradients: Sequence[Any], variables: Sequence[Any]
 ) -> list[Any]:
     """Returns ops that fail unless every id of row-sparse gradients is a row."""
+    sparse = [
+        (gradient.indices, variable)
+        for gradient, variable in zip(gradients, variables, strict=True)
+        if isinstance(gradient, tf.IndexedSlices)
+    ]
+    if not sparse:
+        return []
+    # The host reads the conditions at once: a GPU has computed the gradients.
+    conditions = tf.stack(
+        [
+            tf.reduce_all(validation.in_range(ids, variable.shape[0]))
+            for ids, variable in sparse
+        ]
+    )
+    with on_host():
+        conditions = tf.unstack(conditions)
     checks = []
-    for gradient, variable in zip(gradients, variables, strict=True):
-        if isinstance(gradient, tf.IndexedSlices):
-            message = (
-                f"The gradient of {name_of(variable)} must have row ids in [0, {{}}). "
-                "Received: ids from {} to {}."
-            )
-            ids, num_rows = gradient.indices, variable.shape[0]
-            checks.append(validation.ids_check(ids, num_rows, "indices", message))
+    for condition, (ids, variable) in zip(conditions, sparse, strict=True):
+        message = (
+            f"The gradient of {name_of(variable)} must have row ids in "
+            f"[0, {variable.shape[0]}). Received: ids from {{}} to {{}}."
+        )
+        values = functools.partial(_least_and_greatest, ids)
+        checks.append(validation.Check(condition, message, values))
     return validation.assert_all(checks)
+
+
+def _least_and_greatest(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.reduce_min(ids), tf.reduce_max(ids)
 
 
 def map_values(

@@ -13,6 +13,7 @@ from tfsampled._core import validation
 from tfsampled._core.candidate_sampling import philox, samplers
 from tfsampled._core.candidate_sampling.distributions import Distribution
 from tfsampled._core.candidate_sampling.samplers import Candidates, Draw
+from tfsampled._core.xla import on_host
 
 _NO_GLOBAL_SEED = 87654321  # TensorFlow's own, where only an operation has a seed
 
@@ -25,6 +26,7 @@ class Sampler(keras.layers.Layer):
     and weights files and in checkpoints. They are no weights of the head:
     `get_weights` and `count_params` leave them out.
 
+    Off XLA `draw` and `supports` run on the host, where labels come from.
     Under a distribution strategy `draw` gets the labels of its replica; those samplers
     of this package that take or count labels gather all.
 
@@ -116,14 +118,15 @@ class Sampler(keras.layers.Layer):
             self._validated = (num_classes, num_sampled)
         if not self.built:
             self.build(num_classes)
-        checks = [validation.ids_check(labels, num_classes, "labels")]
-        supported = self.supports(labels)
-        if supported is not None:
-            checks.append(self._support_check(supported, label_mask))
-        with tf.control_dependencies(validation.assert_all(checks)):
-            labels = tf.identity(labels)
-        drawn = Draw(*self.draw(labels, label_mask, num_classes, num_sampled))
-        return samplers.with_counts(drawn, labels)
+        with on_host():
+            checks = [validation.ids_check(labels, num_classes, "labels")]
+            supported = self.supports(labels)
+            if supported is not None:
+                checks.append(self._support_check(supported, label_mask))
+            with tf.control_dependencies(validation.assert_all(checks)):
+                labels = tf.identity(labels)
+            drawn = Draw(*self.draw(labels, label_mask, num_classes, num_sampled))
+            return samplers.with_counts(drawn, labels)
 
     def draw(
         self,
@@ -233,6 +236,9 @@ def _shapes(store: Any) -> dict[str, tuple[int, ...]]:
 
 
 def variable(value: Any, name: str, dtype: Any = np.int64) -> tf.Variable:
-    """Makes a variable outside the graph that may be being traced."""
+    """Makes a variable outside the graph that may be being traced.
+
+    It lies where the head's do: XLA compiles for one device, and reads no other.
+    """
     with tf.init_scope():
         return tf.Variable(np.asarray(value, dtype), trainable=False, name=name)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import replicas, validation
+from tfsampled._core.xla import Constant
 from tfsampled.samplers import _counts
 from tfsampled.samplers._base import variable
 
@@ -47,9 +48,8 @@ class LabelFrequency(tf.Module):
             ValueError: If they were made for another number of classes.
         """
         if self.counts is not None:
-            with tf.init_scope():
-                share = self.counts / np.sum(self.counts, dtype=np.float64)
-                self._probabilities = tf.constant(share, tf.float32)
+            share = self.counts / np.sum(self.counts, dtype=np.float64)
+            self._probabilities = Constant(share.astype(np.float32))
         elif self._sums is None:
             self._sums = variable(np.zeros(num_classes), "sums", np.float32)
             self._steps = variable(np.zeros(num_classes), "steps")
@@ -71,7 +71,7 @@ class LabelFrequency(tf.Module):
         """Returns where the given count is above 0; None if it is learned."""
         if self.counts is None:
             return None
-        return tf.gather(self._probabilities, labels) > 0
+        return tf.gather(self._probabilities.tensor(), labels) > 0
 
     def state(self) -> dict[str, tf.Variable]:
         """Returns the variables to save, by name."""
@@ -109,7 +109,7 @@ class LabelFrequency(tf.Module):
         `1 - (1 - p)**num_labels`, for a class of the share `p`.
         """
         if self._sums is None:
-            share = tf.gather(self._probabilities, classes)
+            share = tf.gather(self._probabilities.tensor(), classes)
         else:
             sums = self._decayed(classes, self._step.value())
             share = tf.math.divide_no_nan(sums, self._total)

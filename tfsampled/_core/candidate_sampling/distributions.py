@@ -20,6 +20,7 @@ from tfsampled._core.candidate_sampling.expected_count import gather_clipped
 from tfsampled._core.candidate_sampling.floor_exp import floor_exp
 from tfsampled._core.candidate_sampling.unique import Proposals
 from tfsampled._core.static_ops import first_k_indices, searchsorted_right
+from tfsampled._core.xla import Constant
 
 # The learned unigram finds a block of this many weights, then the class in the block.
 _WEIGHTS_PER_BLOCK = 16
@@ -144,12 +145,10 @@ def learned_unigram(weights: tf.Tensor) -> tuple[Distribution, tf.Tensor]:
 def fixed_unigram(table: AliasTable) -> Distribution:
     """Returns the distribution of a table made by `alias_method.alias_table`.
 
-    A proposal takes one word for a float and one for a column of the table. The tables
-    become constants outside the graph that is being traced, which only refers to them.
+    A proposal takes one word for a float and one for a column of the table.
     """
-    with tf.init_scope():
-        threshold, alias, probabilities = (tf.constant(column) for column in table)
-    range_max = threshold.shape[0]
+    threshold, alias, probabilities = map(Constant, table)
+    range_max = len(table.probability)
 
     def propose(
         stream: philox.Stream, offset: int | tf.Tensor, count: int
@@ -175,14 +174,15 @@ def fixed_unigram(table: AliasTable) -> Distribution:
         column = tf.cast(columns % tf.constant(range_max, tf.uint64), tf.int32)
         # 23 bits of the word are a float32 in [0, 1).
         mantissa = tf.bitwise.bitwise_and(floats, tf.constant(0x7FFFFF, tf.uint64))
-        keep = tf.cast(mantissa, tf.float32) * 2.0**-23 < tf.gather(threshold, column)
-        ids = tf.where(keep, column, tf.gather(alias, column))
+        number = tf.cast(mantissa, tf.float32) * 2.0**-23
+        keep = number < tf.gather(threshold.tensor(), column)
+        ids = tf.where(keep, column, tf.gather(alias.tensor(), column))
         return Proposals(tf.cast(ids, tf.int64), valid, offset + used)
 
     probability = np.asarray(table.probability, np.float64)
     return Distribution(
         propose,
-        functools.partial(gather_clipped, probabilities),
+        lambda ids: gather_clipped(probabilities.tensor(), ids),
         _proposal_counts(probability, np.ones_like(probability)),
     )
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfsampled._core import replicas
 from tfsampled._core.embedding import partition
 from tfsampled._core.static_ops import compute_dtype
-from tfsampled._core.xla import tracing_for_xla
+from tfsampled._core.xla import on_host, tracing_for_xla
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +69,12 @@ class Table:
         count = len(self.shards)
         if count == 1:
             return tf.gather(self.shards[0], ids)
-        shard, row = partition.locate(ids, count, self.num_rows(), self.strategy)
+        num_rows = self.num_rows()
+        with on_host():  # where the sizes of the parts are needed
+            shard, row = partition.locate(ids, count, num_rows, self.strategy)
+            shard = tf.cast(shard, tf.int32)
         lookup = _lookup_static if tracing_for_xla() else _lookup
-        rows = lookup(self.shards, tf.cast(shard, tf.int32), row)
+        rows = lookup(self.shards, shard, row)
         rows.set_shape(ids.shape.concatenate(self.shards[0].shape[1:]))
         return rows
 
@@ -93,8 +96,9 @@ def _lookup(shards: tuple[Any, ...], shard: tf.Tensor, row: tf.Tensor) -> tf.Ten
     """Reads from each shard the rows that it holds, and puts them in order."""
     # shard = [1, 0, 1], row = [4, 2, 0]
     # rows = [[2], [4, 0]], positions = [[1], [0, 2]]
-    rows = tf.dynamic_partition(row, shard, len(shards))
-    positions = tf.dynamic_partition(tf.range(tf.size(shard)), shard, len(shards))
+    with on_host():
+        rows = tf.dynamic_partition(row, shard, len(shards))
+        positions = tf.dynamic_partition(tf.range(tf.size(shard)), shard, len(shards))
     values = [tf.gather(*pair) for pair in zip(shards, rows, strict=True)]
     return tf.dynamic_stitch(positions, values)
 

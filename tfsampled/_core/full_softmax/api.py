@@ -83,7 +83,7 @@ def softmax_top_k(
             num_rows = weights.num_rows()
             exclude = parse_class_lists(exclude, inputs.shape[:1], num_rows, "exclude")
         values, ids = full_softmax_top_k(inputs, weights, biases, k, exclude)
-        return tf.cast(values, inputs.dtype), ids
+        return tf.cast(values, inputs.dtype), tf.cast(ids, tf.int32)
 
 
 def _validate_tables(weights: Table, biases: Table | None) -> int | None:

@@ -2,6 +2,9 @@
 
 A loop visits the chunks of a shard one after another, so that the logits of a single
 chunk are alive at a time. Unrolled, TensorFlow would start all chunks at once.
+
+Sizes are int32 and stay on the host. Ids and rows are int64: TensorFlow computes int32
+on the host, which would wait for a GPU in every chunk.
 """
 
 from __future__ import annotations
@@ -144,9 +147,13 @@ def chunk_logits(
     return logits, weights
 
 
-def find_in_chunk(columns: tf.Tensor, size: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Tells which columns lie in a chunk, and replaces the others by 0."""
-    # columns = [-1, 2, 5], size 4 -> [False, True, False], [0, 2, 0]
+def find_in_chunk(
+    rows: tf.Tensor, start: Any, size: Any
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns which rows lie in a chunk, and their columns in it, 0 for the others."""
+    # rows = [3, 6, 9], start 4, size 4 -> [False, True, False], [0, 2, 0]
+    start, size = tf.cast(start, tf.int64), tf.cast(size, tf.int64)
+    columns = rows - start
     in_chunk = (columns >= 0) & (columns < size)
     return in_chunk, tf.where(in_chunk, columns, 0)
 

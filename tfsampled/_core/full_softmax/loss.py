@@ -164,7 +164,7 @@ def _forward(
                 total + tf.reduce_sum(logits, axis=1, keepdims=True)
                 for total in logit_sum
             ]
-            in_chunk, columns = find_in_chunk(rows - start, size)
+            in_chunk, columns = find_in_chunk(rows, start, size)
             chunk_label_logits = tf.gather(logits, columns, batch_dims=1)
             label_logits = tf.where(in_chunk, chunk_label_logits, label_logits)
             chunk_max = tf.reduce_max(logits, axis=1, keepdims=True)
@@ -225,9 +225,11 @@ def _backward(
     smoothing, cap, z_loss = options
     label_exp = (1 - smoothing) * targets.label_weights * normalizer.sum_exp
     transposed = is_transposed(inputs)
-    log_z = tf.math.log(normalizer.sum_exp) + normalizer.max
-    exp_factor = 1 + 2 * z_loss * log_z
-    smooth_exp = smoothing / _num_classes(shards, inputs.dtype) * normalizer.sum_exp
+    if z_loss:
+        log_z = tf.math.log(normalizer.sum_exp) + normalizer.max
+        exp_factor = 1 + 2 * z_loss * log_z
+    if smoothing:
+        smooth_exp = smoothing / _num_classes(shards, inputs.dtype) * normalizer.sum_exp
     d_inputs, d_tables = tf.zeros_like(inputs), []
     for shard in shards:
         rows = shard.row_of(targets.labels)
@@ -247,8 +249,9 @@ def _backward(
                 d_logits *= exp_factor
             if smoothing:
                 d_logits -= smooth_exp
-            columns = rows - start
-            d_logits = _subtract_at_labels(d_logits, label_exp, columns, size)
+            in_chunk, columns = find_in_chunk(rows, start, size)
+            amounts = tf.where(in_chunk, label_exp, tf.zeros_like(label_exp))
+            d_logits = _subtract_at(d_logits, columns, amounts)
             if cap is not None:
                 d_logits *= cap_derivative(logits, cap)
             # times `factor`, these are the gradients of `x W^T`
@@ -276,16 +279,12 @@ def _backward(
     return [d_inputs * factor, *d_tables]
 
 
-def _subtract_at_labels(
-    values: tf.Tensor, amounts: tf.Tensor, columns: tf.Tensor, size: Any
+def _subtract_at(
+    values: tf.Tensor, columns: tf.Tensor, amounts: tf.Tensor
 ) -> tf.Tensor:
     """Subtracts `amounts` `[N, T]` from `values` `[N, size]` at `columns` `[N, T]`."""
-    # values = [[5, 6]], amounts = [[1, 1]], columns = [[1, 7]] -> [[5, 5]]
-    in_chunk, columns = find_in_chunk(columns, size)
-    examples = tf.range(tf.shape(values)[0])[:, tf.newaxis]
-    examples = tf.broadcast_to(examples, tf.shape(columns))
-    return tf.tensor_scatter_nd_sub(
-        values,
-        tf.stack([examples, columns], axis=-1),
-        tf.where(in_chunk, amounts, tf.zeros_like(amounts)),
-    )
+    # values = [[5, 6]], columns = [[1, 0]], amounts = [[1, 0]] -> [[5, 5]]
+    examples = tf.cast(tf.range(tf.shape(values)[0]), tf.int64)
+    examples = tf.broadcast_to(examples[:, tf.newaxis], tf.shape(columns))
+    indices = tf.stack([examples, columns], axis=-1)
+    return tf.tensor_scatter_nd_sub(values, indices, amounts)

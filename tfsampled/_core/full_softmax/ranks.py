@@ -51,7 +51,7 @@ def full_softmax_ranks(
         exclude = tf.where(is_repeated, tf.constant(-1, exclude.dtype), exclude)
     inputs = tf.stop_gradient(tf.cast(inputs, compute_dtype(inputs.dtype)))
     label_logits = tf.stop_gradient(_label_logits(inputs, weights, biases, labels))
-    size, count = chunk_size(inputs), tf.zeros_like(labels, tf.int32)
+    size, count = chunk_size(inputs), tf.zeros_like(labels, tf.int64)
     for shard in shards_of(weights, biases):
 
         def body(start: Any, size: Any, count: Any, shard=shard) -> Carry:
@@ -59,7 +59,8 @@ def full_softmax_ranks(
             ids = shard.first_class + shard.stride * (start + tf.range(size))
             count += count_ranked_above(logits, ids, label_logits, labels)
             if exclude is not None:
-                in_chunk, columns = find_in_chunk(shard.row_of(exclude) - start, size)
+                rows = shard.row_of(exclude)
+                in_chunk, columns = find_in_chunk(rows, start, size)
                 logits = tf.gather(logits, columns, batch_dims=1)
                 count -= count_ranked_above(
                     logits, exclude, label_logits, labels, in_chunk
@@ -71,7 +72,7 @@ def full_softmax_ranks(
         is_excluded = tf.equal(labels[:, :, tf.newaxis], exclude[:, tf.newaxis])
         num_classes = tf.cast(weights.num_rows(), count.dtype)
         count = tf.where(tf.reduce_any(is_excluded, axis=2), num_classes, count)
-    return count
+    return tf.cast(count, tf.int32)
 
 
 def count_ranked_above(
@@ -91,7 +92,7 @@ def count_ranked_above(
         is_counted: bool `[N, C]`, False for classes to leave out; or None.
 
     Returns:
-        int32 `[N, T]`.
+        int64 `[N, T]`.
     """
     # logits = [[3, 1, 3]], ids = [0, 1, 2], labels = [[2]] -> [[1]]: class 0 by its id
     counts = []
@@ -107,7 +108,7 @@ def count_ranked_above(
         above |= tf.equal(logits, label_logit) & (ids < label)
         if is_counted is not None:
             above &= is_counted
-        counts.append(tf.reduce_sum(tf.cast(above, tf.int32), axis=-1))
+        counts.append(tf.reduce_sum(tf.cast(above, tf.int64), axis=-1))
     return tf.stack(counts, axis=1)
 
 

@@ -45,13 +45,13 @@ class Shard:
         return [self.weights] if self.biases is None else [self.weights, self.biases]
 
     def row_of(self, classes: tf.Tensor) -> tf.Tensor:
-        """Computes the row of each class, int32; -1 for a class of another shard."""
+        """Computes the row of each class, int64; -1 for a class of another shard."""
         # first_class 1, stride 3, 2 rows: classes = [0, 1, 4, 7] -> [-1, 0, 1, -1]
-        offset = classes - tf.cast(self.first_class, classes.dtype)
+        offset = tf.cast(classes, tf.int64) - tf.cast(self.first_class, tf.int64)
         row = offset // self.stride
         in_shard = (offset >= 0) & (row < tf.cast(self.num_rows, row.dtype))
         in_shard &= tf.equal(row * self.stride, offset)
-        return tf.cast(tf.where(in_shard, row, -1), tf.int32)
+        return tf.where(in_shard, row, -1)
 
 
 def shards_of(table: Table, biases: Table | None = None) -> list[Shard]:

@@ -23,7 +23,7 @@ from tfsampled._core.full_softmax.chunks import (
 )
 from tfsampled._core.full_softmax.shards import Shard, shards_of
 from tfsampled._core.static_ops import compute_dtype, minimum, num_columns, num_rows
-from tfsampled._core.xla import tracing_for_xla
+from tfsampled._core.xla import can_branch_on_data, on_host
 
 CHUNK_BYTES = 32 << 20  # more than the loss's: each chunk costs two searches
 MAX_GROUP = 32
@@ -50,7 +50,7 @@ def full_softmax_top_k(
 
     Returns:
         The logits `[N, k]` in descending order, float64 for inputs of float64 and else
-        float32; and their ids, int32 `[N, k]`. Where classes run out, minus infinity
+        float32; and their ids, int64 `[N, k]`. Where classes run out, minus infinity
         and -1.
     """
     num_found = k if exclude is None else k + num_columns(exclude)
@@ -67,7 +67,7 @@ def full_softmax_top_k(
     values = _restore_nan(values)
     if exclude is None:
         return _with_gradient(values, ids, inputs, tables), ids
-    values, ids, is_class = _drop(values, ids, tf.cast(exclude, tf.int32), k)
+    values, ids, is_class = _drop(values, ids, exclude, k)
     values = _with_gradient(values, ids, inputs, tables)
     minus_infinity = tf.constant(float("-inf"), values.dtype)
     return tf.where(is_class, values, minus_infinity), tf.where(is_class, ids, -1)
@@ -82,10 +82,13 @@ def _drop(
         Values, ids and whether each is a class that is not excluded; `[N, k]`.
     """
     # ids = [[4, 7, 1]], exclude = [[7, -1]], k = 2 -> ids [[4, 1]]
-    exclude = tf.sort(tf.pad(exclude, [[0, 0], [1, 0]], constant_values=-1), axis=1)
-    position = tf.searchsorted(exclude, ids, side="right") - 1  # -1 comes first
+    with on_host():
+        exclude = tf.sort(tf.pad(exclude, [[0, 0], [1, 0]], constant_values=-1), axis=1)
+    # At least 0, as -1 comes first.
+    position = tf.searchsorted(exclude, ids, side="right", out_type=tf.int64) - 1
     excluded = tf.equal(tf.gather(exclude, position, batch_dims=1), ids)
-    order = tf.argsort(tf.cast(excluded, tf.int32), axis=1, stable=True)[:, :k]
+    order = tf.argsort(tf.cast(excluded, tf.int64), axis=1, stable=True)
+    order = tf.cast(order, tf.int64)[:, :k]
     values, ids, excluded = (
         tf.gather(x, order, batch_dims=1) for x in (values, ids, excluded)
     )
@@ -136,14 +139,14 @@ def _shard_top_k(
         logits = _replace_nan(chunk_logits(inputs, shard, start, size)[0])
         candidates, columns = _candidates(logits, size, values, k, group)
         values = tf.concat([values, candidates], axis=1)
-        rows = tf.concat([rows, start + columns], axis=1)
+        rows = tf.concat([rows, tf.cast(start, tf.int64) + columns], axis=1)
         return _top_k(values, rows, k)
 
     logits = _replace_nan(chunk_logits(inputs, shard, 0, first_size)[0])
-    values, rows = scan_chunks(
-        shard, size, body, tuple(tf.math.top_k(logits, k)), first_size
-    )
-    return values, shard.first_class + shard.stride * rows
+    values, rows = tf.math.top_k(logits, k)
+    carry = values, tf.cast(rows, tf.int64)
+    values, rows = scan_chunks(shard, size, body, carry, first_size)
+    return values, tf.cast(shard.first_class, tf.int64) + shard.stride * rows
 
 
 def _replace_nan(logits: tf.Tensor) -> tf.Tensor:
@@ -159,7 +162,7 @@ def _replace_nan(logits: tf.Tensor) -> tf.Tensor:
         finite = tf.where(tf.equal(finite, 0), tf.zeros_like(finite), finite)
         return tf.where(tf.math.is_nan(logits), minus_infinity, finite)
 
-    if tracing_for_xla():
+    if not can_branch_on_data():
         return replaced()
     # A sum takes a tenth of the time, and is not finite where a logit is not.
     return tf.cond(
@@ -200,7 +203,7 @@ def _candidates(
         group: How many neighbors share a maximum.
 
     Returns:
-        Logits and their columns, both `[N, C]`, in ascending order of the columns. Some
+        Logits and their columns, int64, `[N, C]`, in ascending order of columns. Some
         may lie past the end of the chunk, with a logit of minus infinity: `values`,
         which come first, win a tie with them.
     """
@@ -208,21 +211,23 @@ def _candidates(
     # -> groups = [[[1, 2], [5, 3], [0, -inf]]], maxima = [[2, 5, 0]], num_groups 1
     # -> group_ids = [[1]], candidates = [[5, 3]], columns = [[2, 3]]
     if group == 1:
-        return logits, tf.broadcast_to(tf.range(size), tf.shape(logits))
+        columns = tf.cast(tf.range(size), tf.int64)
+        return logits, tf.broadcast_to(columns, tf.shape(logits))
     lowest = tf.constant(float("-inf"), logits.dtype)
     logits = tf.pad(logits, [[0, 0], [0, -size % group]], constant_values=lowest)
     count = (size + group - 1) // group
     groups = tf.reshape(logits, [-1, count, group])
     maxima = tf.reduce_max(groups, axis=2)
     num_groups = minimum(k, count)
-    if not tracing_for_xla():  # whose shapes are static
+    if can_branch_on_data():
         above = tf.cast(maxima > values[:, -1:], tf.int32)
         most_above = tf.reduce_max(tf.reduce_sum(above, axis=1))
         num_groups = tf.minimum(num_groups, tf.maximum(most_above, 0))  # if N is 0
     # top_k takes the groups of lower ids where maxima are equal
-    group_ids = tf.sort(tf.math.top_k(maxima, num_groups).indices, axis=1)
+    group_ids = tf.cast(tf.math.top_k(maxima, num_groups).indices, tf.int64)
+    group_ids = tf.sort(group_ids, axis=1)
     candidates = tf.gather(groups, group_ids, batch_dims=1)
-    columns = group_ids[:, :, tf.newaxis] * group + tf.range(group)
+    columns = group_ids[:, :, tf.newaxis] * group + tf.range(group, dtype=tf.int64)
     shape = [num_rows(logits), num_groups * group]  # of which any may be 0
     return tf.reshape(candidates, shape), tf.reshape(columns, shape)
 

@@ -11,11 +11,12 @@ from tfsampled._core.candidate_sampling import samplers
 from tfsampled._core.candidate_sampling.accidental_hits import find_accidental_hits
 from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled._core.embedding.table import Table
-from tfsampled._core.loss_arguments import LossArguments, broadcast_batch
+from tfsampled._core.loss_arguments import LossArguments
 from tfsampled._core.sampled_loss.custom_gradient import sampled_loss_with_gradient
 from tfsampled._core.sampled_loss.logits import lookup
 from tfsampled._core.sampled_loss.loss_functions import LossFunction, with_negatives
-from tfsampled._core.xla import size_depends_on_data, tracing_for_xla
+from tfsampled._core.static_ops import num_rows
+from tfsampled._core.xla import on_host, size_depends_on_data, tracing_for_xla
 
 
 @tf.autograph.experimental.do_not_convert  # a caller's tf.function need not rewrite it
@@ -134,11 +135,12 @@ def loss_from_candidates(
     num_true, ids = labels.shape[1], labels
     if negatives is not None:
         is_negative = _is_negative(negatives, labels)
-        hit_classes.append(negatives)
-        # Looked up with the labels, so that a table gets one IndexedSlices. A padding
-        # reads the row of a label, which is read anyway.
-        negatives = tf.where(tf.equal(negatives, -1), labels[:, :1], negatives)
-        ids = tf.concat([labels, negatives], axis=1)
+        with on_host():
+            hit_classes.append(tf.where(is_negative, negatives, -1))
+            # Looked up with the labels, so that a table gets one IndexedSlices. A
+            # padding reads the row of a label, which is read anyway.
+            negatives = tf.where(tf.equal(negatives, -1), labels[:, :1], negatives)
+            ids = tf.concat([labels, negatives], axis=1)
         count = tf.ones_like(negatives, tf.float32)
         count = tf.concat([candidates.true_expected_count, count], axis=1)
         candidates = candidates._replace(true_expected_count=count)
@@ -153,8 +155,11 @@ def loss_from_candidates(
     )
     hits = None
     if hit_classes:
-        classes = hit_classes[0] if len(hit_classes) == 1 else tf.concat(hit_classes, 1)
-        classes = broadcast_batch(classes, like=logit_inputs.inputs)
+        batch = num_rows(logit_inputs.inputs)
+        with on_host():
+            classes = tf.concat(hit_classes, axis=1)
+            if not isinstance(batch, int) or classes.shape[0] != batch:
+                classes = tf.broadcast_to(classes, [batch, classes.shape[1]])
         hits = find_accidental_hits(classes, candidates.sampled_candidates)
     if label_weights is not None:
         label_weights = tf.cast(label_weights, logit_inputs.true_logits.dtype)
@@ -175,6 +180,7 @@ def loss_from_candidates(
     return with_negatives(loss, true_logits, label_weights, logits)
 
 
+@on_host()
 def _is_negative(negatives: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Returns where `[batch, n]` ids are neither padding, nor a label, nor repeated."""
     # negatives = [[7, 5, 7, -1]], labels = [[5]] -> [[1, 0, 0, 0]]
@@ -240,7 +246,7 @@ def _validate_sampled_values(
         ]
     )
     if assertions:
-        with tf.control_dependencies(assertions):
+        with tf.control_dependencies(assertions), on_host():
             candidates = candidates._replace(sampled_candidates=tf.identity(ids))
     return arguments.after(assertions), candidates
 
@@ -268,7 +274,9 @@ def _convert_sampled_values(
             "sampled_expected_count), as a candidate sampler returns them. "
             f"Received: sampled_values={sampled_values!r}."
         ) from None
-    ids = tf.cast(validation.as_tensor(ids, tf.int64, "sampled_candidates"), tf.int64)
+    with on_host():
+        ids = validation.as_tensor(ids, tf.int64, "sampled_candidates")
+        ids = tf.identity(tf.cast(ids, tf.int64))
     if not ids.shape.is_compatible_with([num_sampled]):
         raise ValueError(
             "`sampled_candidates` must have the shape [num_sampled]. Received: "
@@ -281,7 +289,8 @@ def _convert_sampled_values(
             "`sampled_expected_count` of infinity has no part in the loss. Received: "
             f"sampled_candidates={ids!r}."
         )
-    ids = tf.stop_gradient(tf.ensure_shape(ids, [None]))
+    with on_host():
+        ids = tf.stop_gradient(tf.ensure_shape(ids, [None]))
     batch = arguments.static_batch
     return Candidates(
         ids,

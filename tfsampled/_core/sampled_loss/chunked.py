@@ -133,12 +133,14 @@ class Gradients(NamedTuple):
 def plan_chunks(sampled: SampledLogits) -> ChunkPlan:
     """Decides what is saved, for a loss that is computed now."""
     batch, num_saved = num_rows(sampled.inputs), _chunk_size(sampled)
+    all_saved = isinstance(num_saved, int) and num_saved == batch
+    if sampled.hits is not None and (_overlaps(sampled) or not all_saved):
+        sampled = sampled._replace(hits=sampled.hits.with_row_splits(batch))
     chunks: tuple[Chunk, ...] = ((0, num_saved),)
     if _overlaps(sampled):
         half = num_saved // 2
         chunks = ((0, half), (half, num_saved - half))
     saved = tuple(sampled.slice(*chunk) for chunk in chunks)
-    all_saved = isinstance(num_saved, int) and num_saved == batch
     recomputed = None if all_saved else (num_saved, batch - num_saved)
     return ChunkPlan(sampled, saved, chunks, recomputed)
 

@@ -12,6 +12,7 @@ from tfsampled._core.embedding.class_logits import cap_logits
 from tfsampled._core.embedding.table import Table
 from tfsampled._core.loss_arguments import broadcast_batch
 from tfsampled._core.static_ops import compute_dtype
+from tfsampled._core.xla import on_host
 
 
 class LogitInputs(NamedTuple):
@@ -62,7 +63,8 @@ def lookup(
     dtype = compute_dtype(inputs.dtype)
     num_true, sampled = labels.shape[1], candidates.sampled_candidates
     # One lookup for all ids, so that a table gets one IndexedSlices.
-    ids = tf.concat([tf.reshape(labels, [-1]), sampled], axis=0)
+    with on_host():
+        ids = tf.concat([tf.reshape(labels, [-1]), sampled], axis=0)
     num_sampled = tf.compat.dimension_value(sampled.shape[0])
     sizes = [-1, tf.size(sampled) if num_sampled is None else num_sampled]
 
@@ -75,7 +77,11 @@ def lookup(
     true_rows, sampled_rows = tf.split(rows, sizes)
     true_rows = tf.cast(true_rows, dtype)
     true_rows = tf.reshape(true_rows, [-1, num_true, _dim(true_rows, inputs)])
-    true_logits = tf.reduce_sum(tf.expand_dims(inputs, 1) * true_rows, axis=2)
+    # With the axis kept, the gradient on a GPU does not wait for a shape.
+    true_logits = tf.reduce_sum(
+        tf.expand_dims(inputs, 1) * true_rows, axis=2, keepdims=True
+    )
+    true_logits = tf.squeeze(true_logits, axis=2)
     sampled_biases = None
     if biases is not None:
         all_biases = tf.cast(tf.ensure_shape(biases.rows(ids), [None]), dtype)

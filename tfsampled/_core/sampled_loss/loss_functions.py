@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfsampled._core.xla import tracing_for_xla
+from tfsampled._core.xla import can_branch_on_data
 
 # The number of columns among which a logit of large probability is looked for.
 _PROBE_COLUMNS = 16
@@ -63,8 +63,7 @@ def _softmax_from_logits(
 
 def _softmax_reduce(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the logsumexp of each row, and its softmax."""
-    if tracing_for_xla() or tf.config.list_physical_devices("GPU"):
-        # XLA fuses the steps; a GPU would wait for the condition below.
+    if not can_branch_on_data():
         return _stable_softmax(logits)
     # Each step is a pass over memory, but the softmax is a single one. Any column gives
     # logsumexp = logit - log(probability); a large probability gives it precisely:
@@ -131,7 +130,8 @@ def with_negatives(
     base = loss + _weighted_sum(true_logits, label_weights)
     base = _finite(base)  # there may be no label and no sampled class
     columns = tf.pad(logits - base[:, tf.newaxis], [[0, 0], [1, 0]])
-    return loss + tf.reduce_logsumexp(columns, axis=1)
+    growth = tf.reduce_logsumexp(columns, axis=1, keepdims=True)
+    return loss + tf.squeeze(growth, axis=1)
 
 
 def _logistic_from_logits(
@@ -182,10 +182,13 @@ def _uniform_weight(true_logits: tf.Tensor) -> float:
 
 
 def _weighted_sum(true_logits: tf.Tensor, label_weights: tf.Tensor | None) -> tf.Tensor:
+    # With the axis kept, the gradient on a GPU does not wait for a shape.
     if label_weights is None:
-        return tf.reduce_mean(true_logits, axis=1)
-    # Padding has weight 0 and may have any logit, infinity too.
-    return tf.reduce_sum(tf.math.multiply_no_nan(true_logits, label_weights), axis=1)
+        total = tf.reduce_mean(true_logits, axis=1, keepdims=True)
+    else:  # padding has weight 0 and may have any logit, infinity too
+        weighted = tf.math.multiply_no_nan(true_logits, label_weights)
+        total = tf.reduce_sum(weighted, axis=1, keepdims=True)
+    return tf.squeeze(total, axis=1)
 
 
 def _without_padding(
