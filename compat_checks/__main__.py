@@ -20,6 +20,7 @@ except ImportError as error:
     ) from error
 
 from compat_checks.cases import select
+from compat_checks.kernels import placement, steps
 from compat_checks.report import changes, html, record, terminal
 
 
@@ -43,9 +44,30 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", metavar="N", type=int, default=1, help="processes (default: 1)"
     )
+    parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="let a GPU use TF32, to see its effect on the errors",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write a record")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write a report")
-    compare = parser.add_subparsers(dest="command", metavar="compare").add_parser(
+    commands = parser.add_subparsers(dest="command", metavar="compare|kernels")
+    kernels = commands.add_parser(
+        "kernels",
+        help="what a GPU would run, found without one",
+        description=(
+            "Lists the operations without a GPU kernel and what is copied to and from "
+            "the host, of every function. Needs TensorFlow built with CUDA, no GPU. "
+            "Exit code: 0; 2 if TensorFlow has no CUDA or no function matches."
+        ),
+    )
+    kernels.add_argument(
+        "--only",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="functions whose name contains NAME, such as top_k",
+    )
+    compare = commands.add_parser(
         "compare",
         help="what changed from one record to another",
         description=(
@@ -74,6 +96,25 @@ def visible_devices() -> list[str]:
     return [f"{kind}:0" for kind in ("CPU", "GPU") if kind in kinds]
 
 
+def list_kernels(console: Console, errors: Console, only: str | None) -> int:
+    """Lists what a GPU would run; returns the exit code."""
+    if not placement.has_gpu_kernels():
+        errors.print(
+            "TensorFlow must be built with CUDA: pip install tensorflow, not "
+            "tensorflow-cpu. No GPU is needed."
+        )
+        return 2
+    steps.add_stand_in()
+    chosen = [step for step in steps.steps() if only is None or only in step.name]
+    if not chosen:
+        errors.print(f"No function has {only!r} in its name.")
+        return 2
+    terminal.show_placements(
+        console, ((step.name, step.placement()) for step in chosen)
+    )
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parse(arguments)
@@ -87,6 +128,8 @@ def main(arguments: list[str] | None = None) -> int:
         found = changes.changes(old, new, options.tolerance)
         changes.show(console, found)
         return 1 if any(change.worse for change in found) else 0
+    if options.command == "kernels":
+        return list_kernels(console, errors, options.only)
     present = visible_devices()
     devices = present if options.device == "all" else [options.device]
     if not set(devices) <= set(present):
@@ -101,8 +144,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     runs = []
     for device in devices:
-        results = terminal.run_with_progress(console, cases, device, options.jobs)
-        runs.append(record.Run(device, results))
+        results = terminal.run_with_progress(
+            console, cases, device, options.jobs, options.tf32
+        )
+        runs.append(record.Run(device, results, options.tf32))
         terminal.show(console, runs[-1])
     summary = record.as_dict(runs)
     if options.json:

@@ -66,12 +66,16 @@ class Checker:
 
     Args:
         library: The library under test, see `public_functions`.
-        device: "CPU:0" or "GPU:0".
+        device: "CPU:0" or "GPU:0", where floating results have to lie.
+        tf32: Whether a GPU may round factors of float32 products to TF32.
     """
 
-    def __init__(self, library: Library, device: str = "CPU:0"):
+    def __init__(
+        self, library: Library, device: str = "CPU:0", tf32: bool = False
+    ) -> None:
         self.library = library
         self.device = device
+        self.tf32 = tf32
 
     def check(self, case: Case) -> Result:
         """Runs `case`. Every exception becomes a difference."""
@@ -83,7 +87,7 @@ class Checker:
             "signature": self._check_signature,
         }
         check = self._check_error if case.expect == "error" else checks[case.kind]
-        with modes.on_device(self.device):
+        with modes.on_device(self.device, self.tf32):
             try:
                 check(result)
             except _LibraryError as error:
@@ -127,6 +131,11 @@ class Checker:
         with _LibraryError.raised():
             actual = modes.run(case, problem, loss_body(self.library, case, problem))
         result.differences += compare.static_facts(case, actual, reference)
+        result.differences += [
+            f"{name}: computed on {device}, not on {self.device}"
+            for name, device in actual.devices.items()
+            if device != self.device
+        ]
         for index, call in enumerate(problem.calls):
             truth = compute_truth(case, problem, call, candidates[index])
             for name, array in truth.items():

@@ -26,6 +26,7 @@ class Run:
 
     device: str
     results: list[Result]
+    tf32: bool = False
 
     @property
     def seconds(self) -> float:
@@ -67,6 +68,7 @@ def as_dict(runs: list[Run]) -> dict[str, Any]:
         "runs": [
             {
                 "device": run.device,
+                "tf32": run.tf32,
                 "name": device_name(run.device),
                 "seconds": round(run.seconds, 1),
                 "cases": [_case(result) for result in run.results],

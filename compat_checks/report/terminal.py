@@ -12,6 +12,7 @@ from rich.table import Table
 from compat_checks.cases.case import MODES, Case
 from compat_checks.judge.check import Result
 from compat_checks.judge.processes import check_all
+from compat_checks.kernels.placement import Placement
 from compat_checks.report.record import Run, device_name
 
 MAX_CASES = 20  # listed with reasons; the record and the page list all
@@ -19,7 +20,7 @@ MAX_REASONS = 4
 
 
 def run_with_progress(
-    console: Console, cases: list[Case], device: str, jobs: int
+    console: Console, cases: list[Case], device: str, jobs: int, tf32: bool
 ) -> list[Result]:
     """Checks `cases` under a progress bar."""
     columns = (
@@ -32,12 +33,29 @@ def run_with_progress(
     results = []
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(cases), device=device, failed=0)
-        for result in check_all(cases, device, jobs):
+        for result in check_all(cases, device, jobs, tf32):
             results.append(result)
             failed = sum(not result.passed for result in results)
             name = result.case.name
             progress.update(task, advance=1, failed=failed, description=name)
     return results
+
+
+def show_placements(
+    console: Console, placements: Iterable[tuple[str, Placement]]
+) -> None:
+    """Prints what a GPU would run of each function, as it is found."""
+    for name, found in placements:
+        console.print(f"[bold]{name}[/]: {found.operations} operations")
+        for title, counts in (
+            ("no GPU kernel", found.without_kernel),
+            ("read on the host", found.reads),
+            ("copied to the GPU", found.copies),
+        ):
+            if counts:
+                listed = ", ".join(f"{n} x {what}" for what, n in counts.items())
+                line = f"    {title}: {counts.total()} ({listed})"
+                console.print(line, markup=False, highlight=False)
 
 
 def show(console: Console, run: Run) -> None:

@@ -34,12 +34,15 @@ class Outcome:
         static_shapes: Shapes known while tracing, by name; None if the rank is unknown.
         dtypes: Names of dtypes, by name.
         name_scopes: The outermost name scopes in the graph that begin with the case's.
+        devices: Where the floating results lie, by name, such as "CPU:0"; none in a
+            Session, which returns arrays.
     """
 
     results: list[dict[str, Any]]
     static_shapes: dict[str, tuple[int | None, ...] | None]
     dtypes: dict[str, str]
     name_scopes: tuple[str, ...] = ()
+    devices: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def run(case: Case, problem: Problem, body: Body) -> Outcome:
@@ -82,8 +85,10 @@ def _run(case: Case, problem: Problem, body: Body) -> Outcome:
         feed = {name: tf.constant(array) for name, array in _feed(call).items()}
         if case.numpy_labels and case.mode == EAGER:
             feed["labels"] = call.labels
-        results.append(_as_numpy(call_function(fed, feed)))
-    return Outcome(results, *_static_facts(outputs[0]), name_scopes)
+        tensors = call_function(fed, feed)
+        results.append(_as_numpy(tensors))
+    facts = _static_facts(outputs[0])
+    return Outcome(results, *facts, name_scopes, _devices_of(tensors))
 
 
 def _run_in_session(case: Case, problem: Problem, body: Body) -> Outcome:
@@ -186,6 +191,16 @@ def _as_numpy(outputs: dict[str, Any]) -> dict[str, Any]:
     return {name: convert(out) for name, out in outputs.items()}
 
 
+def _devices_of(outputs: dict[str, Any]) -> dict[str, str]:
+    """Returns where floating results lie."""
+    tensors = {name: getattr(out, "values", out) for name, out in outputs.items()}
+    return {
+        name: out.device.split("device:")[-1]
+        for name, out in tensors.items()
+        if out is not None and out.dtype.is_floating
+    }
+
+
 def _static_facts(outputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns static shapes and dtypes."""
     tensors = {name: out for name, out in outputs.items() if out is not None}
@@ -208,10 +223,10 @@ _devices = ["CPU:0"]  # a stack: the last one is in use
 
 
 @contextlib.contextmanager
-def on_device(device: str) -> Iterator[None]:
-    """Runs the block on `device`, with float32 products in float32 (no TF32)."""
+def on_device(device: str, tf32: bool = False) -> Iterator[None]:
+    """Runs the block on `device`; with `tf32` a GPU may round float32 factors."""
     allowed = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    tf.config.experimental.enable_tensor_float_32_execution(tf32)
     _devices.append(device)
     try:
         with tf.device(f"/{device}"):

@@ -1,0 +1,1 @@
+"""Which operations of a step have no GPU kernel, and what is read on the host."""
