@@ -12,13 +12,15 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format compat docs clean
+.PHONY: help demo test test-slow lint format compat kernels matrix docs clean
 
 help:
 	@echo "make demo       full and sampled softmax: perplexity over seconds, as a plot"
 	@echo "make test       lint, types and the tests, in two processes"
 	@echo "make test-slow  every test, the slow ones too, with XLA fully optimizing"
 	@echo "make compat     every case against tf.nn and against a float64 truth"
+	@echo "make EXTRAS=gpu,test kernels  what a GPU would run, found without one"
+	@echo "make matrix     tests and checks on every TensorFlow and Keras supported"
 	@echo "make docs       the documentation as a site, in site/"
 	@echo "make lint       ruff and mypy alone;  make format  let ruff rewrite the files"
 	@echo "make clean      remove .venv and everything that was built or cached"
@@ -50,6 +52,12 @@ test-slow: $(READY)
 
 compat: $(READY)
 	@$(RUN) -m compat_checks $(ARGS)
+
+kernels: $(READY)
+	@$(RUN) -m compat_checks kernels $(ARGS)
+
+matrix: $(VENV)/.ready-matrix
+	@$(RUN) -m nox $(ARGS)
 
 docs: $(VENV)/.ready-docs
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
