@@ -23,7 +23,7 @@ from tensorflow.python.framework import kernels as _kernels
 from tensorflow.python.framework import op_def_registry as _op_defs
 
 HOST, GPU, CONSTANT = "host", "GPU", "constant"
-# The name of the logical device that stands for the GPU while a function is traced.
+# The logical device in place of the GPU while a function is traced.
 GPU_STAND_IN = "CPU:1"
 
 _BRANCHES = {"If", "StatelessIf", "Case", "StatelessCase"}
@@ -44,7 +44,7 @@ class Placement:
         operations: How many operations there are.
         without_kernel: Those that have no GPU kernel, such as "Min int64": how many.
         reads: Values computed on the GPU and read on the host, such as
-            "Less -> Assert.condition": how many.
+            "Less -> Assert": how many.
         copies: Values of operations on the host that are read on the GPU, likewise.
     """
 

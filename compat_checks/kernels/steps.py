@@ -21,6 +21,10 @@ DTYPES = ["float32", "float64", "float16", "bfloat16"]
 # More classes than a chunk of the full softmax has.
 CLASSES, DIM, BATCH, SAMPLED, K = 100_000, 8, 64, 128, 10
 HOST_ARGUMENTS = ["labels", "sampled", "exclude", "negatives"]
+BATCH_SIGNATURE = {
+    "labels": tf.TensorSpec([None], tf.int64),
+    "inputs": tf.TensorSpec([None, DIM]),
+}
 
 
 class Step(NamedTuple):
@@ -54,7 +58,7 @@ class Step(NamedTuple):
 
 
 def add_stand_in() -> None:
-    """Makes the second logical CPU that stands for the GPU, unless there is one."""
+    """Makes the second logical CPU, in place of the GPU, unless there is one."""
     (cpu,) = tf.config.list_physical_devices("CPU")
     if tf.config.get_logical_device_configuration(cpu) is None:
         two = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -264,10 +268,6 @@ def _heads(dtype: str) -> Iterator[Step]:
 
 def _samplers() -> Iterator[Step]:
     """Yields the loss of a head with each sampler, whose state is on the host."""
-    signature = {
-        "labels": tf.TensorSpec([None], tf.int64),
-        "inputs": tf.TensorSpec([None, DIM]),
-    }
     makers: dict[str, Callable[[], Any]] = {
         "Uniform": samplers.Uniform,
         "LogUniform": samplers.LogUniform,
@@ -289,15 +289,11 @@ def _samplers() -> Iterator[Step]:
             number = SAMPLED if sampler.takes_num_sampled else None
             return _head_step("sampled_loss", num_sampled=number, sampler=sampler)()
 
-        yield Step(f"samplers.{name}", make, signature)
+        yield Step(f"samplers.{name}", make, BATCH_SIGNATURE)
 
 
 def _optimizers() -> Iterator[Step]:
     """Yields a step of a head with each optimizer, and the steps of a model."""
-    signature = {
-        "labels": tf.TensorSpec([None], tf.int64),
-        "inputs": tf.TensorSpec([None, DIM]),
-    }
     makers: dict[str, Callable[[], Any]] = {
         "LazyAdam": lambda: optimizers.LazyAdam(0.01, global_clipnorm=1.0),
         "Adagrad": lambda: optimizers.Adagrad(0.01),
@@ -307,7 +303,8 @@ def _optimizers() -> Iterator[Step]:
         ),
     }
     for name, maker in makers.items():
-        yield Step(f"optimizers.{name}", _head_step("sampled_loss", maker), signature)
+        make_step = _head_step("sampled_loss", maker)
+        yield Step(f"optimizers.{name}", make_step, BATCH_SIGNATURE)
 
     for method in ("train_step", "test_step"):
 
@@ -318,4 +315,4 @@ def _optimizers() -> Iterator[Step]:
             model.optimizer.build(model.trainable_variables)
             return lambda labels, inputs: getattr(model, method)((inputs, labels))
 
-        yield Step(f"models.SampledSoftmaxModel.{method}", make, signature)
+        yield Step(f"models.SampledSoftmaxModel.{method}", make, BATCH_SIGNATURE)

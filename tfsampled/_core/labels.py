@@ -242,13 +242,12 @@ def parse_negatives(
     return None, own
 
 
-@on_host()
 def check_class_list(
     ids: tf.Tensor, num_classes: int | tf.Tensor, name: str
 ) -> tf.Tensor:
     """Returns ids that are not read before they are found to be -1 or a class."""
     check = class_list_check(ids, num_classes, name)
-    with tf.control_dependencies(validation.assert_all([check])):
+    with tf.control_dependencies(validation.assert_all([check])), on_host():
         return tf.identity(ids)
 
 

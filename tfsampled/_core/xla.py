@@ -18,6 +18,7 @@ try:  # If TensorFlow moves it, tests/core/test_xla.py tells.
 except ImportError:
     _ResourceVariable = None
 
+_HOST = "CPU:0"
 _DATA_DEPENDENT_OPERATIONS = {"ListDiff", "Unique", "UniqueV2", "Where"}
 
 
@@ -50,7 +51,7 @@ def on_host() -> Iterator[None]:
     labels, the host would wait for it in each step; and a GPU has no kernels for some
     integers. Also a decorator.
     """
-    with contextlib.nullcontext() if tracing_for_xla() else tf.device("CPU:0"):
+    with contextlib.nullcontext() if tracing_for_xla() else tf.device(_HOST):
         yield
 
 
@@ -74,7 +75,7 @@ class Constant:
             with contextlib.ExitStack() as scopes:
                 scopes.enter_context(tf.init_scope())
                 if not for_xla:
-                    scopes.enter_context(tf.device("CPU:0"))
+                    scopes.enter_context(tf.device(_HOST))
                 self._tensors[for_xla] = tf.constant(self._array)
         return self._tensors[for_xla]
 
