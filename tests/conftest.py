@@ -72,6 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # "CPU:0" and "CPU:1", so that tests of replicas need no process of their own.
     (cpu,) = tf.config.list_physical_devices("CPU")
     two = [tf.config.LogicalDeviceConfiguration()] * 2
+    # When an iterator goes, TensorFlow may wait for the thread that tunes it until that
+    # has slept, up to a minute.
+    tf.data.experimental.AutotuneOptions.enabled = False
     tf.config.set_logical_device_configuration(cpu, two)
     device = config.getoption("device")
     present = [d.name.split(":", 1)[1] for d in tf.config.list_logical_devices()]

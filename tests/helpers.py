@@ -5,9 +5,10 @@ A helper that one file uses stays in that file.
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -65,12 +66,15 @@ def count_operations(function: Any) -> int:
 
 def operation_counts(function: Any) -> dict[str, int]:
     """How often each type of operation occurs in a concrete function, and inside it."""
+    return collections.Counter(node.op for node in nodes_of(function))
+
+
+def nodes_of(function: Any) -> Iterator[Any]:
+    """Yields the nodes of a concrete function, its function library included."""
     graph = function.graph.as_graph_def()
-    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
-    counts: dict[str, int] = {}
-    for node in nodes:
-        counts[node.op] = counts.get(node.op, 0) + 1
-    return counts
+    yield from graph.node
+    for inner in graph.library.function:
+        yield from inner.node_def
 
 
 def split_shards(table: np.ndarray, num_shards: int, strategy: str) -> list[np.ndarray]:

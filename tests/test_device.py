@@ -1,5 +1,7 @@
 """Runs on another device than the host: CPU:1 in place of a GPU, or `--device`."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import tensorflow as tf
 import tfsampled
 from compat_checks.cases import BY_NAME
 from compat_checks.judge.check import Checker, public_functions
-from tests.helpers import MODES, slow
+from tests.helpers import MODES, cases, nodes_of
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
 from tfsampled.optimizers import LazyAdam
@@ -54,8 +56,14 @@ def test_losses_and_gradients(device, name, mode):
     assert is_on(device, loss, *gradients)
 
 
-@pytest.mark.parametrize("dtype", ["float32", slow("float16"), slow("bfloat16")])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    cases(
+        LOSSES,
+        ["float32", "float16", "bfloat16"],
+        quick=lambda name, dtype: name != "nce_loss" and dtype == "float32",
+    ),
+)
 def test_an_id_out_of_range_never_has_a_finite_loss(device, name, dtype):
     """A lookup on a GPU returns zeros there."""
     del device
@@ -81,18 +89,23 @@ def sampler_state(sampler):
     return state
 
 
-@pytest.mark.parametrize("mode", ["function", "jit"])
+SAMPLERS: dict[str, Any] = {
+    "LogUniform": lambda: (8,),
+    "LearnedUnigram": lambda: (8, LearnedUnigram()),
+    "Mixed": lambda: (None, Mixed([InBatch(), (LearnedUnigram(), 9)])),
+}
+
+
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        lambda: (8,),
-        lambda: (8, LearnedUnigram()),
-        lambda: (None, Mixed([InBatch(), (LearnedUnigram(), 9)])),
-    ],
-    ids=["LogUniform", "LearnedUnigram", "Mixed"],
+    ("sampler", "mode"),
+    cases(
+        SAMPLERS,
+        ["function", "jit"],
+        quick=lambda *case: case in [("LogUniform", "function"), ("Mixed", "jit")],
+    ),
 )
-def test_a_step_of_the_head(device, arguments, mode):
-    head = SampledSoftmax(CLASSES, *arguments(), ignore_class=-1)
+def test_a_step_of_the_head(device, sampler, mode):
+    head = SampledSoftmax(CLASSES, *SAMPLERS[sampler](), ignore_class=-1)
     head.build((None, DIM))
     optimizer = LazyAdam(0.1)
     optimizer.build(head.trainable_variables)
@@ -126,8 +139,7 @@ def test_labels_and_draws_are_placed_on_the_host():
         return tape.gradient(losses, head.trainable_variables)
 
     specs = tf.TensorSpec([None, DIM]), tf.TensorSpec([None], tf.int64)
-    graph = step.get_concrete_function(*specs).graph.as_graph_def()
-    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    nodes = list(nodes_of(step.get_concrete_function(*specs)))
 
     def on_host(operation):
         devices = [node.device for node in nodes if node.op == operation]

@@ -5,11 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 import tfsampled
-from tests.helpers import traced
-
-pytestmark = pytest.mark.eager
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -22,17 +20,16 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 
 @pytest.mark.parametrize(
     "page",
-    [
-        traced(page) if COMPILES.search("".join(blocks)) else page
-        for page, text in TEXTS.items()
-        if (blocks := BLOCK.findall(text))
-    ],
+    [page for page, text in TEXTS.items() if BLOCK.search(text)],
     ids=lambda page: page.stem,
 )
-def test_python_blocks_run(page, tmp_path, monkeypatch):
+def test_python_blocks_run(page, request, tmp_path, monkeypatch):
+    """The default run traces the functions of blocks alone that are about them."""
     monkeypatch.chdir(tmp_path)
+    slow = request.config.getoption("markexpr") != "not slow"
     names = {"__name__": "__main__"}  # the blocks of a page share their names
     for block in BLOCK.finditer(TEXTS[page]):
+        tf.config.run_functions_eagerly(not slow and not COMPILES.search(block[1]))
         lines_before = "\n" * TEXTS[page][: block.start(1)].count("\n")
         exec(compile(lines_before + block[1], page, "exec"), names)
 

@@ -220,6 +220,7 @@ def assert_backend_error(run):
     assert "keras.json" in last
 
 
+@pytest.mark.slow
 def test_import_with_another_backend_raises():
     code = "import keras; keras.config.backend = lambda: 'torch'; import tfsampled"
     assert_backend_error(run_python(code))

@@ -140,6 +140,7 @@ def test_samplers(monkeypatch, tmp_path):
     assert (tmp_path / "samplers.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_fit(monkeypatch, tmp_path):
     calls, measure = [], functools.cache(fit_worker.measure)
 
@@ -200,7 +201,7 @@ def test_growth(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "jit"),
     [
-        ("tfsampled Adagrad", False),
+        slow("tfsampled Adagrad", False),
         slow("tfsampled Adagrad", True),
         ("rows", False),
     ],

@@ -194,7 +194,7 @@ def test_rows_of_shards_that_no_example_reads_stay(strategy):
         gradients = tape.gradient(loss, variables)
         optimizer.apply(gradients, head.trainable_variables)
 
-    for labels in ([11, 11], [7, 7], [3, 3], [4, 4]):
+    for labels in ([11, 11], [4, 7]):
         step(tf.constant(labels))
     moved = np.any(head.table().numpy() != before, axis=1)
     assert not moved[:3].any()

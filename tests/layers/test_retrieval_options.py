@@ -242,9 +242,7 @@ def test_gradients_of_cosines_in_chunks(monkeypatch, num_shards, mode):
         [False, True],
         [False, True],
         MODES,
-        quick=lambda recompute, use_bias, mode: (
-            mode == "eager" or (recompute and use_bias and mode == "jit")
-        ),
+        quick=lambda recompute, use_bias, mode: mode == "eager",
     ),
 )
 def test_gradients_of_capped_logits(monkeypatch, use_bias, recompute, mode):
@@ -430,7 +428,7 @@ def test_padding_has_no_gradient(mode):
             loss = head.sampled_loss(INPUTS[:3], labels, negatives=negatives)
         return loss, tf.convert_to_tensor(tape.gradient(loss, head.kernel.value))
 
-    for negatives in ([[1, 2, 0]] * 3, [[3]] * 3):
+    for negatives in ([[1, 2, 0]] * 3, [[3, 3, 3]] * 3):
         loss, gradient = MODES[mode](step)(tf.constant(negatives))
         assert np.isfinite(loss).all()
         assert loss[2] == 0

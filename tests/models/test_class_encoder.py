@@ -156,7 +156,8 @@ def test_a_model_trains_and_evaluates_exactly(jit_compile, small_chunks):
         jit_compile=jit_compile,
     )
     before = model.evaluate(X, Y, verbose=0, return_dict=True)
-    model.fit(X, Y, epochs=30, batch_size=8, verbose=0, validation_data=(X, Y))
+    options = {"validation_data": (X, Y), "validation_freq": 15}
+    model.fit(X, Y, epochs=30, batch_size=8, verbose=0, **options)
     logs = model.evaluate(X, Y, batch_size=5, verbose=0, return_dict=True)
     assert logs["loss"] < before["loss"] / 2
     # The classes were encoded anew, and as inference does.

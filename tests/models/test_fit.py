@@ -88,7 +88,7 @@ def test_evaluate_is_the_softmax_of_predicts_logits(data, sequences, run_eagerly
     x, y = data
     y = x * 2 if sequences else y
     model = make(sequences, run_eagerly=run_eagerly)
-    model.fit(x, y, verbose=0)
+    model.fit(x, y, batch_size=EXAMPLES, verbose=0)
     logits = model.predict(x, verbose=0)
     assert logits.shape == (*y.shape, CLASSES)
     # 192 examples are whole batches of 32: the mean of their means is the mean.
@@ -134,7 +134,7 @@ def test_masked_steps_take_no_part(data):
     x = np.where(np.arange(TIME) < 2, data[0], 0)
     y = np.where(x > 0, x * 2, -1)  # no class: heeding the mask is not optional
     model = make(sequences=True, mask_zero=True)
-    model.fit(x, y, verbose=0)
+    model.fit(x, y, batch_size=EXAMPLES, verbose=0)
     logits = model.predict(x, verbose=0)
     np.testing.assert_allclose(
         model.evaluate(x, y, verbose=0),
@@ -194,7 +194,7 @@ def test_fit_hands_the_optimizer_a_row_sparse_gradient(data):
         assert kinds[variable.path] is tf.IndexedSlices
 
 
-@pytest.mark.traced
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_model(data):
     def trained():
         keras.utils.set_random_seed(8)
@@ -233,7 +233,7 @@ def test_train_on_batch_and_test_on_batch(data):
     x, y = data
     model = make()
     first = model.train_on_batch(x, y)
-    for _ in range(30):
+    for _ in range(10):
         last = model.train_on_batch(x, y)
     assert last < first
     model.reset_metrics()
@@ -251,8 +251,8 @@ def test_regularizers_are_part_of_the_loss(data):
     )
 
 
-@pytest.mark.traced
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", slow("mixed_float16")])
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_policies_learn(data, policy):
     keras.config.set_dtype_policy(policy)
     x, y = data

@@ -100,7 +100,7 @@ np.save(sys.argv[3], history["loss"])
 """
 
 
-@pytest.mark.traced
+@pytest.mark.slow
 def test_a_resumed_run_is_the_unbroken_run_loss_by_loss(data, tmp_path):
     x, y = data
     model = make({"sampler": samplers.LearnedUnigram()}, optimizer="adam")

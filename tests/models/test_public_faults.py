@@ -168,7 +168,7 @@ def test_fit_after_anything(first, jit_compile):
     assert model.optimizer.iterations == 2
 
 
-@pytest.mark.traced
+@pytest.mark.slow
 def test_fit_after_loading(tmp_path):
     model = make()
     model.compile("adam")

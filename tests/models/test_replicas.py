@@ -49,6 +49,8 @@ def make(strategy, make_optimizer, make_sampler=Uniform, dtype="float32"):
 def trained(strategy, make_optimizer, epochs=3, **kwargs):
     """Returns logs, weights and slots; the last batch is of 3 examples."""
     model = make(strategy, make_optimizer, **kwargs)
+    # A step takes less time than a trace.
+    tf.config.run_functions_eagerly(strategy.num_replicas_in_sync == 1)
     history = model.fit(
         X,
         Y,
@@ -57,8 +59,10 @@ def trained(strategy, make_optimizer, epochs=3, **kwargs):
         shuffle=False,
         verbose=0,
         validation_data=(X, Y),
+        validation_freq=epochs,
     ).history
-    return model, np.array([*history.values()]), state_of(model)
+    tf.config.run_functions_eagerly(False)
+    return model, np.concatenate([*history.values()]), state_of(model)
 
 
 def state_of(model):
@@ -188,6 +192,7 @@ def test_padding_under_replicas():
             head = SampledSoftmax(CLASSES, None, InBatch(), ignore_class=0)
             model = SampledSoftmaxModel(encoder, head)
             model.compile(LazyAdam(0.1))
+        tf.config.run_functions_eagerly(strategy.num_replicas_in_sync == 1)
         model.fit(words, labels, batch_size=16, shuffle=False, verbose=0)
         results.append(state_of(model))
     for one, two in zip(*results, strict=True):

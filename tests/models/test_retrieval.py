@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import slow, traced
+from tests.helpers import jit_or_not, slow
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import NDCG, MeanReciprocalRank, TopKAccuracy
 from tfsampled.models import SampledSoftmaxModel
@@ -40,11 +40,11 @@ def ranks_of(model, labels=Y):
     return ranks, np.argsort(-logits, axis=1)
 
 
-@pytest.mark.parametrize("jit_compile", [False, traced(True)])
-def test_what_was_seen_is_neither_predicted_nor_counted(jit_compile):
+@jit_or_not
+def test_what_was_seen_is_neither_predicted_nor_counted(jit):
     model = make(top_k=5, exclude="history")
     metrics = [TopKAccuracy(10), MeanReciprocalRank(), NDCG(10)]
-    model.compile("adam", metrics=metrics, jit_compile=jit_compile)
+    model.compile("adam", metrics=metrics, jit_compile=jit)
     model.fit(X, Y, epochs=2, verbose=0, batch_size=16)
     ranks, order = ranks_of(model)
     np.testing.assert_array_equal(model.predict(X, verbose=0)["classes"], order[:, :5])

@@ -22,7 +22,7 @@ MAKERS = {
 }
 each_sampler = pytest.mark.parametrize("name", MAKERS)
 quick_samplers = pytest.mark.parametrize(
-    "name", [name if name in ("in_batch", "mixed") else slow(name) for name in MAKERS]
+    "name", [name if name == "mixed" else slow(name) for name in MAKERS]
 )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import SAMPLER_LABELS, assert_equal_draws, each_mode, slow
+from tests.helpers import SAMPLER_LABELS, assert_equal_draws, slow
 from tfsampled._core.candidate_sampling import (
     alias_method,
     distributions,
@@ -33,10 +33,16 @@ def kernel(name, num_sampled, range_max, labels=SAMPLER_LABELS, **options):
     )
 
 
-@each_mode("jit")
 @pytest.mark.parametrize(
-    ("name", "range_max"),
-    [slow("Uniform", 1000), ("LogUniform", 10**6), ("FixedUnigram", 1000)],
+    ("name", "range_max", "mode"),
+    [
+        slow("Uniform", 1000, "eager"),
+        ("LogUniform", 10**6, "eager"),
+        ("FixedUnigram", 1000, "eager"),
+        slow("LogUniform", 10**6, "function"),
+        slow("LogUniform", 10**6, "jit"),
+        ("FixedUnigram", 1000, "jit"),
+    ],
 )
 def test_draws_with_an_owned_position_equal_tensorflows(name, range_max, mode):
     position = tf.Variable(0, dtype=tf.int64, trainable=False)
