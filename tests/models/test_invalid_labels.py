@@ -97,7 +97,6 @@ def test_a_mask_says_which_labels_count_in_compiled_steps_too(make_optimizer):
     assert_equal(state(model), before)
 
 
-@pytest.mark.slow
 def test_a_mask_that_is_known_late_saves_all_but_the_encoders_state():
     x, y = batch(masked=True)
     model = make(False, masked=True)
