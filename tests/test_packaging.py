@@ -27,6 +27,7 @@ PUBLIC_MODULES = {
     "tfsampled",
     "tfsampled.nn",
     "tfsampled.random",
+    "tfsampled.distribute",
     "tfsampled.layers",
     "tfsampled.metrics",
     "tfsampled.models",

@@ -25,6 +25,7 @@ if _backend != "tensorflow":
 
 from tfsampled import (
     compat,
+    distribute,
     layers,
     metrics,
     models,
@@ -42,6 +43,7 @@ except _metadata.PackageNotFoundError:  # imported from sources, not installed
 __all__ = [
     "__version__",
     "compat",
+    "distribute",
     "layers",
     "metrics",
     "models",

@@ -85,10 +85,17 @@ def test_crossing_is_between_the_points():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["replicas", "workers"])
-def test_distributed_training_is_that_of_one_device(name):
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        ("replicas", "a weight"),
+        ("workers", "a weight"),
+        ("class_parallel", "an example"),
+    ],
+)
+def test_distributed_training_is_that_of_one_device(name, of):
     command = [sys.executable, "-m", f"examples.distributed.{name}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     label, difference = output.splitlines()[-1].split(": ")
-    assert label == "largest difference of a weight"
+    assert label == f"largest difference of {of}"
     assert float(difference) < 1e-5

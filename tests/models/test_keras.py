@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import cross_entropy64, slow
+from tests.helpers import cross_entropy64, slow, use_small_chunks
 from tfsampled import metrics, optimizers, samplers
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
@@ -183,6 +183,25 @@ def test_an_exported_model_serves_the_best_classes(tmp_path):
     result = served.serve(tf.constant(x[:3], tf.int32))  # another batch size
     np.testing.assert_array_equal(result["classes"], best["classes"][:3])
     np.testing.assert_allclose(result["scores"], best["scores"][:3], rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:(?s).*tf.lite.Interpreter is deprecated")
+def test_an_exported_model_runs_in_litert(tmp_path, monkeypatch):
+    """In several chunks of classes, and without TensorFlow's own operations."""
+    use_small_chunks(monkeypatch, 128)
+    encoder = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(8)])
+    model = SampledSoftmaxModel(encoder, SampledSoftmax(500, SAMPLED), top_k=5)
+    x = np.random.default_rng(0).normal(size=(7, DIM)).astype("float32")
+    best = model.predict(x, verbose=0)
+    model.export(tmp_path / "served", verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "served"))
+    interpreter = tf.lite.Interpreter(model_content=converter.convert())
+    serve = interpreter.get_signature_runner("serving_default")
+    (name,) = serve.get_input_details()
+    result = serve(**{name: x})
+    np.testing.assert_array_equal(result["classes"], best["classes"])
+    np.testing.assert_allclose(result["scores"], best["scores"], rtol=1e-5)
 
 
 def test_a_tied_model_is_tied_again_when_loaded(tmp_path):

@@ -10,6 +10,10 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
+
+from tfsampled.distribute import ClassParallelSoftmax
+from tfsampled.optimizers import LazyAdam
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -114,6 +118,41 @@ np.savez(
 """
 
 
+CLASS_PARALLEL = """
+from tfsampled.distribute import ClassParallelSoftmax
+x = rng.normal(size=(4, 16, 8)).astype("float32")
+y = rng.integers(1, 51, (4, 16))
+y[:, ::5] = 0  # padding
+table = rng.normal(size=(51, 8)).astype("float32")
+options = {"ignore_class": 0, "seed": 1}
+head = ClassParallelSoftmax(
+    strategy, 51, 8, 10, lambda: LazyAdam(0.1, epsilon=1e-3), **options
+)
+for part in head.heads:
+    part.set_table(table[rank::workers], np.zeros(part.num_classes))
+
+def replica_step(x, y):
+    with tf.GradientTape() as tape:
+        losses = head.exact_loss(x, y)
+        loss = tf.reduce_sum(losses) / 16
+    head.apply(tape.gradient(loss, head.trainable_variables))
+    return losses, head.sampled_loss(x, y), head.ranks(x, y), head.top_k(x, 3)[1]
+
+@tf.function
+def step(x, y):
+    return strategy.run(replica_step, args=(x, y))
+
+size = 16 // workers
+part = slice(rank * size, rank * size + size)
+for inputs, labels in zip(x, y):
+    losses, sampled, ranks, best = step(
+        tf.constant(inputs[part]), tf.constant(labels[part])
+    )
+head.save(sys.argv[2])
+np.savez(sys.argv[1], losses=losses, sampled=sampled, ranks=ranks, best=best)
+"""
+
+
 @pytest.fixture
 def run(tmp_path):
     """Returns a function that runs processes; ends them, whatever happens."""
@@ -173,6 +212,25 @@ def assert_equal(one, first, second):
 @pytest.mark.slow
 def test_a_loop_of_ones_own_with_two_workers(run):
     assert_equal(*run(LOOP, workers=1), *run(LOOP, workers=2))
+
+
+@pytest.mark.slow
+def test_two_workers_with_a_part_of_the_classes_each(run, tmp_path):
+    """They are one process with all classes; so are their files, together."""
+    (one,) = run(CLASS_PARALLEL, tmp_path / "one", workers=1)
+    first, second = run(CLASS_PARALLEL, tmp_path / "two", workers=2)
+    tables = []
+    for name in ("one", "two"):
+        head = ClassParallelSoftmax(
+            tf.distribute.get_strategy(), 51, 8, 10, LazyAdam, ignore_class=0
+        )
+        head.restore(tmp_path / name)
+        tables.append(head.heads[0].table())
+    np.testing.assert_allclose(tables[0], tables[1], rtol=1e-4, atol=1e-5)
+    assert np.isfinite([first["sampled"], second["sampled"]]).all()
+    for name in ("losses", "ranks", "best"):
+        both = np.concatenate([first[name], second[name]])
+        np.testing.assert_allclose(both, one[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -6,22 +6,36 @@ same object in all replicas would count as one: hence each `tf.identity`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
+
+_ALONE = contextvars.ContextVar("alone", default=False)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Runs code as if this replica were the only one."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
 
 
 def num_replicas() -> int:
     """Returns the number of replicas that run this code."""
     context = tf.distribute.get_replica_context()
-    return 1 if context is None else context.num_replicas_in_sync
+    return 1 if context is None or _ALONE.get() else context.num_replicas_in_sync
 
 
 def replica_id() -> tf.Tensor:
     """Returns the number of the replica that runs this code, from 0; int64."""
     context = tf.distribute.get_replica_context()
-    if context is None:
+    if context is None or _ALONE.get():
         return tf.constant(0, tf.int64)
     return tf.cast(context.replica_id_in_sync_group, tf.int64)
 
@@ -49,7 +63,7 @@ def mean(x: tf.Tensor) -> tf.Tensor:
     return context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.identity(x))
 
 
-def all_gather(*tensors: tf.Tensor | None) -> list[tf.Tensor | None]:
+def all_gather(*tensors: tf.Tensor | None) -> list[Any]:
     """Joins the rows that each replica has of several tensors; None stays None."""
     if num_replicas() == 1:
         return list(tensors)
@@ -62,7 +76,15 @@ def all_gather(*tensors: tf.Tensor | None) -> list[tf.Tensor | None]:
     ]
     context = tf.distribute.get_replica_context()
     joined = iter(context.all_gather(present, axis=0) if present else [])
-    return [None if x is None else tf.cast(next(joined), x.dtype) for x in tensors]
+    return [None if x is None else _like(next(joined), x) for x in tensors]
+
+
+def _like(joined: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Returns joined rows with what is known of those of one replica."""
+    joined = tf.cast(joined, x.dtype)
+    if x.shape.rank is not None:
+        joined.set_shape([None, *x.shape[1:]])
+    return joined
 
 
 def sum_gradients(gradients: Sequence[Any]) -> list[Any]:

@@ -53,7 +53,7 @@ def compute_losses(
     with on_host():
         label_weights = targets.label_weights(compute_dtype(rows.dtype))
     if sampled:
-        candidates = _draw(head, targets, shared)
+        candidates = draw_candidates(head, targets, shared)
     packed = None
     if targets.example_mask is not None and not tracing_for_xla():
         packed = PackedExamples.pack(targets.example_mask)
@@ -124,7 +124,9 @@ def label_ranks(
 
 
 @on_host()
-def _draw(head: Any, targets: Labels, negatives: tf.Tensor | None) -> Candidates:
+def draw_candidates(
+    head: Any, targets: Labels, negatives: tf.Tensor | None
+) -> Candidates:
     """Draws candidates, with classes that all examples are compared with."""
     sizes = head.num_classes, head.num_sampled
     drawn = Draw(*head.sampler.draw(targets.ids, targets.label_mask, *sizes))

@@ -48,7 +48,7 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
         super().__init__(learning_rate=learning_rate, **kwargs)
         self._strategy = tf.distribute.get_strategy()
         self._reject_unsupported_options()
-        _validate_strategy(self._strategy)
+        validate_strategy(self._strategy)
 
     def add_variable(
         self, shape: Any, initializer: Any = "zeros", **kwargs: Any
@@ -373,7 +373,7 @@ def validate_at_least_0(optimizer: Any, **numbers: Any) -> None:
             )
 
 
-def _validate_strategy(strategy: tf.distribute.Strategy) -> None:
+def validate_strategy(strategy: tf.distribute.Strategy) -> None:
     """Raises `ValueError` unless each replica has copies of the variables."""
     mirrored = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
     if strategy.num_replicas_in_sync > 1 and not isinstance(strategy, mirrored):

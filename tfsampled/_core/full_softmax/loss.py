@@ -55,11 +55,13 @@ class LossOptions(NamedTuple):
         label_smoothing: The share of the target that all classes have alike.
         soft_cap: Caps the logits; None for no cap.
         z_loss: The weight of the squared log of the softmax's denominator.
+        logsumexp: Whether the result is the logsumexp alone; label weights are then 0.
     """
 
     label_smoothing: float = 0.0
     soft_cap: float | None = None
     z_loss: float = 0.0
+    logsumexp: bool = False
 
 
 class Normalizer(NamedTuple):
@@ -131,6 +133,19 @@ def full_softmax_loss(
     return forward(inputs, *(table for shard in shards for table in shard.tables))
 
 
+def full_logsumexp(
+    inputs: tf.Tensor, weights: Table, biases: Table | None, soft_cap: float | None
+) -> tf.Tensor:
+    """Computes `log(sum_j exp(l_j))` over all classes, `[N]`.
+
+    Arguments are those of `full_softmax_loss`.
+    """
+    label = tf.zeros_like(inputs[:, :1], tf.int64)
+    label_weights = tf.zeros_like(inputs[:, :1])
+    options = LossOptions(soft_cap=soft_cap, logsumexp=True)
+    return full_softmax_loss(inputs, weights, biases, label, label_weights, options)
+
+
 def _refuse_second_derivative(*_: tf.Tensor) -> Any:
     raise NotImplementedError(
         "The full softmax loss can be differentiated once, in reverse mode. Received: "
@@ -192,7 +207,7 @@ def _forward(
         mean = total / _num_classes(shards, dtype) - max_logit
         shifted += options.label_smoothing * (mean - shifted)
     log_sum_exp = tf.math.log(sum_exp)
-    losses = log_sum_exp - shifted
+    losses = log_sum_exp + max_logit if options.logsumexp else log_sum_exp - shifted
     if options.z_loss:
         losses += options.z_loss * tf.square(log_sum_exp + max_logit)
     return losses[:, 0], Normalizer(max_logit, sum_exp)
@@ -222,7 +237,7 @@ def _backward(
     """
     factor = dy[:, tf.newaxis] / normalizer.sum_exp
     scaled_inputs = inputs * factor
-    smoothing, cap, z_loss = options
+    smoothing, cap, z_loss, _ = options
     label_exp = (1 - smoothing) * targets.label_weights * normalizer.sum_exp
     transposed = is_transposed(inputs)
     if z_loss:

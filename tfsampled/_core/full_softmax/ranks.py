@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -15,7 +16,7 @@ from tfsampled._core.full_softmax.chunks import (
     find_in_chunk,
     scan_chunks,
 )
-from tfsampled._core.full_softmax.shards import shards_of
+from tfsampled._core.full_softmax.shards import Shard, shards_of
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.validation import in_range
 
@@ -51,8 +52,37 @@ def full_softmax_ranks(
         exclude = tf.where(is_repeated, tf.constant(-1, exclude.dtype), exclude)
     inputs = tf.stop_gradient(tf.cast(inputs, compute_dtype(inputs.dtype)))
     label_logits = tf.stop_gradient(_label_logits(inputs, weights, biases, labels))
+    shards = shards_of(weights, biases)
+    count = count_classes_above(shards, inputs, label_logits, labels, exclude)
+    if exclude is not None:
+        is_excluded = tf.equal(labels[:, :, tf.newaxis], exclude[:, tf.newaxis])
+        num_classes = tf.cast(weights.num_rows(), count.dtype)
+        count = tf.where(tf.reduce_any(is_excluded, axis=2), num_classes, count)
+    return tf.cast(count, tf.int32)
+
+
+def count_classes_above(
+    shards: Sequence[Shard],
+    inputs: tf.Tensor,
+    label_logits: tf.Tensor,
+    labels: tf.Tensor,
+    exclude: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Counts the classes of shards that rank above each label.
+
+    Args:
+        shards: The classes.
+        inputs: `[N, D]`.
+        label_logits: `[N, T]`.
+        labels: Integers `[N, T]`, of these shards or others.
+        exclude: Integers `[N, n]`, different classes that are not counted, -1 for none.
+
+    Returns:
+        int64 `[N, T]`.
+    """
+    inputs = tf.stop_gradient(inputs)
     size, count = chunk_size(inputs), tf.zeros_like(labels, tf.int64)
-    for shard in shards_of(weights, biases):
+    for shard in shards:
 
         def body(start: Any, size: Any, count: Any, shard=shard) -> Carry:
             logits, _ = chunk_logits(inputs, shard, start, size)
@@ -68,11 +98,7 @@ def full_softmax_ranks(
             return (count,)
 
         (count,) = scan_chunks(shard, size, body, (count,))
-    if exclude is not None:
-        is_excluded = tf.equal(labels[:, :, tf.newaxis], exclude[:, tf.newaxis])
-        num_classes = tf.cast(weights.num_rows(), count.dtype)
-        count = tf.where(tf.reduce_any(is_excluded, axis=2), num_classes, count)
-    return tf.cast(count, tf.int32)
+    return count
 
 
 def count_ranked_above(

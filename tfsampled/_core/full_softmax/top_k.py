@@ -8,6 +8,7 @@ greatest logits so far are searched.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -71,6 +72,14 @@ def full_softmax_top_k(
     values = _with_gradient(values, ids, inputs, tables)
     minus_infinity = tf.constant(float("-inf"), values.dtype)
     return tf.where(is_class, values, minus_infinity), tf.where(is_class, ids, -1)
+
+
+def merge_top_k(
+    parts: Sequence[tuple[tf.Tensor, tf.Tensor]], k: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Merges results of `full_softmax_top_k` for parts of the classes."""
+    values, ids = _merge([(_replace_nan(values), ids) for values, ids in parts], k)
+    return _restore_nan(values), ids
 
 
 def _drop(
@@ -225,9 +234,10 @@ def _candidates(
         num_groups = tf.minimum(num_groups, tf.maximum(most_above, 0))  # if N is 0
     # top_k takes the groups of lower ids where maxima are equal
     group_ids = tf.cast(tf.math.top_k(maxima, num_groups).indices, tf.int64)
-    group_ids = tf.sort(group_ids, axis=1)
+    # Ascending. LiteRT goes astray in tf.sort of int64 in a loop.
+    group_ids = tf.math.top_k(group_ids, num_groups).values[:, ::-1]
     candidates = tf.gather(groups, group_ids, batch_dims=1)
-    columns = group_ids[:, :, tf.newaxis] * group + tf.range(group, dtype=tf.int64)
+    columns = tf.expand_dims(group_ids, 2) * group + tf.range(group, dtype=tf.int64)
     shape = [num_rows(logits), num_groups * group]  # of which any may be 0
     return tf.reshape(candidates, shape), tf.reshape(columns, shape)
 

@@ -90,6 +90,35 @@ def _stable_softmax(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _softmax_combine(
     true_logits: tf.Tensor, partial: tf.Tensor, label_weights: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    shift, total, true_probabilities, d_partial = _columns(
+        true_logits, partial, label_weights
+    )
+    label_logits = _weighted_sum(true_logits - shift, label_weights)
+    loss = tf.squeeze(tf.math.log(total), axis=1) - label_logits
+    if label_weights is None:
+        label_weights = _uniform_weight(true_logits)
+    return loss, true_probabilities - label_weights, d_partial
+
+
+def _logsumexp_combine(
+    true_logits: tf.Tensor, partial: tf.Tensor, label_weights: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    shift, total, true_probabilities, d_partial = _columns(
+        true_logits, partial, label_weights
+    )
+    loss = tf.squeeze(tf.math.log(total) + shift, axis=1)
+    return loss, true_probabilities, d_partial
+
+
+def _columns(
+    true_logits: tf.Tensor, partial: tf.Tensor, label_weights: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Computes the softmax of the labels and, as one more class, the sampled classes.
+
+    Returns:
+        What was subtracted from the logits and the sum of their exponentials, `[N, 1]`;
+        the probabilities of the labels `[N, T]` and of the sampled classes `[N]`.
+    """
     # The logsumexp of the sampled logits is one more column beside the labels'.
     logits = _without_padding(true_logits, label_weights)
     columns = tf.concat([logits, tf.expand_dims(partial, 1)], axis=1)
@@ -98,16 +127,13 @@ def _softmax_combine(
         shift = _finite(shift)
     exp_columns = tf.exp(columns - shift)
     total = tf.reduce_sum(exp_columns, axis=1, keepdims=True)
-    label_logits = _weighted_sum(true_logits - shift, label_weights)
-    loss = tf.squeeze(tf.math.log(total), axis=1) - label_logits
     if label_weights is None:
         probabilities = exp_columns / total
-        label_weights = _uniform_weight(true_logits)
     else:
         probabilities = tf.math.divide_no_nan(exp_columns, total)
     num_true = tf.compat.dimension_value(true_logits.shape[1])
     true_probabilities, d_partial = tf.split(probabilities, [num_true, 1], axis=1)
-    return loss, true_probabilities - label_weights, tf.squeeze(d_partial, axis=1)
+    return shift, total, true_probabilities, tf.squeeze(d_partial, axis=1)
 
 
 def with_negatives(
@@ -206,5 +232,17 @@ def _finite(numbers: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.math.is_finite(numbers), numbers, tf.zeros_like(numbers))
 
 
+def _logsumexp_from_logits(
+    true_logits: tf.Tensor,
+    sampled_logits: tf.Tensor,
+    label_weights: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Computes `log(sum_j exp(s_j))` over all columns of a row."""
+    logits = _without_padding(true_logits, label_weights)
+    return tf.reduce_logsumexp(tf.concat([logits, sampled_logits], axis=1), axis=1)
+
+
 SOFTMAX = LossFunction(_softmax_from_logits, _softmax_reduce, _softmax_combine)
+# What a softmax loss needs of a part of the classes.
+LOGSUMEXP = LossFunction(_logsumexp_from_logits, _softmax_reduce, _logsumexp_combine)
 LOGISTIC = LossFunction(_logistic_from_logits, _logistic_reduce, _logistic_combine)

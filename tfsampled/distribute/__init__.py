@@ -1,0 +1,11 @@
+"""Training on several devices where each holds a part of the classes.
+
+Copies of a table on every device need nothing from here: `SampledSoftmaxModel` and the
+optimizers work under `tf.distribute` as they are.
+"""
+
+from __future__ import annotations
+
+from tfsampled.distribute._class_parallel import ClassParallelSoftmax
+
+__all__ = ["ClassParallelSoftmax"]

@@ -1,0 +1,592 @@
+"""A table of classes that no single device holds: its rows divided among replicas."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tfsampled import optimizers, samplers
+from tfsampled._core import replicas, validation
+from tfsampled._core.candidate_sampling.accidental_hits import find_accidental_hits
+from tfsampled._core.candidate_sampling.samplers import Candidates
+from tfsampled._core.embedding.class_logits import cap_logits, class_logits
+from tfsampled._core.full_softmax.loss import full_logsumexp
+from tfsampled._core.full_softmax.ranks import count_classes_above
+from tfsampled._core.full_softmax.shards import Shard
+from tfsampled._core.full_softmax.top_k import full_softmax_top_k, merge_top_k
+from tfsampled._core.labels import Labels, apply_weights, parse_labels, real_tensor
+from tfsampled._core.sampled_loss.custom_gradient import sampled_loss_with_gradient
+from tfsampled._core.sampled_loss.logits import lookup
+from tfsampled._core.sampled_loss.loss_functions import LOGSUMEXP
+from tfsampled._core.static_ops import compute_dtype
+from tfsampled.distribute import _parts
+from tfsampled.distribute._parts import Part, local_replicas, with_seed
+from tfsampled.layers import SampledSoftmax, _class_table
+from tfsampled.layers._losses import draw_candidates, logit_rows
+from tfsampled.optimizers._row_sparse import validate_strategy, variables_for
+
+_OPTIMIZERS = optimizers.LazyAdam, optimizers.Adagrad, optimizers.RowWiseAdagrad
+_SAMPLERS = (
+    samplers.LogUniform,
+    samplers.Uniform,
+    samplers.FixedUnigram,
+    samplers.LearnedUnigram,
+)
+_UNSUPPORTED = (
+    "tied_to",
+    "class_encoder",
+    "class_features",
+    "num_shards",
+    "partition_strategy",
+    "num_hard_negatives",
+    "kernel_regularizer",
+    "bias_regularizer",
+    "kernel_constraint",
+    "bias_constraint",
+)
+
+
+class _Batch(NamedTuple):
+    """The examples of all replicas, as one replica sees them.
+
+    Attributes:
+        inputs: `[N, dim]`, in at least float32.
+        ids: int64 `[N, T]`, the labels.
+        is_own: bool `[N, T]`, whether a label is one of this replica's classes.
+        own_ids: int64 `[N, T]`, which of them; 0 for a class of another replica.
+        own_weights: `[N, T]`, what each label weighs in its example; 0 for a class of
+            another replica, and for padding.
+        start: Where this replica's examples start.
+        shape: int32, the axes `...` of this replica's examples.
+        label_mask: bool `[n, T]` of this replica's examples, or None.
+        example_mask: bool `[...]` of this replica's examples, or None.
+    """
+
+    inputs: tf.Tensor
+    ids: tf.Tensor
+    is_own: tf.Tensor
+    own_ids: tf.Tensor
+    own_weights: tf.Tensor
+    start: tf.Tensor
+    shape: tf.Tensor
+    label_mask: tf.Tensor | None
+    example_mask: tf.Tensor | None
+
+    def own_examples(self, values: tf.Tensor) -> tf.Tensor:
+        """Takes `[n, ...]` of this replica's examples from values `[N, ...]`."""
+        return _take(values, self.start, self.shape)
+
+
+class ClassParallelSoftmax:
+    """A `SampledSoftmax` whose classes are divided among the replicas of a strategy.
+
+    For tables that do not fit on one device, in training loops of your own. Replica `r`
+    of `R` holds the classes `r, r + R, r + 2R, ...`, their optimizer slots, and a
+    sampler that draws `num_sampled / R` of them. In a step the replicas gather their
+    inputs and labels; each computes, for the examples of all, the logsumexp of its own
+    logits,
+
+        z_r = log(sum_{c of r} exp(s_c)),      loss = log(sum_r exp(z_r)) - s_label
+
+    with the corrected logits `s` of `SampledSoftmax`. What a step sends are inputs,
+    labels and a few numbers for each example, however many classes there are; rows and
+    their gradients stay where they are.
+
+    Create it outside the strategy's scope, and call its methods in the function that
+    `strategy.run` runs, inside a `tf.function`. The loss of an example is that of a
+    `SampledSoftmax` with the same candidates. Gradients are of the sum over all
+    replicas, so divide by the size of the global batch. `jit_compile=True` is not
+    possible around the methods with several replicas: XLA does not compile what they
+    exchange; with one, the loss of a label out of range is NaN there. Inputs are
+    exchanged in float32, or in float64 if the table is float64.
+
+    Args:
+        strategy: A `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy`,
+            or a strategy of one replica, such as `tf.distribute.get_strategy()`.
+        num_classes: The number of classes.
+        dim: The size of the inputs, and of each class's row.
+        num_sampled: The number of classes that all replicas draw together. Each draws
+            its share, rounded up, but not more than its classes.
+        optimizer: A function that makes a `LazyAdam`, `Adagrad` or `RowWiseAdagrad` of
+            `tfsampled.optimizers`: each replica has one of its own. It must not clip by
+            a norm, of which a replica would know its own rows' part alone.
+        sampler: `"log_uniform"`, `"uniform"`, or a `LogUniform`, `Uniform`,
+            `FixedUnigram` or `LearnedUnigram`, of which each replica gets one for its
+            classes. Their order by frequency is that of all classes.
+        seed: Makes draws and initial rows repeatable; those of the replicas differ. A
+            sampler's or initializer's own seed comes first.
+        **options: Other arguments of `SampledSoftmax`: `num_true`, `use_bias`,
+            `temperature`, `normalize`, `logit_soft_cap`, `log_q`, `ignore_class`,
+            `remove_accidental_hits`, `kernel_initializer`, `bias_initializer`, `dtype`.
+            An initializer makes the rows of each replica as a table of their own.
+
+    Raises:
+        ValueError: If an argument has an invalid value, or this is in the scope of a
+            strategy.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from tfsampled.distribute import ClassParallelSoftmax
+        >>> from tfsampled.optimizers import LazyAdam
+        >>> strategy = tf.distribute.get_strategy()  # of one replica
+        >>> head = ClassParallelSoftmax(
+        ...     strategy, 1000, 16, 50, lambda: LazyAdam(0.01)
+        ... )
+        >>> def step(inputs, labels):
+        ...     with tf.GradientTape() as tape:
+        ...         losses = head.sampled_loss(inputs, labels)
+        ...         loss = tf.reduce_sum(losses) / 8  # examples of all replicas
+        ...     head.apply(tape.gradient(loss, head.trainable_variables))
+        ...     return losses
+        >>> strategy.run(step, args=(tf.ones([8, 16]), tf.range(8))).shape
+        TensorShape([8])
+
+    Reference:
+        An et al., Partial FC: Training 10 Million Identities on a Single Machine, 2020,
+        https://arxiv.org/abs/2010.05222
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        num_classes: int,
+        dim: int,
+        num_sampled: int,
+        optimizer: Callable[[], keras.optimizers.Optimizer],
+        sampler: str | samplers.Sampler = "log_uniform",
+        *,
+        seed: int | None = None,
+        **options: Any,
+    ) -> None:
+        if tf.distribute.has_strategy():
+            raise ValueError(
+                "A ClassParallelSoftmax must be created outside the strategy's scope, "
+                "where every variable would be a copy on each replica."
+            )
+        validate_strategy(strategy)
+        self.num_replicas = strategy.num_replicas_in_sync
+        self.num_classes = validation.positive_int(num_classes, "num_classes")
+        self.dim = validation.positive_int(dim, "dim")
+        if self.num_classes < self.num_replicas:
+            raise ValueError(
+                "`num_classes` must be at least the number of replicas. Received: "
+                f"num_classes={num_classes}, {self.num_replicas} replicas."
+            )
+        if unsupported := sorted(options.keys() & set(_UNSUPPORTED)):
+            raise ValueError(
+                f"ClassParallelSoftmax does not take {', '.join(unsupported)}."
+            )
+        sampler = samplers.get(sampler)
+        if type(sampler) not in _SAMPLERS:
+            raise ValueError(
+                "`sampler` must be a LogUniform, Uniform, FixedUnigram or "
+                f"LearnedUnigram. Received: sampler={sampler!r}."
+            )
+        self.num_sampled = validation.positive_int(
+            num_sampled, "num_sampled", num_classes=self.num_classes
+        )
+        if isinstance(sampler, samplers.FixedUnigram):
+            sampler.validate(self.num_classes, self.num_sampled)
+        seed = validation.optional_int(seed, "seed")
+        start = random.getrandbits(31)
+        self._parts = {}
+        for index, device in local_replicas(strategy):
+            with tf.device(device) if device else contextlib.nullcontext():
+                head = self._make_head(index, sampler, seed, start, options)
+                trainer = _make_optimizer(optimizer, head)
+                self._parts[index] = Part(head, trainer, self.num_classes)
+
+    def _make_head(
+        self,
+        index: int,
+        sampler: samplers.Sampler,
+        seed: int | None,
+        start: int,
+        options: dict[str, Any],
+    ) -> SampledSoftmax:
+        """Makes the table of one replica's classes."""
+        num_classes = len(range(index, self.num_classes, self.num_replicas))
+        initializers = {
+            name: with_seed(
+                options.get(name, default), start if seed is None else seed, index
+            )
+            for name, default in (
+                ("kernel_initializer", "glorot_uniform"),
+                ("bias_initializer", "zeros"),
+            )
+        }
+        seed = seed if sampler.seed is None else sampler.seed
+        own_seed = None if seed is None else seed + index
+        if isinstance(sampler, samplers.FixedUnigram):
+            counts = sampler.counts[index :: self.num_replicas]
+            sampler = samplers.FixedUnigram(counts, sampler.distortion, own_seed)
+        else:
+            sampler = type(sampler)(own_seed)
+        share = -(-self.num_sampled // self.num_replicas)
+        head = SampledSoftmax(
+            num_classes,
+            min(share, num_classes),
+            sampler,
+            **{**options, **initializers},
+        )
+        head.build((None, self.dim))
+        if seed is None:  # workers may have one random state: other places there
+            sampler.position.assign(start + (index << 24))
+        return head
+
+    @property
+    def heads(self) -> list[SampledSoftmax]:
+        """The layers of this process's replicas, in their order.
+
+        With a strategy of one replica the only one has all classes: a model to export
+        is made of it.
+        """
+        return [part.head for part in self._parts.values()]
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """The optimizers of this process's replicas, in their order."""
+        return [part.optimizer for part in self._parts.values()]
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """The variables of this replica's classes."""
+        return self._part().head.trainable_variables
+
+    @tf.autograph.experimental.do_not_convert
+    def apply(self, gradients: Sequence[Any]) -> None:
+        """Updates `trainable_variables` by their gradients, on this replica alone."""
+        part = self._part()
+        variables = part.head.trainable_variables
+        variables = variables_for(part.optimizer, gradients, variables)
+        # For dense ones Keras would call back to all replicas at once.
+        gradients = [
+            gradient
+            if gradient is None or isinstance(gradient, tf.IndexedSlices)
+            else tf.IndexedSlices(gradient, tf.range(variable.shape[0]), variable.shape)
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ]
+        with replicas.alone():
+            part.optimizer.apply(gradients, variables)
+
+    @tf.autograph.experimental.do_not_convert
+    def sampled_loss(
+        self, inputs: Any, labels: Any, sample_weight: Any = None, mask: Any = None
+    ) -> tf.Tensor:
+        """Computes the sampled softmax loss of each example of this replica.
+
+        Args:
+            inputs: Floating, `[batch, dim]` or `[batch, time, dim]`. The batches of the
+                replicas may differ in size.
+            labels: Integer class ids, as of `SampledSoftmax.sampled_loss`.
+            sample_weight: Weights that multiply the losses.
+            mask: Boolean, one for each example; False makes its loss 0.
+
+        Returns:
+            The losses, `[batch]` or `[batch, time]`.
+
+        Raises:
+            ValueError: If dtypes or shapes do not fit.
+            tf.errors.InvalidArgumentError: If a label of any replica is out of range,
+                or one that the sampler never draws. No sampler has moved then.
+        """
+        return self._losses(inputs, labels, sample_weight, mask, _sampled_logsumexp)
+
+    @tf.autograph.experimental.do_not_convert
+    def exact_loss(
+        self, inputs: Any, labels: Any, sample_weight: Any = None, mask: Any = None
+    ) -> tf.Tensor:
+        """Computes the cross entropy over all classes, in chunks of classes.
+
+        Arguments, result and errors are those of `sampled_loss`.
+        """
+        return self._losses(inputs, labels, sample_weight, mask, _full_logsumexp)
+
+    def _losses(
+        self, inputs: Any, labels: Any, sample_weight: Any, mask: Any, logsumexp: Any
+    ) -> tf.Tensor:
+        head = self._part().head
+        batch = self._gather(inputs, labels, mask, sample_weight)
+        with replicas.alone():
+            part = tf.stack(logsumexp(head, batch))
+        # [R, 2, N]: each replica's logsumexp, and its labels' share of the logit
+        (parts,) = replicas.all_gather(part[tf.newaxis])
+        totals = tf.reduce_logsumexp(parts[:, 0], axis=0)
+        losses = totals - tf.reduce_sum(parts[:, 1], axis=0)
+        is_valid = tf.reduce_all(validation.in_range(batch.ids, self.num_classes), 1)
+        losses = tf.where(is_valid, losses, _nan(losses))  # XLA drops assertions
+        losses = batch.own_examples(losses)
+        losses = tf.reshape(tf.cast(losses, head.variable_dtype), batch.shape)
+        losses.set_shape(tf.convert_to_tensor(inputs).shape[:-1])
+        return apply_weights(losses, sample_weight, batch.example_mask)
+
+    @tf.autograph.experimental.do_not_convert
+    def ranks(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
+        """Counts the classes with a higher logit than the example's best label.
+
+        See `SampledSoftmax.ranks`.
+
+        Returns:
+            int32, `[batch]` or `[batch, time]`: 0 where a label is the best class.
+        """
+        head = self._part().head
+        batch = self._gather(inputs, labels, mask)
+        rows = _rows(head, batch.inputs)
+        weights, biases = _class_table.full(head), _class_table.biases(head)
+        logits = class_logits(batch.own_ids, rows, weights, biases)
+        logits = tf.where(batch.is_own, logits, tf.zeros_like(logits))
+        (logits,) = replicas.all_gather(tf.stop_gradient(logits)[tf.newaxis])
+        shard = Shard(
+            tf.convert_to_tensor(weights.shards[0]),
+            None if biases is None else tf.convert_to_tensor(biases.shards[0]),
+            self._replica(),
+            self.num_replicas,
+            weights.normalize,
+        )
+        logits = tf.reduce_sum(logits, axis=0)
+        is_valid = validation.in_range(batch.ids, self.num_classes)
+        label_logits = tf.where(is_valid, logits, _nan(logits))
+        count = count_classes_above([shard], rows, label_logits, batch.ids)
+        (counts,) = replicas.all_gather(count[tf.newaxis])
+        ranks = batch.own_examples(tf.reduce_sum(counts, axis=0))
+        if batch.label_mask is not None:
+            ranks = tf.where(batch.label_mask, ranks, tf.int32.max)
+        best = tf.reduce_min(ranks, axis=1)
+        return tf.reshape(tf.cast(best, tf.int32), batch.shape)
+
+    @tf.autograph.experimental.do_not_convert
+    def top_k(self, inputs: Any, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Finds the `k` classes of the highest logits, in chunks of classes.
+
+        Returns:
+            The logits in descending order, `[..., k]`, and their class ids, int32.
+            Among equal logits the lower id comes first.
+        """
+        head = self._part().head
+        k = validation.positive_int(k, "k", num_classes=self.num_classes)
+        all_inputs, start, shape = self._gather_inputs(self._convert(inputs))
+        found = min(k, head.num_classes)
+        values, own_ids = full_softmax_top_k(
+            _rows(head, all_inputs),
+            _class_table.full(head),
+            _class_table.biases(head),
+            found,
+        )
+        ids = own_ids * self.num_replicas + self._replica()
+        # A replica may have fewer classes than k. NaN comes last.
+        missing = [[0, 0], [0, k - found]]
+        values = tf.pad(values, missing, constant_values=float("nan"))
+        ids = tf.pad(ids, missing, constant_values=self.num_classes)
+        (all_values,) = replicas.all_gather(values[tf.newaxis])
+        (all_ids,) = replicas.all_gather(ids[tf.newaxis])
+        parts = [tf.unstack(x, num=self.num_replicas) for x in (all_values, all_ids)]
+        values, ids = merge_top_k(list(zip(*parts, strict=True)), k)
+        values = cap_logits(_take(values, start, shape), head.logit_soft_cap)
+        values, ids = tf.cast(values, head.variable_dtype), _take(ids, start, shape)
+        shape = tf.concat([shape, [k]], axis=0)
+        return tf.reshape(values, shape), tf.cast(tf.reshape(ids, shape), tf.int32)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the classes of this process's replicas, with slots and samplers.
+
+        Each worker writes its own files, `<path>-<replica>-of-<replicas>`: the files of
+        one save are complete once all workers have returned. Give each save a path of
+        its own, so that the last complete one is left if a worker dies.
+
+        Args:
+            path: The start of the files' paths, such as "checkpoints/step-1000".
+
+        Raises:
+            ValueError: If another number of replicas has saved there.
+        """
+        _parts.save(path, self._parts, self.num_replicas)
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Reads what `save` has written, with any number of replicas.
+
+        The learning rate and the number of steps are restored too. A sampler goes on
+        from where the one of its replica stood; with another number of replicas, from
+        where one of those stood.
+
+        Raises:
+            ValueError: If a file is missing, or they are not of one save of such a
+                table. Nothing has changed then.
+        """
+        _parts.restore(path, self._parts, self.num_replicas)
+
+    def _replica(self) -> int:
+        """Returns the number of the replica that runs this code."""
+        context = tf.distribute.get_replica_context()
+        count = 1 if context is None else context.num_replicas_in_sync
+        if count != self.num_replicas or (count > 1 and tf.executing_eagerly()):
+            raise ValueError(
+                "A method of ClassParallelSoftmax must be called in the function that "
+                "`strategy.run` runs, inside a tf.function."
+            )
+        return int(tf.get_static_value(context.replica_id_in_sync_group))
+
+    def _part(self) -> Part:
+        return self._parts[self._replica()]
+
+    def _convert(self, inputs: Any) -> tf.Tensor:
+        """Converts inputs `[..., dim]` to the dtype of logits."""
+        inputs = real_tensor(inputs, "inputs")
+        rank = inputs.shape.rank
+        if rank is None or rank < 2 or inputs.shape[-1] != self.dim:
+            raise ValueError(
+                "`inputs` must have the shape [batch, dim] or [batch, time, dim]. "
+                f"Received: inputs.shape={inputs.shape}, dim={self.dim}."
+            )
+        dtype = tf.as_dtype(self.heads[0].variable_dtype)
+        return tf.cast(inputs, compute_dtype(dtype))
+
+    def _gather(
+        self, inputs: Any, labels: Any, mask: Any, sample_weight: Any = None
+    ) -> _Batch:
+        """Gathers the examples of all replicas, and validates their labels."""
+        head, inputs = self._part().head, self._convert(inputs)
+        checks = validation.same_batch_checks(
+            inputs, labels=labels, sample_weight=sample_weight, mask=mask
+        )
+        own = parse_labels(
+            labels, inputs.shape[:-1], head.num_true, head.ignore_class, mask
+        )
+        with tf.control_dependencies(validation.assert_all(checks)):
+            own_ids = tf.identity(own.ids)
+        ids, label_mask = replicas.all_gather(own_ids, own.label_mask)
+        if own.example_mask is not None:  # a NaN there would make every gradient NaN
+            inputs = tf.where(own.example_mask[..., tf.newaxis], inputs, 0)
+        all_inputs, start, shape = self._gather_inputs(inputs)
+        in_range = validation.in_range(ids, self.num_classes)
+        is_own = in_range & tf.equal(ids % self.num_replicas, self._replica())
+        if label_mask is not None:
+            is_own &= label_mask
+        own_ids = tf.where(is_own, ids // self.num_replicas, 0)
+        # The same on all replicas: if one refuses, all do, and no sampler moves.
+        checks = [validation.ids_check(ids, self.num_classes, "labels")]
+        if (supported := head.sampler.supports(own_ids)) is not None:
+            check = head.sampler._support_check(supported, is_own)
+            (conditions,) = replicas.all_gather(check.condition[tf.newaxis])
+            checks.append(check._replace(condition=tf.reduce_all(conditions)))
+        with tf.control_dependencies(validation.assert_all(checks)):
+            own_ids = tf.identity(own_ids)
+        weights = Labels(ids, label_mask, None).label_weights(inputs.dtype)
+        if weights is None:
+            weights = tf.ones_like(ids, inputs.dtype) / head.num_true
+        return _Batch(
+            inputs=all_inputs,
+            ids=ids,
+            is_own=is_own,
+            own_ids=own_ids,
+            own_weights=tf.where(is_own, weights, tf.zeros_like(weights)),
+            start=start,
+            shape=shape,
+            label_mask=own.label_mask,
+            example_mask=own.example_mask,
+        )
+
+    def _gather_inputs(
+        self, inputs: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns inputs `[N, dim]` of all replicas, and where this one's are."""
+        shape = tf.shape(inputs)[:-1]
+        (all_inputs,) = replicas.all_gather(tf.reshape(inputs, [-1, self.dim]))
+        (sizes,) = replicas.all_gather(tf.reduce_prod(shape)[tf.newaxis])
+        return all_inputs, tf.reduce_sum(sizes[: self._replica()]), shape
+
+
+def _rows(head: SampledSoftmax, inputs: tf.Tensor) -> tf.Tensor:
+    """Returns inputs `[N, dim]` as scaled rows, in at least float32."""
+    rows, _ = logit_rows(head, inputs)
+    return tf.cast(rows, inputs.dtype)
+
+
+def _take(values: tf.Tensor, start: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Takes the examples `[...]` of one replica from values `[N, ...]` of all."""
+    return values[start : start + tf.reduce_prod(shape)]
+
+
+def _sampled_logsumexp(
+    head: SampledSoftmax, batch: _Batch
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns, for each example, what its loss needs of this replica's classes.
+
+    Returns:
+        `[N]`, the logsumexp of the corrected logits of own candidates and own labels;
+        and `[N]`, the weighted sum of the own labels' corrected logits.
+    """
+    candidates = draw_candidates(head, Labels(batch.own_ids, batch.is_own, None), None)
+    if head.num_sampled == head.num_classes:  # each is there for certain
+        candidates = Candidates(
+            candidates.sampled_candidates,
+            *map(tf.ones_like, candidates[1:]),
+        )
+    # Another replica's label reads a row that is read anyway, and hits nothing.
+    ids = tf.where(batch.is_own, batch.own_ids, candidates.sampled_candidates[0])
+    counts = tf.where(batch.is_own, candidates.true_expected_count, 1.0)
+    logits = lookup(
+        weights=_class_table.sampled_rows(head),
+        biases=_class_table.biases(head),
+        labels=ids,
+        inputs=logit_rows(head, batch.inputs)[0],
+        candidates=candidates._replace(true_expected_count=counts),
+        num_classes=head.num_classes,
+        soft_cap=head.logit_soft_cap,
+    )
+    hits = None
+    if head.remove_accidental_hits:
+        labels = tf.where(batch.is_own, batch.own_ids, -1)
+        hits = find_accidental_hits(labels, candidates.sampled_candidates)
+    logsumexp = sampled_loss_with_gradient(
+        LOGSUMEXP,
+        *logits,
+        hits=hits,
+        label_weights=batch.own_weights,
+        soft_cap=head.logit_soft_cap,
+    )
+    return logsumexp, _weighted_sum(logits.true_logits, batch)
+
+
+def _full_logsumexp(head: SampledSoftmax, batch: _Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the same as `_sampled_logsumexp`, of all own classes, uncorrected."""
+    rows = _rows(head, batch.inputs)
+    tables = _class_table.full(head), _class_table.biases(head)
+    cap = head.logit_soft_cap
+    logits = cap_logits(class_logits(batch.own_ids, rows, *tables), cap)
+    return full_logsumexp(rows, *tables, cap), _weighted_sum(logits, batch)
+
+
+def _nan(x: tf.Tensor) -> tf.Tensor:
+    return tf.constant(float("nan"), x.dtype)
+
+
+def _weighted_sum(logits: tf.Tensor, batch: _Batch) -> tf.Tensor:
+    # That of another class than the label may be infinite.
+    return tf.reduce_sum(tf.math.multiply_no_nan(logits, batch.own_weights), axis=1)
+
+
+def _make_optimizer(
+    make: Callable[[], keras.optimizers.Optimizer], head: SampledSoftmax
+) -> keras.optimizers.Optimizer:
+    """Makes the optimizer of one replica's classes."""
+    optimizer = make() if callable(make) else None
+    if not isinstance(optimizer, _OPTIMIZERS):
+        raise ValueError(
+            "`optimizer` must be a function that makes a LazyAdam, Adagrad or "
+            "RowWiseAdagrad of tfsampled.optimizers, such as lambda: LazyAdam(0.01). "
+            f"Received: optimizer={make!r}."
+        )
+    for limit in ("clipnorm", "global_clipnorm"):
+        if (value := getattr(optimizer, limit)) is not None:
+            raise ValueError(
+                f"`optimizer` must not have a {limit}: a replica knows the norm of its "
+                f"own rows' gradients only. Received: {limit}={value}."
+            )
+    optimizer.build(head.trainable_variables)
+    return optimizer
