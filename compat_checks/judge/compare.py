@@ -91,7 +91,7 @@ def densify(result: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def relative_difference(actual: np.ndarray, expected: np.ndarray) -> float:
     """Returns the largest difference, relative to the largest expected value."""
     actual, expected = actual.astype(np.float64), expected.astype(np.float64)
-    largest = abs(expected).max(initial=0)
+    largest = np.max(abs(expected), initial=0)
     if not largest or not np.isfinite(largest):
         return 0.0
     return float(abs(actual - expected).max() / largest)
@@ -119,4 +119,4 @@ def draws(
 def _max_ulps(a: np.ndarray, b: np.ndarray) -> int:
     """Returns the largest distance of two float32 arrays that are not negative."""
     steps = [x.astype(np.float32).view(np.int32).astype(np.int64) for x in (a, b)]
-    return int(abs(steps[0] - steps[1]).max(initial=0))
+    return int(np.max(abs(steps[0] - steps[1]), initial=0))
