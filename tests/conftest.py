@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 
@@ -73,7 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
     (cpu,) = tf.config.list_physical_devices("CPU")
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     # When an iterator goes, TensorFlow may wait for the thread that tunes it until that
-    # has slept, up to a minute.
+    # has slept: about as long as the iterator has lived, up to a minute.
     tf.data.experimental.AutotuneOptions.enabled = False
     tf.config.set_logical_device_configuration(cpu, two)
     device = config.getoption("device")
@@ -89,6 +90,13 @@ def runs_eagerly(request: pytest.FixtureRequest) -> bool:
         and request.node.get_closest_marker("eager") is not None
         and request.node.get_closest_marker("traced") is None
     )
+
+
+@pytest.fixture
+def young_iterators() -> Iterator[None]:
+    """Lets iterators go while they are young: those of replicas are always tuned."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,8 @@ from tfsampled.models import SampledSoftmaxModel
 from tfsampled.optimizers import Adagrad, LazyAdam, LossScaleOptimizer, RowWiseAdagrad
 from tfsampled.samplers import InBatch, LearnedUnigram, Mixed, Recent, Uniform
 
+pytestmark = pytest.mark.usefixtures("young_iterators")
+
 CLASSES, DIM = 30, 8
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(35, DIM)).astype("float32")
