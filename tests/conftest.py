@@ -93,6 +93,11 @@ def runs_eagerly(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
+def runs_slow_tests(request: pytest.FixtureRequest) -> bool:
+    return slow_selected(request.config)
+
+
+@pytest.fixture
 def young_iterators() -> Iterator[None]:
     """Lets iterators go while they are young: those of replicas are always tuned."""
     yield

@@ -23,13 +23,13 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
     [page for page, text in TEXTS.items() if BLOCK.search(text)],
     ids=lambda page: page.stem,
 )
-def test_python_blocks_run(page, request, tmp_path, monkeypatch):
+def test_python_blocks_run(page, runs_slow_tests, tmp_path, monkeypatch):
     """The default run traces the functions of blocks alone that are about them."""
     monkeypatch.chdir(tmp_path)
-    slow = request.config.getoption("markexpr") != "not slow"
     names = {"__name__": "__main__"}  # the blocks of a page share their names
     for block in BLOCK.finditer(TEXTS[page]):
-        tf.config.run_functions_eagerly(not slow and not COMPILES.search(block[1]))
+        compiles = runs_slow_tests or COMPILES.search(block[1]) is not None
+        tf.config.run_functions_eagerly(not compiles)
         lines_before = "\n" * TEXTS[page][: block.start(1)].count("\n")
         exec(compile(lines_before + block[1], page, "exec"), names)
 

@@ -20,7 +20,13 @@ from tfsampled._core.full_softmax.loss import full_logsumexp
 from tfsampled._core.full_softmax.ranks import count_classes_above
 from tfsampled._core.full_softmax.shards import Shard
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k, merge_top_k
-from tfsampled._core.labels import Labels, apply_weights, parse_labels, real_tensor
+from tfsampled._core.labels import (
+    Labels,
+    apply_weights,
+    flatten_inputs,
+    parse_labels,
+    real_tensor,
+)
 from tfsampled._core.sampled_loss.custom_gradient import sampled_loss_with_gradient
 from tfsampled._core.sampled_loss.logits import lookup
 from tfsampled._core.sampled_loss.loss_functions import LOGSUMEXP
@@ -58,6 +64,7 @@ class _Batch(NamedTuple):
     Attributes:
         inputs: `[N, dim]`, in at least float32.
         ids: int64 `[N, T]`, the labels.
+        in_range: bool `[N, T]`, whether a label is a class. XLA drops assertions.
         is_own: bool `[N, T]`, whether a label is one of this replica's classes.
         own_ids: int64 `[N, T]`, which of them; 0 for a class of another replica.
         own_weights: `[N, T]`, what each label weighs in its example; 0 for a class of
@@ -70,6 +77,7 @@ class _Batch(NamedTuple):
 
     inputs: tf.Tensor
     ids: tf.Tensor
+    in_range: tf.Tensor
     is_own: tf.Tensor
     own_ids: tf.Tensor
     own_weights: tf.Tensor
@@ -319,8 +327,8 @@ class ClassParallelSoftmax:
         (parts,) = replicas.all_gather(part[tf.newaxis])
         totals = tf.reduce_logsumexp(parts[:, 0], axis=0)
         losses = totals - tf.reduce_sum(parts[:, 1], axis=0)
-        is_valid = tf.reduce_all(validation.in_range(batch.ids, self.num_classes), 1)
-        losses = tf.where(is_valid, losses, _nan(losses))  # XLA drops assertions
+        is_valid = tf.reduce_all(batch.in_range, axis=1)
+        losses = tf.where(is_valid, losses, _nan(losses))
         losses = batch.own_examples(losses)
         losses = tf.reshape(tf.cast(losses, head.variable_dtype), batch.shape)
         losses.set_shape(tf.convert_to_tensor(inputs).shape[:-1])
@@ -337,7 +345,7 @@ class ClassParallelSoftmax:
         """
         head = self._part().head
         batch = self._gather(inputs, labels, mask)
-        rows = _rows(head, batch.inputs)
+        rows = tf.stop_gradient(_rows(head, batch.inputs))
         weights, biases = _class_table.full(head), _class_table.biases(head)
         logits = class_logits(batch.own_ids, rows, weights, biases)
         logits = tf.where(batch.is_own, logits, tf.zeros_like(logits))
@@ -350,8 +358,7 @@ class ClassParallelSoftmax:
             weights.normalize,
         )
         logits = tf.reduce_sum(logits, axis=0)
-        is_valid = validation.in_range(batch.ids, self.num_classes)
-        label_logits = tf.where(is_valid, logits, _nan(logits))
+        label_logits = tf.where(batch.in_range, logits, _nan(logits))
         count = count_classes_above([shard], rows, label_logits, batch.ids)
         (counts,) = replicas.all_gather(count[tf.newaxis])
         ranks = batch.own_examples(tf.reduce_sum(counts, axis=0))
@@ -370,7 +377,8 @@ class ClassParallelSoftmax:
         """
         head = self._part().head
         k = validation.positive_int(k, "k", num_classes=self.num_classes)
-        all_inputs, start, shape = self._gather_inputs(self._convert(inputs))
+        rows, shape = self._flatten(inputs)
+        all_inputs, start = self._gather_inputs(rows)
         found = min(k, head.num_classes)
         values, own_ids = full_softmax_top_k(
             _rows(head, all_inputs),
@@ -434,23 +442,17 @@ class ClassParallelSoftmax:
     def _part(self) -> Part:
         return self._parts[self._replica()]
 
-    def _convert(self, inputs: Any) -> tf.Tensor:
-        """Converts inputs `[..., dim]` to the dtype of logits."""
-        inputs = real_tensor(inputs, "inputs")
-        rank = inputs.shape.rank
-        if rank is None or rank < 2 or inputs.shape[-1] != self.dim:
-            raise ValueError(
-                "`inputs` must have the shape [batch, dim] or [batch, time, dim]. "
-                f"Received: inputs.shape={inputs.shape}, dim={self.dim}."
-            )
-        dtype = tf.as_dtype(self.heads[0].variable_dtype)
-        return tf.cast(inputs, compute_dtype(dtype))
+    def _flatten(self, inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns inputs as rows `[n, dim]` in the dtype of logits, and their axes."""
+        dtype = compute_dtype(tf.as_dtype(self.heads[0].variable_dtype))
+        return flatten_inputs(tf.cast(real_tensor(inputs, "inputs"), dtype), self.dim)
 
     def _gather(
         self, inputs: Any, labels: Any, mask: Any, sample_weight: Any = None
     ) -> _Batch:
         """Gathers the examples of all replicas, and validates their labels."""
-        head, inputs = self._part().head, self._convert(inputs)
+        head, inputs = self._part().head, real_tensor(inputs, "inputs")
+        rows, shape = self._flatten(inputs)
         checks = validation.same_batch_checks(
             inputs, labels=labels, sample_weight=sample_weight, mask=mask
         )
@@ -461,8 +463,8 @@ class ClassParallelSoftmax:
             own_ids = tf.identity(own.ids)
         ids, label_mask = replicas.all_gather(own_ids, own.label_mask)
         if own.example_mask is not None:  # a NaN there would make every gradient NaN
-            inputs = tf.where(own.example_mask[..., tf.newaxis], inputs, 0)
-        all_inputs, start, shape = self._gather_inputs(inputs)
+            rows = tf.where(tf.reshape(own.example_mask, [-1, 1]), rows, 0)
+        all_inputs, start = self._gather_inputs(rows)
         in_range = validation.in_range(ids, self.num_classes)
         is_own = in_range & tf.equal(ids % self.num_replicas, self._replica())
         if label_mask is not None:
@@ -476,12 +478,13 @@ class ClassParallelSoftmax:
             checks.append(check._replace(condition=tf.reduce_all(conditions)))
         with tf.control_dependencies(validation.assert_all(checks)):
             own_ids = tf.identity(own_ids)
-        weights = Labels(ids, label_mask, None).label_weights(inputs.dtype)
+        weights = Labels(ids, label_mask, None).label_weights(rows.dtype)
         if weights is None:
-            weights = tf.ones_like(ids, inputs.dtype) / head.num_true
+            weights = tf.ones_like(ids, rows.dtype) / head.num_true
         return _Batch(
             inputs=all_inputs,
             ids=ids,
+            in_range=in_range,
             is_own=is_own,
             own_ids=own_ids,
             own_weights=tf.where(is_own, weights, tf.zeros_like(weights)),
@@ -491,14 +494,11 @@ class ClassParallelSoftmax:
             example_mask=own.example_mask,
         )
 
-    def _gather_inputs(
-        self, inputs: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns inputs `[N, dim]` of all replicas, and where this one's are."""
-        shape = tf.shape(inputs)[:-1]
-        (all_inputs,) = replicas.all_gather(tf.reshape(inputs, [-1, self.dim]))
-        (sizes,) = replicas.all_gather(tf.reduce_prod(shape)[tf.newaxis])
-        return all_inputs, tf.reduce_sum(sizes[: self._replica()]), shape
+    def _gather_inputs(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns inputs `[N, dim]` of all replicas, and where this one's start."""
+        (all_inputs,) = replicas.all_gather(rows)
+        (sizes,) = replicas.all_gather(tf.shape(rows)[:1])
+        return all_inputs, tf.reduce_sum(sizes[: self._replica()])
 
 
 def _rows(head: SampledSoftmax, inputs: tf.Tensor) -> tf.Tensor:

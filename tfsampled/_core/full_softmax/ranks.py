@@ -72,7 +72,7 @@ def count_classes_above(
 
     Args:
         shards: The classes.
-        inputs: `[N, D]`.
+        inputs: `[N, D]`, without a gradient.
         label_logits: `[N, T]`.
         labels: Integers `[N, T]`, of these shards or others.
         exclude: Integers `[N, n]`, different classes that are not counted, -1 for none.
@@ -80,7 +80,6 @@ def count_classes_above(
     Returns:
         int64 `[N, T]`.
     """
-    inputs = tf.stop_gradient(inputs)
     size, count = chunk_size(inputs), tf.zeros_like(labels, tf.int64)
     for shard in shards:
 
