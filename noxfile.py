@@ -23,11 +23,15 @@ nox.options.stop_on_first_error = False
 RECORDS = Path("compat_checks/records/versions.jsonl")
 KEY = ["tensorflow", "keras", "python", "numpy", "kind"]
 TENSORFLOW = ["2.16", "2.17", "2.18", "2.19", "2.20", "2.21"]
-OLDEST, NEWEST = ("3.10", "3.10"), ("3.12", "3.15")  # Python, Keras
+OLDEST_PYTHON, NEWEST = "3.10", ("3.12", "3.15")  # Python, Keras
+OLDEST_KERAS = {"2.21": "3.12"}  # of the others 3.10
 RUNS = [
     nox.param(python, tensorflow, keras, id=f"{tensorflow}-{keras}")
     for tensorflow in TENSORFLOW
-    for python, keras in (OLDEST, NEWEST)
+    for python, keras in (
+        (OLDEST_PYTHON, OLDEST_KERAS.get(tensorflow, "3.10")),
+        NEWEST,
+    )
 ]
 VERSIONS = """
 import json
