@@ -55,6 +55,12 @@ def on_host() -> Iterator[None]:
         yield
 
 
+def server_of(variable: Any) -> str | None:
+    """Returns the device of a variable on a parameter server; None for others."""
+    device = getattr(variable, "device", None) or ""
+    return device if tf.DeviceSpec.from_string(device).job == "ps" else None
+
+
 class Constant:
     """A constant array, as a tensor where it is read: on the host, except under XLA.
 

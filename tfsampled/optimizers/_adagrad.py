@@ -89,7 +89,8 @@ class Adagrad(RowSparse, keras.optimizers.Adagrad):
     ) -> tf.Tensor:
         """Returns what to add to rows of a variable, and updates their slots."""
         accumulator = self.slot("accumulators", variable)
-        squares = rows.read(accumulator, ids) + tf.square(values)
-        rows.write(accumulator, ids, squares)
+        before = rows.read(accumulator, ids)
+        squares = before + tf.square(values)
+        rows.write(accumulator, ids, squares, before)
         rate = tf.cast(learning_rate, values.dtype)
         return -rate * values / tf.sqrt(squares + self.epsilon)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfsampled._core.xla import server_of
 from tfsampled.optimizers import _sparse_rows as rows
 from tfsampled.optimizers._row_sparse import RowSparse, validate_at_least_0
 
@@ -132,6 +133,10 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
         momentum = self.slot("momentums", variable)
         velocity = self.slot("velocities", variable)
         m, v = rows.read(momentum, ids), rows.read(velocity, ids)
+        # Two workers would each subtract the decay of all skipped steps.
+        before = (None, None) if self.correct_skipped else (m, v)
+        if server_of(velocity):  # several workers may have taken from it at once
+            v = tf.maximum(v, 0)
         step = self._step_size(values.dtype, learning_rate)
         if self.correct_skipped:
             skipped = rows.expand_to_rank(self._skipped_steps(ids, variable), m)
@@ -139,9 +144,9 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
             v *= tf.cast(tf.pow(self.beta_2, skipped), v.dtype)
             step *= tf.cast(self._catch_up_factor(skipped), step.dtype)
         m += (values - m) * (1 - self.beta_1)
-        rows.write(momentum, ids, m)
+        rows.write(momentum, ids, m, before[0])
         v += (tf.square(values) - v) * (1 - self.beta_2)
-        rows.write(velocity, ids, v)
+        rows.write(velocity, ids, v, before[1])
         if self.amsgrad:
             largest = self.slot("velocity_hats", variable)
             v = tf.maximum(rows.read(largest, ids), v)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import warnings
@@ -12,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import replicas
+from tfsampled._core.xla import server_of
 from tfsampled.optimizers import _keras
 from tfsampled.optimizers import _sparse_rows as rows
 
@@ -171,7 +173,8 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
             if dense:
                 super().apply(*zip(*dense, strict=True))
             else:
-                self.iterations.assign_add(1)
+                # Keras's own reads and writes, and workers lose each other's counts.
+                self.iterations.value.assign_add(1)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable by its gradient, which is neither clipped nor scaled."""
@@ -310,12 +313,15 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
         """Updates distinct rows of a variable, all rows if `ids` is None."""
         variable = replicas.own_copy(_tf_variable(variable))
         dtype = rows.accumulation_dtype(variable.dtype)
-        values = tf.cast(values, dtype)
-        change = self.sparse_step(ids, values, variable, learning_rate)
-        if decays:
-            decay = tf.cast(self.weight_decay, dtype) * tf.cast(learning_rate, dtype)
-            change -= decay * rows.read(variable, ids)
-        rows.add(variable, ids, change)
+        server = server_of(variable)
+        with tf.device(server) if server else contextlib.nullcontext():
+            values = tf.cast(values, dtype)
+            change = self.sparse_step(ids, values, variable, learning_rate)
+            if decays:
+                rate = tf.cast(learning_rate, dtype)
+                decay = tf.cast(self.weight_decay, dtype) * rate
+                change -= decay * rows.read(variable, ids)
+            rows.add(variable, ids, change)
 
     def _reject_unsupported_options(self) -> None:
         for name, reason in _UNSUPPORTED.items():

@@ -95,9 +95,9 @@ class RowWiseAdagrad(RowSparse):
         """Returns what to add to rows of a variable, and updates their slots."""
         accumulator = self.slot("accumulators", variable)
         axes = list(range(1, values.shape.rank))
-        squares = rows.read(accumulator, ids)
-        squares += tf.reduce_mean(tf.square(values), axes)
-        rows.write(accumulator, ids, squares)
+        before = rows.read(accumulator, ids)
+        squares = before + tf.reduce_mean(tf.square(values), axes)
+        rows.write(accumulator, ids, squares, before)
         denominator = rows.expand_to_rank(tf.sqrt(squares + self.epsilon), values)
         return -tf.cast(learning_rate, values.dtype) * values / denominator
 

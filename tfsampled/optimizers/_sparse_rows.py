@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from tfsampled._core import static_ops, validation
-from tfsampled._core.xla import on_host, tracing_for_xla
+from tfsampled._core.xla import on_host, server_of, tracing_for_xla
 
 Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices"
 
@@ -183,8 +183,18 @@ def read(variable: Any, ids: tf.Tensor | None) -> tf.Tensor:
     )
 
 
-def write(variable: Any, ids: tf.Tensor | None, rows: tf.Tensor) -> None:
-    """Replaces rows of a variable, in place; all rows if `ids` is None."""
+def write(
+    variable: Any, ids: tf.Tensor | None, rows: tf.Tensor, old: tf.Tensor | None = None
+) -> None:
+    """Replaces rows of a variable, in place; all rows if `ids` is None.
+
+    Given the `old` rows, those on a parameter server get the difference added: what
+    another worker has written since they were read is not lost.
+    """
+    if old is not None and server_of(variable):
+        change = tf.where(tf.equal(rows, old), tf.zeros_like(rows), rows - old)
+        add(variable, ids, change)  # 0, not NaN, where both are infinite
+        return
     rows = tf.cast(rows, variable.dtype)
     if ids is None:
         variable.assign(rows)
@@ -194,7 +204,13 @@ def write(variable: Any, ids: tf.Tensor | None, rows: tf.Tensor) -> None:
 
 def add(variable: Any, ids: tf.Tensor | None, rows: tf.Tensor) -> None:
     """Adds to distinct rows of a variable, in place; to all rows if `ids` is None."""
-    if ids is not None and tracing_for_xla():
+    if server_of(variable):  # these two lock the variable, scatter_add does not
+        rows = tf.cast(rows, variable.dtype)
+        if ids is None:
+            variable.assign_add(rows)
+        else:  # an eager one of another machine fails in TensorFlow
+            tf.function(variable.scatter_nd_add)(ids[:, tf.newaxis], rows)
+    elif ids is not None and tracing_for_xla():
         rows = tf.cast(rows, variable.dtype)
         variable.scatter_add(tf.IndexedSlices(rows, ids))
     else:
