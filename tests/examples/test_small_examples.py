@@ -91,11 +91,13 @@ def test_crossing_is_between_the_points():
         ("replicas", "a weight"),
         ("workers", "a weight"),
         ("class_parallel", "an example"),
+        ("servers", "an example"),
     ],
 )
 def test_distributed_training_is_that_of_one_device(name, of):
     command = [sys.executable, "-m", f"examples.distributed.{name}"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    label, difference = output.splitlines()[-1].split(": ")
-    assert label == f"largest difference of {of}"
-    assert float(difference) < 1e-5
+    output = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=300
+    ).stdout
+    _, _, found = output.partition(f"largest difference of {of}: ")
+    assert float(found.split()[0]) < 1e-5

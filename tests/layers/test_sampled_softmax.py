@@ -108,19 +108,28 @@ def test_sampled_loss_is_tensorflows(
         seed2=7,
     )
 
-    ours = head.sampled_loss(inputs, labels)
-    theirs = tf.nn.sampled_softmax_loss(
-        weights=head.kernel.value,
-        biases=head.bias.value / temperature,
-        labels=labels,
-        inputs=inputs / temperature,
-        num_sampled=SAMPLED,
-        num_classes=CLASSES,
-        num_true=num_true,
-        sampled_values=drawn,
-        remove_accidental_hits=remove_accidental_hits,
-    )
+    with tf.GradientTape(persistent=True) as tape:
+        ours = head.sampled_loss(inputs, labels)
+        theirs = tf.nn.sampled_softmax_loss(
+            weights=head.kernel.value,
+            biases=head.bias.value / temperature,
+            labels=labels,
+            inputs=inputs / temperature,
+            num_sampled=SAMPLED,
+            num_classes=CLASSES,
+            num_true=num_true,
+            sampled_values=drawn,
+            remove_accidental_hits=remove_accidental_hits,
+        )
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    gradient = tape.gradient(ours, head.bias)
+    assert isinstance(gradient, tf.IndexedSlices)
+    np.testing.assert_allclose(
+        tf.convert_to_tensor(gradient),
+        tf.convert_to_tensor(tape.gradient(theirs, head.bias.value)),
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 def test_all_classes_drawn_is_the_exact_loss(rng):

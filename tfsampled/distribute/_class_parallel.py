@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import os
-import random
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from tfsampled import optimizers, samplers
+from tfsampled import samplers
 from tfsampled._core import replicas, validation
 from tfsampled._core.candidate_sampling.accidental_hits import find_accidental_hits
 from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled._core.embedding.class_logits import cap_logits, class_logits
 from tfsampled._core.full_softmax.loss import full_logsumexp
 from tfsampled._core.full_softmax.ranks import count_classes_above
-from tfsampled._core.full_softmax.shards import Shard
+from tfsampled._core.full_softmax.shards import shards_of
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k, merge_top_k
 from tfsampled._core.labels import (
     Labels,
@@ -32,30 +31,10 @@ from tfsampled._core.sampled_loss.logits import lookup
 from tfsampled._core.sampled_loss.loss_functions import LOGSUMEXP
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled.distribute import _parts
-from tfsampled.distribute._parts import Part, local_replicas, with_seed
+from tfsampled.distribute._parts import Part, local_replicas
 from tfsampled.layers import SampledSoftmax, _class_table
 from tfsampled.layers._losses import draw_candidates, logit_rows
-from tfsampled.optimizers._row_sparse import validate_strategy, variables_for
-
-_OPTIMIZERS = optimizers.LazyAdam, optimizers.Adagrad, optimizers.RowWiseAdagrad
-_SAMPLERS = (
-    samplers.LogUniform,
-    samplers.Uniform,
-    samplers.FixedUnigram,
-    samplers.LearnedUnigram,
-)
-_UNSUPPORTED = (
-    "tied_to",
-    "class_encoder",
-    "class_features",
-    "num_shards",
-    "partition_strategy",
-    "num_hard_negatives",
-    "kernel_regularizer",
-    "bias_regularizer",
-    "kernel_constraint",
-    "bias_constraint",
-)
+from tfsampled.optimizers._row_sparse import validate_strategy
 
 
 class _Batch(NamedTuple):
@@ -179,74 +158,20 @@ class ClassParallelSoftmax:
             )
         validate_strategy(strategy)
         self.num_replicas = strategy.num_replicas_in_sync
-        self.num_classes = validation.positive_int(num_classes, "num_classes")
-        self.dim = validation.positive_int(dim, "dim")
-        if self.num_classes < self.num_replicas:
-            raise ValueError(
-                "`num_classes` must be at least the number of replicas. Received: "
-                f"num_classes={num_classes}, {self.num_replicas} replicas."
-            )
-        if unsupported := sorted(options.keys() & set(_UNSUPPORTED)):
-            raise ValueError(
-                f"ClassParallelSoftmax does not take {', '.join(unsupported)}."
-            )
-        sampler = samplers.get(sampler)
-        if type(sampler) not in _SAMPLERS:
-            raise ValueError(
-                "`sampler` must be a LogUniform, Uniform, FixedUnigram or "
-                f"LearnedUnigram. Received: sampler={sampler!r}."
-            )
-        self.num_sampled = validation.positive_int(
-            num_sampled, "num_sampled", num_classes=self.num_classes
+        self._parts = _parts.make(
+            "ClassParallelSoftmax",
+            dict(local_replicas(strategy)),
+            self.num_replicas,
+            num_classes=num_classes,
+            dim=dim,
+            num_sampled=num_sampled,
+            optimizer=optimizer,
+            sampler=sampler,
+            seed=seed,
+            options=options,
         )
-        if isinstance(sampler, samplers.FixedUnigram):
-            sampler.validate(self.num_classes, self.num_sampled)
-        seed = validation.optional_int(seed, "seed")
-        start = random.getrandbits(31)
-        self._parts = {}
-        for index, device in local_replicas(strategy):
-            with tf.device(device) if device else contextlib.nullcontext():
-                head = self._make_head(index, sampler, seed, start, options)
-                trainer = _make_optimizer(optimizer, head)
-                self._parts[index] = Part(head, trainer, self.num_classes)
-
-    def _make_head(
-        self,
-        index: int,
-        sampler: samplers.Sampler,
-        seed: int | None,
-        start: int,
-        options: dict[str, Any],
-    ) -> SampledSoftmax:
-        """Makes the table of one replica's classes."""
-        num_classes = len(range(index, self.num_classes, self.num_replicas))
-        initializers = {
-            name: with_seed(
-                options.get(name, default), start if seed is None else seed, index
-            )
-            for name, default in (
-                ("kernel_initializer", "glorot_uniform"),
-                ("bias_initializer", "zeros"),
-            )
-        }
-        seed = seed if sampler.seed is None else sampler.seed
-        own_seed = None if seed is None else seed + index
-        if isinstance(sampler, samplers.FixedUnigram):
-            counts = sampler.counts[index :: self.num_replicas]
-            sampler = samplers.FixedUnigram(counts, sampler.distortion, own_seed)
-        else:
-            sampler = type(sampler)(own_seed)
-        share = -(-self.num_sampled // self.num_replicas)
-        head = SampledSoftmax(
-            num_classes,
-            min(share, num_classes),
-            sampler,
-            **{**options, **initializers},
-        )
-        head.build((None, self.dim))
-        if seed is None:  # workers may have one random state: other places there
-            sampler.position.assign(start + (index << 24))
-        return head
+        self.num_classes, self.dim = int(num_classes), int(dim)
+        self.num_sampled = int(num_sampled)
 
     @property
     def heads(self) -> list[SampledSoftmax]:
@@ -271,17 +196,8 @@ class ClassParallelSoftmax:
     def apply(self, gradients: Sequence[Any]) -> None:
         """Updates `trainable_variables` by their gradients, on this replica alone."""
         part = self._part()
-        variables = part.head.trainable_variables
-        variables = variables_for(part.optimizer, gradients, variables)
-        # For dense ones Keras would call back to all replicas at once.
-        gradients = [
-            gradient
-            if gradient is None or isinstance(gradient, tf.IndexedSlices)
-            else tf.IndexedSlices(gradient, tf.range(variable.shape[0]), variable.shape)
-            for gradient, variable in zip(gradients, variables, strict=True)
-        ]
         with replicas.alone():
-            part.optimizer.apply(gradients, variables)
+            part.apply(gradients)
 
     @tf.autograph.experimental.do_not_convert
     def sampled_loss(
@@ -350,12 +266,9 @@ class ClassParallelSoftmax:
         logits = class_logits(batch.own_ids, rows, weights, biases)
         logits = tf.where(batch.is_own, logits, tf.zeros_like(logits))
         (logits,) = replicas.all_gather(tf.stop_gradient(logits)[tf.newaxis])
-        shard = Shard(
-            tf.convert_to_tensor(weights.shards[0]),
-            None if biases is None else tf.convert_to_tensor(biases.shards[0]),
-            self._replica(),
-            self.num_replicas,
-            weights.normalize,
+        (shard,) = shards_of(weights, biases)
+        shard = dataclasses.replace(
+            shard, first_class=self._replica(), stride=self.num_replicas
         )
         logits = tf.reduce_sum(logits, axis=0)
         label_logits = tf.where(batch.in_range, logits, _nan(logits))
@@ -569,24 +482,3 @@ def _nan(x: tf.Tensor) -> tf.Tensor:
 def _weighted_sum(logits: tf.Tensor, batch: _Batch) -> tf.Tensor:
     # That of another class than the label may be infinite.
     return tf.reduce_sum(tf.math.multiply_no_nan(logits, batch.own_weights), axis=1)
-
-
-def _make_optimizer(
-    make: Callable[[], keras.optimizers.Optimizer], head: SampledSoftmax
-) -> keras.optimizers.Optimizer:
-    """Makes the optimizer of one replica's classes."""
-    optimizer = make() if callable(make) else None
-    if not isinstance(optimizer, _OPTIMIZERS):
-        raise ValueError(
-            "`optimizer` must be a function that makes a LazyAdam, Adagrad or "
-            "RowWiseAdagrad of tfsampled.optimizers, such as lambda: LazyAdam(0.01). "
-            f"Received: optimizer={make!r}."
-        )
-    for limit in ("clipnorm", "global_clipnorm"):
-        if (value := getattr(optimizer, limit)) is not None:
-            raise ValueError(
-                f"`optimizer` must not have a {limit}: a replica knows the norm of its "
-                f"own rows' gradients only. Received: {limit}={value}."
-            )
-    optimizer.build(head.trainable_variables)
-    return optimizer

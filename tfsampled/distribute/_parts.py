@@ -1,31 +1,58 @@
-"""The classes of each replica: where they lie, how they start, how they are saved."""
+"""A table in parts: the classes of each, how they start, how they are saved."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfsampled import optimizers, samplers
+from tfsampled._core import validation
 from tfsampled.layers import SampledSoftmax
+from tfsampled.optimizers._row_sparse import variables_for
+
+_OPTIMIZERS = optimizers.LazyAdam, optimizers.Adagrad, optimizers.RowWiseAdagrad
+_SAMPLERS = (
+    samplers.LogUniform,
+    samplers.Uniform,
+    samplers.FixedUnigram,
+    samplers.LearnedUnigram,
+)
+_UNSUPPORTED = (
+    "tied_to",
+    "class_encoder",
+    "class_features",
+    "num_shards",
+    "partition_strategy",
+    "num_hard_negatives",
+    "kernel_regularizer",
+    "bias_regularizer",
+    "kernel_constraint",
+    "bias_constraint",
+)
 
 
 class Part(NamedTuple):
-    """The classes of one replica: class `c` of all is its class `c // count`.
+    """Some of the classes: of `count` parts, class `c` is class `c // count` of one.
 
     Attributes:
         head: Their table.
         optimizer: What trains it.
-        total: The number of classes of all replicas.
+        device: Where they lie; None for wherever TensorFlow places variables.
+        total: The number of classes of all parts.
     """
 
     head: SampledSoftmax
     optimizer: Any
+    device: str | None
     total: int
 
     def variables(self) -> dict[str, Any]:
@@ -38,9 +65,134 @@ class Part(NamedTuple):
             named[f"{type(sampler).__name__}_{name}"] = variable
         return named
 
+    def apply(self, gradients: Sequence[Any]) -> None:
+        """Updates the head's variables by their gradients."""
+        variables = self.head.trainable_variables
+        variables = variables_for(self.optimizer, gradients, variables)
+        # For dense ones Keras would call back to all replicas at once.
+        rows = [
+            gradient
+            if gradient is None or isinstance(gradient, tf.IndexedSlices)
+            else tf.IndexedSlices(gradient, tf.range(variable.shape[0]), variable.shape)
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ]
+        self.optimizer.apply(rows, variables)
+
     def is_per_class(self, variable: tf.Variable) -> bool:
         """Returns whether a variable has a row for each class."""
         return variable.shape[:1] == [self.head.num_classes]
+
+
+def make(
+    owner: str,
+    devices: Mapping[int, str | None],
+    count: int,
+    *,
+    num_classes: int,
+    dim: int,
+    num_sampled: int,
+    optimizer: Callable[[], keras.optimizers.Optimizer],
+    sampler: str | samplers.Sampler,
+    seed: int | None,
+    options: dict[str, Any],
+) -> dict[int, Part]:
+    """Makes parts of a table, by their number.
+
+    Args:
+        owner: The name of the class whose table this is.
+        devices: The device of each part to make, by the part's number.
+        count: How many parts the table has.
+        num_classes: The number of classes of all parts; this and the rest are arguments
+            of the owner.
+        dim: The size of a row.
+        num_sampled: The number of classes that all parts draw together.
+        optimizer: A function that makes an optimizer.
+        sampler: The sampler, of which each part gets one.
+        seed: Makes draws and initial rows repeatable.
+        options: Other arguments of `SampledSoftmax`.
+
+    Raises:
+        ValueError: If an argument has an invalid value.
+    """
+    num_classes = validation.positive_int(num_classes, "num_classes")
+    dim = validation.positive_int(dim, "dim")
+    if num_classes < count:
+        raise ValueError(
+            "`num_classes` must be at least the number of parts, of which each device "
+            f"has one. Received: num_classes={num_classes}, {count} parts."
+        )
+    if unsupported := sorted(options.keys() & set(_UNSUPPORTED)):
+        raise ValueError(f"{owner} does not take {', '.join(unsupported)}.")
+    sampler = samplers.get(sampler)
+    if type(sampler) not in _SAMPLERS:
+        raise ValueError(
+            "`sampler` must be a LogUniform, Uniform, FixedUnigram or LearnedUnigram. "
+            f"Received: sampler={sampler!r}."
+        )
+    num_sampled = validation.positive_int(
+        num_sampled, "num_sampled", num_classes=num_classes
+    )
+    if isinstance(sampler, samplers.FixedUnigram):
+        sampler.validate(num_classes, num_sampled)
+    seed = validation.optional_int(seed, "seed")
+    start = random.getrandbits(31)
+    parts = {}
+    for index, device in devices.items():
+        own_classes = len(range(index, num_classes, count))
+        share = min(-(-num_sampled // count), own_classes)
+        initializers = {
+            name: _with_seed(
+                options.get(name, default), start if seed is None else seed, index
+            )
+            for name, default in (
+                ("kernel_initializer", "glorot_uniform"),
+                ("bias_initializer", "zeros"),
+            )
+        }
+        with tf.device(device) if device else contextlib.nullcontext():
+            own_sampler = _sampler_of_part(sampler, seed, index, count)
+            head = SampledSoftmax(
+                own_classes, share, own_sampler, **{**options, **initializers}
+            )
+            head.build((None, dim))
+            if own_sampler.seed is None:  # workers may have one random state
+                own_sampler.position.assign(start + (index << 24))
+            trainer = _make_optimizer(optimizer, head)
+        parts[index] = Part(head, trainer, device, num_classes)
+    return parts
+
+
+def _sampler_of_part(
+    sampler: samplers.Sampler, seed: int | None, index: int, count: int
+) -> Any:
+    """Makes the sampler of one part's classes."""
+    seed = seed if sampler.seed is None else sampler.seed
+    own_seed = None if seed is None else seed + index
+    if isinstance(sampler, samplers.FixedUnigram):
+        counts = sampler.counts[index::count]
+        return samplers.FixedUnigram(counts, sampler.distortion, own_seed)
+    return type(sampler)(own_seed)
+
+
+def _make_optimizer(
+    make: Callable[[], keras.optimizers.Optimizer], head: SampledSoftmax
+) -> keras.optimizers.Optimizer:
+    """Makes the optimizer of one part's classes."""
+    optimizer = make() if callable(make) else None
+    if not isinstance(optimizer, _OPTIMIZERS) or optimizer.built:
+        raise ValueError(
+            "`optimizer` must be a function that makes a new LazyAdam, Adagrad or "
+            "RowWiseAdagrad of tfsampled.optimizers, such as lambda: LazyAdam(0.01). "
+            f"Received: optimizer={make!r}, which makes {optimizer!r}."
+        )
+    for limit in ("clipnorm", "global_clipnorm"):
+        if (value := getattr(optimizer, limit)) is not None:
+            raise ValueError(
+                f"`optimizer` must not have a {limit}: a part of the table knows the "
+                f"norm of its own rows' gradients only. Received: {limit}={value}."
+            )
+    optimizer.build(head.trainable_variables)
+    return optimizer
 
 
 def local_replicas(
@@ -60,8 +212,8 @@ def local_replicas(
     yield from zip(numbers, strategy.extended.worker_devices, strict=True)
 
 
-def with_seed(identifier: Any, seed: int, index: int) -> Any:
-    """Returns an initializer that makes other numbers for each replica."""
+def _with_seed(identifier: Any, seed: int, index: int) -> Any:
+    """Returns an initializer that makes other numbers for each part."""
     initializer = keras.initializers.get(identifier)
     config: dict[str, Any] = getattr(initializer, "get_config", dict)()
     if "seed" not in config:
@@ -75,8 +227,8 @@ def save(path: str | os.PathLike[str], parts: Mapping[int, Part], count: int) ->
     """Writes the parts of this process, of `count` in all."""
     if others := _saved(path).keys() - {count}:
         raise ValueError(
-            "`path` must not be that of a save by another number of replicas. "
-            f"Received: path={os.fspath(path)!r}, saved by {min(others)} replicas."
+            "`path` must not be that of a save in another number of parts. "
+            f"Received: path={os.fspath(path)!r}, saved in {min(others)} parts."
         )
     for index, part in parts.items():
         tf.train.Checkpoint(**part.variables()).write(_path_of(path, index, count))
@@ -98,7 +250,7 @@ def restore(
     if len(files) != 1 or files[saved] != saved:
         raise ValueError(
             "`path` must be that of one whole save. Received: "
-            f"path={os.fspath(path)!r}, number of files by replicas: {files}."
+            f"path={os.fspath(path)!r}, number of files by parts: {files}."
         )
     readers = [
         tf.train.load_checkpoint(_path_of(path, index, saved)) for index in range(saved)
@@ -106,16 +258,20 @@ def restore(
     for part in parts.values():
         _validate(path, readers, part)
     for index, part in parts.items():
+        if saved == count:  # read on the part's own device
+            checkpoint = tf.train.Checkpoint(**part.variables())
+            checkpoint.read(_path_of(path, index, count)).assert_consumed()
+            continue
         classes = index + count * np.arange(part.head.num_classes)
         for name, variable in part.variables().items():
             if not part.is_per_class(variable):
                 variable.assign(readers[index % saved].get_tensor(_key(name)))
                 continue
+            value = np.empty(variable.shape, variable.dtype.as_numpy_dtype)
             for file, reader in enumerate(readers):
-                rows = np.flatnonzero(classes % saved == file)
-                if rows.size:
-                    value = reader.get_tensor(_key(name))[classes[rows] // saved]
-                    variable.scatter_nd_update(rows[:, np.newaxis], value)
+                rows = classes % saved == file
+                value[rows] = reader.get_tensor(_key(name))[classes[rows] // saved]
+            variable.assign(value)
 
 
 def _path_of(path: str | os.PathLike[str], index: int, count: int) -> str:
@@ -123,7 +279,7 @@ def _path_of(path: str | os.PathLike[str], index: int, count: int) -> str:
 
 
 def _saved(path: str | os.PathLike[str]) -> dict[int, int]:
-    """Counts the files of saves under a path, by their number of replicas."""
+    """Counts the files of saves under a path, by their number of parts."""
     folder, name = os.path.split(os.fspath(path))
     folder = folder or "."
     files = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
@@ -134,6 +290,14 @@ def _saved(path: str | os.PathLike[str]) -> dict[int, int]:
 
 def _key(name: str) -> str:
     return f"{name}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def _shapes(shapes: Mapping[str, Any]) -> str:
+    """Returns the names and shapes of variables as text."""
+    suffix = _key("")
+    return ", ".join(
+        f"{name.removesuffix(suffix)} {list(shapes[name])}" for name in sorted(shapes)
+    )
 
 
 def _validate(path: str | os.PathLike[str], readers: list[Any], part: Part) -> None:
@@ -152,9 +316,10 @@ def _validate(path: str | os.PathLike[str], readers: list[Any], part: Part) -> N
         )
         if not fits:
             raise ValueError(
-                "The files must hold the variables of this ClassParallelSoftmax. "
-                f"Received: path={os.fspath(path)!r} with "
-                f"{ {name: shapes[name] for name in sorted(names)} }."
+                "The files must be of a table of this sampler, optimizer and dim, with "
+                f"the variables {_shapes({n: v.shape for n, v in variables.items()})}. "
+                f"Received: path={os.fspath(path)!r}, with "
+                f"{_shapes({name: shapes[name] for name in names})}."
             )
         num_rows += shapes[_key("head_0")][0]
         iterations = f"{type(part.optimizer).__name__}_0"

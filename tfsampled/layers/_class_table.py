@@ -64,19 +64,20 @@ def full(head: Any) -> Table:
 
 
 def biases(head: Any) -> Table | None:
-    """Returns the bias variable, or a tensor if the temperature scales it."""
-    if head.bias is None:
+    """Returns the biases, which the temperature divides."""
+    if not head.biases:
         return None
-    bias = head.bias.value
-    if head.temperature != 1:
-        bias = bias / head.temperature
-    return Table.from_params(bias, "div")
+    shards = [bias.value for bias in head.biases]
+    table = Table.from_params(shards, head.partition_strategy)
+    return dataclasses.replace(table, divisor=head.temperature)
 
 
 def _variables(head: Any) -> Table:
     kernels = [kernel.value for kernel in head.kernels]
     table = Table.from_params(kernels, head.partition_strategy)
-    return dataclasses.replace(table, normalize=head.normalize)
+    return dataclasses.replace(
+        table, normalize=head.normalize, devices=head.shard_devices
+    )
 
 
 def validate_source(

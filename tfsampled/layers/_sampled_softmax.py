@@ -40,10 +40,7 @@ class SampledSoftmax(keras.layers.Layer):
     `dense.set_weights([tf.transpose(head.table()), head.bias])` and
     `head.set_table(tf.transpose(dense.kernel), dense.bias)`. Logits and losses are
     computed and returned in `variable_dtype`, so a mixed policy neither casts the table
-    in each step nor rounds the logits.
-
-    The temperature divides the bias too. With a bias and a temperature other than 1,
-    the bias's gradient is therefore dense; the kernel's is not.
+    in each step nor rounds the logits. The temperature divides the bias too.
 
     Args:
         num_classes: The number of classes; labels are ids in `[0, num_classes)`.
@@ -124,6 +121,8 @@ class SampledSoftmax(keras.layers.Layer):
         Khrylchenko et al., Correcting the LogQ Correction, 2025,
         https://arxiv.org/abs/2507.09331
     """
+
+    shard_devices: tuple[str, ...] | None = None  # where a `ShardedSoftmax` has shards
 
     def __init__(
         self,
@@ -270,6 +269,12 @@ class SampledSoftmax(keras.layers.Layer):
             raise ValueError("A layer with a `class_encoder` has no variable table.")
         return kernel if isinstance(kernel, list) else [kernel]
 
+    @property
+    def biases(self) -> list[Any]:
+        """The variables of the bias: one, or one for each shard, or none."""
+        bias = [] if self.bias is None else self.bias
+        return bias if isinstance(bias, list) else [bias]
+
     def table(self) -> tf.Tensor:
         """Returns the rows of all classes `[num_classes, dim]`, in the order of ids."""
         if self.class_tower is not None:
@@ -296,10 +301,11 @@ class SampledSoftmax(keras.layers.Layer):
                 f"kernel.shape={kernel.shape}, bias.shape={bias_shape}."
             )
         shards = partition.split(kernel, self.num_shards, self.partition_strategy)
-        for variable, shard in zip(self.kernels, shards, strict=True):
-            variable.assign(shard)
         if self.use_bias:
-            self.bias.assign(bias)
+            bias = tf.cast(bias, self.variable_dtype)
+            shards += partition.split(bias, len(self.biases), self.partition_strategy)
+        for variable, shard in zip([*self.kernels, *self.biases], shards, strict=True):
+            variable.assign(shard)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Computes the logits `[..., num_classes]` of inputs `[..., dim]`."""
@@ -309,7 +315,7 @@ class SampledSoftmax(keras.layers.Layer):
             table = tf.cast(unit_rows(table), rows.dtype)
         logits = tf.matmul(rows, table, transpose_b=True)
         if (biases := _class_table.biases(self)) is not None:
-            logits += biases.shards[0]
+            logits += biases.all_rows()
         logits = cap_logits(logits, self.logit_soft_cap)
         return tf.reshape(logits, tf.concat([shape, [self.num_classes]], axis=0))
 

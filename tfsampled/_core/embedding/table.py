@@ -25,11 +25,16 @@ class Table:
         strategy: "mod" or "div", see `partition`.
         normalize: Whether rows are divided by their Euclidean norm when they are read;
             they are then in the dtype of logits.
+        divisor: What rows are divided by when they are read.
+        devices: Where each shard lies: what reads all its rows runs there, and has no
+            gradient. None for wherever TensorFlow places it.
     """
 
     shards: tuple[Any, ...]
     strategy: str
     normalize: bool = False
+    divisor: float = 1.0
+    devices: tuple[str, ...] | None = None
 
     @classmethod
     def from_params(cls, params: Any, strategy: str) -> Table:
@@ -63,7 +68,14 @@ class Table:
     def rows(self, ids: tf.Tensor) -> tf.Tensor:
         """Looks up rows: `[n, ...]` for int64 ids `[n]`."""
         rows = self._stored_rows(ids)
-        return unit_rows(rows) if self.normalize else rows
+        if self.normalize:
+            rows = unit_rows(rows)
+        return rows if self.divisor == 1 else rows / self.divisor
+
+    def all_rows(self) -> tf.Tensor:
+        """Returns all rows as they are stored, but divided, in the order of ids."""
+        rows = partition.join(self.shards, self.strategy)
+        return rows if self.divisor == 1 else rows / self.divisor
 
     def _stored_rows(self, ids: tf.Tensor) -> tf.Tensor:
         count = len(self.shards)

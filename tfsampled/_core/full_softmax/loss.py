@@ -19,6 +19,7 @@ derivative multiplies `dl`. Label smoothing replaces `y` by `(1 - s) y + s / V`.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -111,6 +112,9 @@ def full_softmax_loss(
         tf.stop_gradient(tf.cast(label_weights, inputs.dtype)),
     )
 
+    if weights.devices is not None:
+        return _without_gradient(inputs, shards, targets, options)
+
     # The scans read constants (`stop_gradient`), so that neither a tape nor a graph
     # saves their chunks: the derivatives come from the formulas alone.
     @tf.custom_gradient
@@ -131,6 +135,27 @@ def full_softmax_loss(
         return losses, lambda dy: backward(dy, *operands)
 
     return forward(inputs, *(table for shard in shards for table in shard.tables))
+
+
+def _without_gradient(
+    inputs: tf.Tensor, shards: list[Shard], targets: Targets, options: LossOptions
+) -> tf.Tensor:
+    """Computes losses for evaluation.
+
+    A custom gradient of the tables would copy them from their devices.
+    """
+
+    def refuse(*_: tf.Tensor) -> Any:
+        raise NotImplementedError(
+            "The exact loss of a table that is divided among devices has no gradient. "
+            "Train with `sampled_loss`."
+        )
+
+    @tf.custom_gradient
+    def forward(inputs: tf.Tensor) -> Any:
+        return _forward(tf.stop_gradient(inputs), shards, targets, options)[0], refuse
+
+    return forward(inputs)
 
 
 def full_logsumexp(
@@ -167,6 +192,8 @@ def _forward(
     in_range = tf.zeros_like(targets.labels, tf.bool)
     # Logits are summed for label smoothing alone.
     logit_sum = [zeros] if options.label_smoothing else []
+    no_classes = max_logit, sum_exp, label_logits, *logit_sum
+    carries: list[Carry] = [no_classes]
     for shard in shards:
         rows = shard.row_of(targets.labels)
         in_range |= rows >= 0
@@ -193,10 +220,10 @@ def _forward(
             sum_exp = sum_exp * tf.exp(max_logit - new_max) + chunk_sum
             return new_max, sum_exp, label_logits, *logit_sum
 
-        carry = max_logit, sum_exp, label_logits, *logit_sum
-        max_logit, sum_exp, label_logits, *logit_sum = scan_chunks(
-            shard, size, body, carry
-        )
+        # On one device a shard goes on from the last; several work side by side.
+        carry = carries.pop() if shard.device is None else no_classes
+        carries.append(shard.run(scan_chunks, shard, size, body, carry))
+    max_logit, sum_exp, label_logits, *logit_sum = functools.reduce(_merge, carries)
     nan = tf.constant(float("nan"), dtype)
     max_logit = tf.where(tf.reduce_all(in_range, axis=1, keepdims=True), max_logit, nan)
     # Near a loss of 0 this keeps the digits that `log(sum_exp) + max - ...` would lose.
@@ -211,6 +238,16 @@ def _forward(
     if options.z_loss:
         losses += options.z_loss * tf.square(log_sum_exp + max_logit)
     return losses[:, 0], Normalizer(max_logit, sum_exp)
+
+
+def _merge(one: Carry, other: Carry) -> Carry:
+    """Merges what `_forward` knows of different classes."""
+    # max 3, sum_exp 1.1; max 2, sum_exp 1 -> max 3, sum_exp 1.1 + exp(-1)
+    (max_logit, sum_exp, *sums), (other_max, other_sum_exp, *other_sums) = one, other
+    new_max = tf.maximum(max_logit, other_max)
+    sum_exp = sum_exp * tf.exp(max_logit - new_max)
+    sum_exp += other_sum_exp * tf.exp(other_max - new_max)
+    return new_max, sum_exp, *map(tf.add, sums, other_sums)
 
 
 def _num_classes(shards: list[Shard], dtype: tf.DType) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,7 +81,8 @@ def count_classes_above(
     Returns:
         int64 `[N, T]`.
     """
-    size, count = chunk_size(inputs), tf.zeros_like(labels, tf.int64)
+    size, no_classes = chunk_size(inputs), tf.zeros_like(labels, tf.int64)
+    counts = [no_classes]
     for shard in shards:
 
         def body(start: Any, size: Any, count: Any, shard=shard) -> Carry:
@@ -96,8 +98,10 @@ def count_classes_above(
                 )
             return (count,)
 
-        (count,) = scan_chunks(shard, size, body, (count,))
-    return count
+        # On one device a shard goes on from the last; several work side by side.
+        carry = (counts.pop() if shard.device is None else no_classes,)
+        counts += shard.run(scan_chunks, shard, size, body, carry)
+    return functools.reduce(tf.add, counts)
 
 
 def count_ranked_above(

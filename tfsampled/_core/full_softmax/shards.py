@@ -6,14 +6,17 @@ shard.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
 
 from tfsampled._core.embedding.table import Table
 from tfsampled._core.static_ops import num_rows
+from tfsampled._core.xla import tracing_for_xla
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Shard:
         first_class: Class of row 0.
         stride: Distance between the classes of neighboring rows.
         normalize: Whether weights are divided by their norm when a chunk is read.
+        device: Where all that reads the rows runs, so that they are not copied; None
+            for wherever TensorFlow places it.
     """
 
     weights: tf.Tensor
@@ -33,6 +38,7 @@ class Shard:
     first_class: Any
     stride: int
     normalize: bool = False
+    device: str | None = None
 
     @property
     def num_rows(self) -> int | tf.Tensor:
@@ -53,6 +59,23 @@ class Shard:
         in_shard &= tf.equal(row * self.stride, offset)
         return tf.where(in_shard, row, -1)
 
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls a function on the shard's device."""
+        if self.device is None:
+            return function(*args)
+        if tracing_for_xla():
+            raise ValueError(
+                "`jit_compile=True` is not possible with a table on several devices."
+            )
+        with tf.device(self.device):
+            if tf.executing_eagerly():
+                return function(*args)
+            # Inlined, the table would be sent to the caller and back in every turn of a
+            # loop.
+            whole = {"_noinline": True}
+            call = functools.partial(function, *args)
+            return tf.function(call, autograph=False, experimental_attributes=whole)()
+
 
 def shards_of(table: Table, biases: Table | None = None) -> list[Shard]:
     """Pairs each shard of the weights with the biases of its classes.
@@ -69,10 +92,26 @@ def shards_of(table: Table, biases: Table | None = None) -> list[Shard]:
         step = 1 if stride > 1 else num_rows(shard)
         first_classes.append(first_classes[-1] + step)
     pieces = _shard_biases(biases, table, first_classes, stride)
+    devices = table.devices or [None] * len(weights)
+    divisor = 1 if biases is None else biases.divisor
     return [
-        Shard(*shard, stride, table.normalize)
-        for shard in zip(weights, pieces, first_classes, strict=True)
+        _prepared(Shard(rows, piece, first, stride, table.normalize, device), divisor)
+        for rows, piece, first, device in zip(
+            weights, pieces, first_classes, devices, strict=True
+        )
     ]
+
+
+def _prepared(shard: Shard, divisor: float) -> Shard:
+    """Divides the biases; on a device of its own a shard then has no gradient."""
+    weights, biases = shard.weights, shard.biases
+    with tf.device(shard.device) if shard.device else contextlib.nullcontext():
+        if biases is not None and divisor != 1:
+            biases = biases / divisor
+        if shard.device is not None:
+            weights = tf.stop_gradient(weights)
+            biases = None if biases is None else tf.stop_gradient(biases)
+    return dataclasses.replace(shard, weights=weights, biases=biases)
 
 
 def replace_tables(shards: list[Shard], tables: Iterable[tf.Tensor]) -> list[Shard]:
@@ -101,7 +140,8 @@ def _shard_biases(
     if len(biases.shards) == 1:
         joined = tf.convert_to_tensor(biases.shards[0])
     else:
-        joined = biases.rows(tf.range(tf.cast(biases.num_rows(), tf.int64)))
+        undivided = dataclasses.replace(biases, divisor=1.0)
+        joined = undivided.rows(tf.range(tf.cast(biases.num_rows(), tf.int64)))
     if stride > 1:
         return [joined[first::stride] for first in first_classes]
     ends = [*first_classes[1:], None]

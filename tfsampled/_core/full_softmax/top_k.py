@@ -58,7 +58,7 @@ def full_softmax_top_k(
     inputs = tf.cast(inputs, compute_dtype(inputs.dtype))
     tables = [_read(table) for table in (weights, biases) if table is not None]
     candidates = [
-        _shard_top_k(tf.stop_gradient(inputs), shard, num_found)
+        shard.run(_shard_top_k, tf.stop_gradient(inputs), shard, num_found)
         for shard in shards_of(tables[0], *tables[1:])
     ]
     if len(candidates) == 1:
@@ -113,7 +113,12 @@ def _read(table: Table) -> Table:
 def _with_gradient(
     values: tf.Tensor, ids: tf.Tensor, inputs: tf.Tensor, tables: list[Table]
 ) -> tf.Tensor:
-    """Returns `values` with the gradients of the logits of the classes `ids`."""
+    """Returns `values` with the gradients of the logits of the classes `ids`.
+
+    Without gradients if the tables lie on several devices: that would copy them.
+    """
+    if tables[0].devices is not None:
+        return values
 
     @tf.custom_gradient
     def forward(inputs: tf.Tensor, *shards: tf.Tensor) -> Any:
