@@ -12,6 +12,7 @@ from examples import (
     functional,
     gru_language_model,
     item_towers,
+    keras_hub_decoder,
     sequential,
     training_step,
     two_tower,
@@ -53,6 +54,15 @@ def test_sasrec_learns_what_follows(loss, tmp_path, monkeypatch):
 def test_language_model_learns_the_successors():
     # Two successors of probabilities 0.7 and 0.3 are a perplexity of 1.84.
     assert gru_language_model.main(epochs=5, size=2000) < 4
+
+
+@pytest.mark.slow
+def test_a_keras_hub_decoder_learns_to_repeat():
+    pytest.importorskip("keras_hub")
+    results = keras_hub_decoder.main(vocabulary=200, steps=150)
+    # A token is repeated in half of the steps; guessing by frequency gives about 100.
+    assert results["full"]["perplexity"] < 50
+    assert results["sampled"]["perplexity"] < 50
 
 
 @pytest.mark.slow
