@@ -54,6 +54,38 @@ def losses_of(logits, labels):
 
 
 @pytest.mark.traced
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_steps_are_traced_once(as_dataset, data, monkeypatch):
+    """Also if the encoder is built for the data: variables are made before."""
+    names = []
+    for name in ("train_step", "test_step"):
+        step = getattr(SampledSoftmaxModel, name)
+
+        def counted(self, data, step=step, name=name):
+            names.append(name)
+            return step(self, data)
+
+        monkeypatch.setattr(SampledSoftmaxModel, name, counted)
+    embedding = keras.layers.Embedding(WORDS, 8)
+    flatten = keras.Sequential([embedding, keras.layers.Flatten()])
+    model = SampledSoftmaxModel(flatten, SampledSoftmax(CLASSES, SAMPLED, "uniform"))
+    model.compile("adam")
+    x, y = data
+    if as_dataset:
+        x, y = tf.data.Dataset.from_tensor_slices(data).batch(32), None
+    model.fit(x, y, shuffle=False, verbose=0)
+    model.evaluate(x, y, verbose=0)
+    assert names == ["train_step", "test_step"]
+
+
+def test_evaluation_makes_no_slots(data):
+    x, y = data
+    model = make()
+    model.evaluate(x, y, verbose=0)
+    assert not model.optimizer.built
+
+
+@pytest.mark.traced
 @pytest.mark.parametrize("run_eagerly", [False, slow(True)])
 def test_fit_learns_from_plain_labels(data, run_eagerly):
     x, y = data

@@ -19,6 +19,7 @@ from tfsampled.models import _encoder_inputs as encoder_inputs
 from tfsampled.models import _tied_embedding as tied_embedding
 from tfsampled.models._fit_arguments import (
     added_callback,
+    build_before_tracing,
     set_monitor_modes,
     values_alone,
     warn_if_unordered,
@@ -230,8 +231,7 @@ class SampledSoftmaxModel(DistributedModel):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as the saved one was compiled."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
+        self._build_optimizer()
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -284,21 +284,10 @@ class SampledSoftmaxModel(DistributedModel):
         warn_if_unordered(self._outputs.heads, y)
         check = PeriodicCheck(self._raise_if_invalid)
         set_monitor_modes(callbacks, self._named_metrics())
-        with self._fitting(class_weight), added_callback(callbacks, check) as added:
-            return super().fit(
-                x,
-                y,
-                batch_size,
-                epochs,
-                verbose,
-                added,
-                validation_split,
-                validation_data,
-                shuffle,
-                None,
-                *args,
-                **kwargs,
-            )
+        with self._fitting(x, class_weight), added_callback(callbacks, check) as added:
+            first = x, y, batch_size, epochs, verbose, added
+            rest = validation_split, validation_data, shuffle, None  # no class weights
+            return super().fit(*first, *rest, *args, **kwargs)
 
     def train_on_batch(
         self,
@@ -309,7 +298,7 @@ class SampledSoftmaxModel(DistributedModel):
         return_dict: bool = False,
     ) -> Any:
         """Trains on one batch; errors and `class_weight` as in `fit`."""
-        with self._fitting(class_weight):
+        with self._fitting(x, class_weight):
             logs = super().train_on_batch(
                 x, y, sample_weight=sample_weight, return_dict=return_dict
             )
@@ -367,6 +356,8 @@ class SampledSoftmaxModel(DistributedModel):
         y = self._outputs.targets(y)
         sample_weight = self._outputs.sample_weight(y, sample_weight)
         self._build_for(x, y)
+        with tf.init_scope():
+            self._build_optimizer()
         if tracing_for_xla():
             if replicas.num_replicas() > 1:
                 raise ValueError(
@@ -513,8 +504,11 @@ class SampledSoftmaxModel(DistributedModel):
             if self._has_mask is None:  # a symbolic call makes no logits
                 self(encoder_inputs.keras_tensors_like(x))
             self._outputs.build(y)
-            if self.optimizer is not None and not self.optimizer.built:
-                self.optimizer.build(self.trainable_variables)
+
+    def _build_optimizer(self) -> None:
+        optimizer = self.optimizer if self.compiled else None
+        if self.built and optimizer is not None and not optimizer.built:
+            optimizer.build(self.trainable_variables)
 
     def _features(self, x: Any, training: bool) -> tf.Tensor:
         x = self._outputs.encoder_inputs(x)
@@ -564,8 +558,11 @@ class SampledSoftmaxModel(DistributedModel):
         return named
 
     @contextlib.contextmanager
-    def _fitting(self, class_weight: Mapping[int, float] | None) -> Iterator[None]:
+    def _fitting(
+        self, data: Any, class_weight: Mapping[int, float] | None
+    ) -> Iterator[None]:
         """Trains with class weights, which are constants of the traced step."""
+        build_before_tracing(self, data)
         if class_weight is not None:
             self._outputs.set_class_weights(class_weight)
             self.train_function = None

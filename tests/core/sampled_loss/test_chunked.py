@@ -307,7 +307,7 @@ def test_residuals_are_bounded(batch, for_xla, monkeypatch):
             loss_functions.SOFTMAX,
             inputs[:, :1],
             None,
-            chunked.plan_chunks(logits),
+            chunked.plan_chunks(loss_functions.SOFTMAX, logits),
         )
         return loss, [tf.shape(d_logits) for d_logits in residuals.d_logits]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import validation
@@ -47,6 +48,27 @@ class AccidentalHits(NamedTuple):
             values=tf.expand_dims(examples, 0),
         )
         return self._replace(row_splits=tf.squeeze(splits, 0))
+
+    @on_host()
+    def split(self, sizes: np.ndarray | tf.Tensor) -> list[AccidentalHits]:
+        """Cuts the hits of all examples into those of chunks of some sizes."""
+        # rows = [0, 0, 2], row_splits = [0, 2, 2, 3], sizes = [1, 2]
+        # ends = [1, 3] -> counts = [2, 1]; row 2 becomes row 1 of the second chunk
+        ends = tf.cumsum(sizes)
+        if self.row_splits is None:
+            counts = sizes * self.hits_per_row
+            masks = tf.split(self.is_hit, counts)
+        else:
+            last = tf.gather(self.row_splits, ends)
+            counts = last - tf.pad(last[:-1], [[1, 0]])
+            masks = [None] * sizes.shape[0]
+        starts = tf.cast(ends - sizes, tf.int64)
+        first_rows = tf.unstack(tf.pad(starts[:, tf.newaxis], [[0, 0], [0, 1]]))
+        parts = zip(tf.split(self.indices, counts), first_rows, masks, strict=True)
+        return [
+            AccidentalHits(indices - first_row, is_hit, self.hits_per_row)
+            for indices, first_row, is_hit in parts
+        ]
 
     def slice(self, start: int | tf.Tensor, size: int | tf.Tensor) -> AccidentalHits:
         """Returns the hits of `size` examples; example `start` becomes row 0."""

@@ -11,19 +11,22 @@ chunk: memory is bounded by two chunks, whatever the batch.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from tfsampled._core.candidate_sampling.accidental_hits import AccidentalHits
 from tfsampled._core.embedding import matmul
 from tfsampled._core.embedding.class_logits import cap_derivative, cap_logits
 from tfsampled._core.sampled_loss.loss_functions import LossFunction
-from tfsampled._core.static_ops import maximum, minimum, num_rows
+from tfsampled._core.static_ops import maximum, minimum, num_columns, num_rows
 from tfsampled._core.xla import tracing_for_xla
 
 Size: TypeAlias = int | tf.Tensor
+Sizes: TypeAlias = np.ndarray | tf.Tensor  # int32 `[number of chunks]`
 Chunk: TypeAlias = tuple[Size, Size]  # (start, size), of examples
 
 # So many logits (64 MiB in float32) are saved, and so many computed at a time.
@@ -82,13 +85,29 @@ class SampledLogits(NamedTuple):
 
     def slice(self, start: Size, size: Size) -> SampledLogits:
         """Returns the logits of `size` examples from `start` on."""
-        inputs = _slice(self.inputs, start, size)
-        if inputs is self.inputs:
-            return self
-        hits = None if self.hits is None else self.hits.slice(start, size)
-        is_shared = self.offset.shape.rank == 1 or self.offset.shape[0] == 1
-        offset = self.offset if is_shared else _slice(self.offset, start, size)
-        return self._replace(inputs=inputs, offset=offset, hits=hits)
+        offset, hits = self.offset, self.hits
+        return self._replace(
+            inputs=_slice(self.inputs, start, size),
+            offset=offset if self._shares_offset() else _slice(offset, start, size),
+            hits=None if hits is None else hits.slice(start, size),
+        )
+
+    def split(self, sizes: Sizes) -> list[SampledLogits]:
+        """Cuts the logits of all examples into chunks."""
+        inputs = _split(self.inputs, sizes)
+        if len(inputs) == 1:
+            return [self]
+        chunks = [self._replace(inputs=chunk) for chunk in inputs]
+        if not self._shares_offset():
+            offsets = zip(chunks, _split(self.offset, sizes), strict=True)
+            chunks = [chunk._replace(offset=offset) for chunk, offset in offsets]
+        if self.hits is not None:
+            hits = zip(chunks, self.hits.split(sizes), strict=True)
+            chunks = [chunk._replace(hits=own) for chunk, own in hits]
+        return chunks
+
+    def _shares_offset(self) -> bool:
+        return self.offset.shape.rank == 1 or self.offset.shape[0] == 1
 
 
 class ChunkPlan(NamedTuple):
@@ -96,15 +115,17 @@ class ChunkPlan(NamedTuple):
 
     Attributes:
         sampled: The logits of all examples.
-        saved: Those of the chunks whose derivatives are saved.
-        chunks: The examples of these chunks.
+        reduce: Computes what the loss needs of the logits of a chunk, see `_reduce`.
+        sizes: The examples of each saved chunk, and of those that are recomputed.
+        saved: The logits of the chunks whose derivatives are saved.
         recomputed: The examples after them, whose derivatives are computed again; None
             if there are none.
     """
 
     sampled: SampledLogits
-    saved: tuple[SampledLogits, ...]
-    chunks: tuple[Chunk, ...]
+    reduce: Callable[[SampledLogits], tuple[tf.Tensor, tf.Tensor]]
+    sizes: Sizes
+    saved: list[SampledLogits]
     recomputed: Chunk | None
 
 
@@ -130,22 +151,34 @@ class Gradients(NamedTuple):
     offset: tf.Tensor
 
 
-def plan_chunks(sampled: SampledLogits) -> ChunkPlan:
+def plan_chunks(loss_function: LossFunction, sampled: SampledLogits) -> ChunkPlan:
     """Decides what is saved, for a loss that is computed now."""
-    batch, num_saved = num_rows(sampled.inputs), _chunk_size(sampled)
-    all_saved = isinstance(num_saved, int) and num_saved == batch
-    if sampled.hits is not None and (_overlaps(sampled) or not all_saved):
-        sampled = sampled._replace(hits=sampled.hits.with_row_splits(batch))
-    chunks: tuple[Chunk, ...] = ((0, num_saved),)
-    if _overlaps(sampled):
+    batch, num_sampled = num_rows(sampled.inputs), num_rows(sampled.rows)
+    num_saved = minimum(maximum(MAX_LOGITS // maximum(num_sampled, 1), 1), batch)
+    reduce = functools.partial(_reduce, loss_function)
+    saved: list[Size] = [num_saved]
+    if _overlaps(batch, num_sampled):
         half = num_saved // 2
-        chunks = ((0, half), (half, num_saved - half))
-    saved = tuple(sampled.slice(*chunk) for chunk in chunks)
-    recomputed = None if all_saved else (num_saved, batch - num_saved)
-    return ChunkPlan(sampled, saved, chunks, recomputed)
+        saved = [half, num_saved - half]
+    rest: list[Size] = []
+    recomputed = None
+    if not isinstance(num_saved, int) or num_saved != batch:
+        recomputed = num_saved, batch - num_saved
+        rest = [recomputed[1]]
+        if not tf.executing_eagerly() and not tracing_for_xla():
+            # Traced once for the saved chunks and both loops.
+            reduce = tf.function(reduce, autograph=False)
+    if sampled.hits is not None and len(saved + rest) > 1:
+        sampled = sampled._replace(hits=sampled.hits.with_row_splits(batch))
+    if all(isinstance(size, int) for size in saved + rest):
+        sizes: Sizes = np.array(saved + rest, np.int32)
+    else:
+        sizes = tf.stack(saved + rest)
+    chunks = sampled.split(sizes)[: len(saved)]
+    return ChunkPlan(sampled, reduce, sizes, chunks, recomputed)
 
 
-def _overlaps(sampled: SampledLogits) -> bool:
+def _overlaps(batch: Size, num_sampled: Size) -> bool:
     """Tells whether to compute two chunks at once, off XLA on a CPU.
 
     One computes while the other waits for memory. Small ones are not worth it.
@@ -154,7 +187,6 @@ def _overlaps(sampled: SampledLogits) -> bool:
         return False
     if tf.config.list_physical_devices("GPU"):
         return False
-    batch, num_sampled = num_rows(sampled.inputs), num_rows(sampled.rows)
     if isinstance(batch, int) and isinstance(num_sampled, int):
         return batch * num_sampled >= MIN_OVERLAP
     return True
@@ -167,19 +199,14 @@ def forward(
     plan: ChunkPlan,
 ) -> tuple[tf.Tensor, Residuals]:
     """Computes the loss `[N]` from the labels' logits `[N, T]` and sampled logits."""
-    partials, d_logits = [], []
-    for chunk in plan.saved:
-        partial, d_chunk = _reduce(loss_function, chunk)
-        partials.append(partial)
-        d_logits.append(d_chunk)
+    partials, d_logits = map(list, zip(*map(plan.reduce, plan.saved), strict=True))
     if plan.recomputed is not None:
 
         def chunk_fn(start: Size, size: Size) -> tuple[tf.Tensor, tuple[()]]:
-            return _reduce(loss_function, plan.sampled.slice(start, size))[0], ()
+            return plan.reduce(plan.sampled.slice(start, size))[0], ()
 
         partial = tf.zeros([plan.recomputed[1]], true_logits.dtype)
-        size = _chunk_size(plan.sampled)
-        partial, _ = _scan_chunks(plan.recomputed, size, chunk_fn, partial, ())
+        partial, _ = _scan_chunks(plan.recomputed, chunk_fn, partial, ())
         partials.append(partial)
     loss, d_true_logits, d_partial = loss_function.combine(
         true_logits, _concat(partials), label_weights
@@ -187,19 +214,14 @@ def forward(
     return loss, Residuals(d_true_logits, d_partial, tuple(d_logits))
 
 
-def backward(
-    loss_function: LossFunction,
-    plan: ChunkPlan,
-    residuals: Residuals,
-    dy: tf.Tensor,
-) -> Gradients:
+def backward(plan: ChunkPlan, residuals: Residuals, dy: tf.Tensor) -> Gradients:
     """Computes the gradients for the cotangent `dy` `[N]` of the loss."""
     dy = tf.expand_dims(dy * residuals.d_partial, 1)
     transposed = matmul.is_transposed(plan.sampled.inputs)
     parts = [
-        _chunk_gradients(sampled, d_logits, _slice(dy, *chunk), transposed)
-        for sampled, d_logits, chunk in zip(
-            plan.saved, residuals.d_logits, plan.chunks, strict=True
+        _chunk_gradients(sampled, d_logits, dy_chunk, transposed)
+        for sampled, d_logits, dy_chunk in zip(
+            plan.saved, residuals.d_logits, _split(dy, plan.sizes), strict=False
         )
     ]
     inputs, *sums = map(list, zip(*parts, strict=True))
@@ -209,14 +231,13 @@ def backward(
 
     def chunk_fn(start: Size, size: Size) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         chunk = plan.sampled.slice(start, size)
-        _, d_logits = _reduce(loss_function, chunk)
+        _, d_logits = plan.reduce(chunk)
         dy_chunk = _slice(dy, start, size)
         d_inputs, *sums = _chunk_gradients(chunk, d_logits, dy_chunk, transposed)
         return d_inputs, tuple(sums)
 
-    d_inputs = tf.zeros_like(_slice(plan.sampled.inputs, *plan.recomputed))
-    size = _chunk_size(plan.sampled)
-    d_inputs, carry = _scan_chunks(plan.recomputed, size, chunk_fn, d_inputs, carry)
+    d_inputs = tf.zeros([plan.recomputed[1], num_columns(dx := inputs[0])], dx.dtype)
+    d_inputs, carry = _scan_chunks(plan.recomputed, chunk_fn, d_inputs, carry)
     d_inputs = _concat([*inputs, d_inputs])
     return Gradients(d_inputs, *matmul.rows_gradient(*carry))
 
@@ -244,7 +265,6 @@ def _chunk_gradients(
 
 def _scan_chunks(
     examples: Chunk,
-    size: Size,
     chunk_fn: Callable[[Size, Size], tuple[tf.Tensor, tuple[tf.Tensor, ...]]],
     results: tf.Tensor,
     carry: tuple[tf.Tensor, ...],
@@ -252,8 +272,8 @@ def _scan_chunks(
     """Calls `chunk_fn(start, size)` on one chunk of the examples after the other.
 
     Args:
-        examples: `(start, total)` of the examples to go over.
-        size: The number of examples in a chunk; the last may have fewer.
+        examples: `(start, total)` of the examples to go over. A chunk has as many as
+            are saved, that is `start`; the last may have fewer.
         chunk_fn: Returns `[size, ...]` results, and what is added to `carry`.
         results: `[total, ...]`, to be overwritten.
         carry: The initial sums.
@@ -261,9 +281,13 @@ def _scan_chunks(
     Returns:
         The results and the sums.
     """
-    # examples = (3, 8), size = 3: chunks (3, 3), (6, 3) in the loop, then (9, 2)
+    # examples = (3, 8) -> chunks (3, 3), (6, 3), (9, 2); under XLA, whose sizes are
+    # constants, the last is computed after the loop
     start, total = examples
-    size = minimum(size, total)  # XLA compiles the loop, if it has no chunk too
+    size, in_loop, xla = start, total, tracing_for_xla()
+    if xla:
+        size = minimum(size, total)  # the loop is compiled, if it has no chunk too
+        in_loop = total // maximum(size, 1) * size
 
     def add_chunk(offset: Size, size: Size, results: tf.Tensor, carry: tuple) -> tuple:
         result, updates = chunk_fn(start + offset, size)
@@ -271,14 +295,17 @@ def _scan_chunks(
         results = tf.tensor_scatter_nd_update(results, tf.expand_dims(rows, 1), result)
         return results, tuple(map(tf.add, carry, updates))
 
-    in_loop = total // maximum(size, 1) * size
-    _, results, carry = tf.while_loop(
+    def loop_body(offset: tf.Tensor, *values: Any) -> tuple:
+        chunk = size if xla else tf.minimum(size, total - offset)
+        return offset + size, *add_chunk(offset, chunk, *values)
+
+    _, *values = tf.while_loop(
         lambda offset, *_: offset < in_loop,
-        lambda offset, *values: (offset + size, *add_chunk(offset, size, *values)),
+        loop_body,
         (0, results, carry),
         parallel_iterations=1,
     )
-    return add_chunk(in_loop, total - in_loop, results, carry)
+    return add_chunk(in_loop, total - in_loop, *values) if xla else tuple(values)
 
 
 def _greatest(logits: tf.Tensor, count: int) -> tf.Tensor:
@@ -291,16 +318,13 @@ def _greatest(logits: tf.Tensor, count: int) -> tf.Tensor:
     return tf.where(logits < least, minus_infinity, logits)
 
 
-def _chunk_size(sampled: SampledLogits) -> Size:
-    """Returns the number of examples whose logits fit into `MAX_LOGITS`, at least 1."""
-    batch, num_sampled = num_rows(sampled.inputs), num_rows(sampled.rows)
-    return minimum(maximum(MAX_LOGITS // maximum(num_sampled, 1), 1), batch)
+def _split(tensor: tf.Tensor, sizes: Sizes) -> list[tf.Tensor]:
+    """Cuts rows into parts of some sizes."""
+    return [tensor] if sizes.shape[0] == 1 else tf.split(tensor, sizes)
 
 
 def _slice(tensor: tf.Tensor, start: Size, size: Size) -> tf.Tensor:
-    """Returns `size` rows from `start` on; the tensor itself if these are all."""
-    if isinstance(size, int) and size == tf.compat.dimension_value(tensor.shape[0]):
-        return tensor
+    """Returns `size` rows from `start` on."""
     others = tensor.shape.as_list()[1:]
     sizes = [size, *(-1 if n is None else n for n in others)]
     return tf.slice(tensor, [start, *[0] * len(others)], sizes)

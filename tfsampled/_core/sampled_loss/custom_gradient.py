@@ -56,7 +56,7 @@ def sampled_loss_with_gradient(
         # Hidden from outer tapes, which would save every intermediate of a loop.
         true_logits, *others = map(tf.stop_gradient, operands)
         sampled = _sampled_logits(others, log_q_correction, hits, num_hard, soft_cap)
-        plan = chunked.plan_chunks(sampled)
+        plan = chunked.plan_chunks(loss_function, sampled)
         loss, residuals = chunked.forward(
             loss_function, true_logits, label_weights, plan
         )
@@ -65,7 +65,7 @@ def sampled_loss_with_gradient(
         def backward(dy: tf.Tensor, *operands: tf.Tensor) -> tuple:
             constant_dy = tf.stop_gradient(dy)
             d_true_logits = residuals.d_true_logits * tf.expand_dims(constant_dy, 1)
-            d_others = chunked.backward(loss_function, plan, residuals, constant_dy)
+            d_others = chunked.backward(plan, residuals, constant_dy)
             gradients = [
                 tf.cast(gradient, operand.dtype)
                 for gradient, operand in zip(d_others, others, strict=False)
