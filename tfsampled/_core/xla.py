@@ -43,6 +43,14 @@ def tracing_for_xla() -> bool:
     return False
 
 
+def refuse_xla() -> None:
+    """Raises `ValueError` under XLA, which compiles for one device."""
+    if tracing_for_xla():
+        raise ValueError(
+            "`jit_compile=True` is not possible with a table on several devices."
+        )
+
+
 @contextlib.contextmanager
 def on_host() -> Iterator[None]:
     """Places operations on the host, except under XLA, which places none.

@@ -13,7 +13,6 @@ import tensorflow as tf
 from tfsampled import samplers
 from tfsampled._core import replicas, validation
 from tfsampled._core.candidate_sampling.accidental_hits import find_accidental_hits
-from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled._core.embedding.class_logits import cap_logits, class_logits
 from tfsampled._core.full_softmax.loss import full_logsumexp
 from tfsampled._core.full_softmax.ranks import count_classes_above
@@ -30,10 +29,11 @@ from tfsampled._core.sampled_loss.custom_gradient import sampled_loss_with_gradi
 from tfsampled._core.sampled_loss.logits import lookup
 from tfsampled._core.sampled_loss.loss_functions import LOGSUMEXP
 from tfsampled._core.static_ops import compute_dtype
+from tfsampled._core.xla import on_host
 from tfsampled.distribute import _parts
 from tfsampled.distribute._parts import Part, local_replicas
 from tfsampled.layers import SampledSoftmax, _class_table
-from tfsampled.layers._losses import draw_candidates, logit_rows
+from tfsampled.layers._losses import logit_rows, with_log_q
 from tfsampled.optimizers._row_sparse import validate_strategy
 
 
@@ -151,11 +151,7 @@ class ClassParallelSoftmax:
         seed: int | None = None,
         **options: Any,
     ) -> None:
-        if tf.distribute.has_strategy():
-            raise ValueError(
-                "A ClassParallelSoftmax must be created outside the strategy's scope, "
-                "where every variable would be a copy on each replica."
-            )
+        _parts.validate_scope("ClassParallelSoftmax")
         validate_strategy(strategy)
         self.num_replicas = strategy.num_replicas_in_sync
         self._parts = _parts.make(
@@ -235,18 +231,18 @@ class ClassParallelSoftmax:
     def _losses(
         self, inputs: Any, labels: Any, sample_weight: Any, mask: Any, logsumexp: Any
     ) -> tf.Tensor:
-        head = self._part().head
+        part = self._part()
         batch = self._gather(inputs, labels, mask, sample_weight)
         with replicas.alone():
-            part = tf.stack(logsumexp(head, batch))
+            own = tf.stack(logsumexp(part, batch))
         # [R, 2, N]: each replica's logsumexp, and its labels' share of the logit
-        (parts,) = replicas.all_gather(part[tf.newaxis])
-        totals = tf.reduce_logsumexp(parts[:, 0], axis=0)
-        losses = totals - tf.reduce_sum(parts[:, 1], axis=0)
+        (all_parts,) = replicas.all_gather(own[tf.newaxis])
+        totals = tf.reduce_logsumexp(all_parts[:, 0], axis=0)
+        losses = totals - tf.reduce_sum(all_parts[:, 1], axis=0)
         is_valid = tf.reduce_all(batch.in_range, axis=1)
         losses = tf.where(is_valid, losses, _nan(losses))
         losses = batch.own_examples(losses)
-        losses = tf.reshape(tf.cast(losses, head.variable_dtype), batch.shape)
+        losses = tf.reshape(tf.cast(losses, part.head.variable_dtype), batch.shape)
         losses.set_shape(tf.convert_to_tensor(inputs).shape[:-1])
         return apply_weights(losses, sample_weight, batch.example_mask)
 
@@ -425,21 +421,17 @@ def _take(values: tf.Tensor, start: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     return values[start : start + tf.reduce_prod(shape)]
 
 
-def _sampled_logsumexp(
-    head: SampledSoftmax, batch: _Batch
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _sampled_logsumexp(part: Part, batch: _Batch) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns, for each example, what its loss needs of this replica's classes.
 
     Returns:
         `[N]`, the logsumexp of the corrected logits of own candidates and own labels;
         and `[N]`, the weighted sum of the own labels' corrected logits.
     """
-    candidates = draw_candidates(head, Labels(batch.own_ids, batch.is_own, None), None)
-    if head.num_sampled == head.num_classes:  # each is there for certain
-        candidates = Candidates(
-            candidates.sampled_candidates,
-            *map(tf.ones_like, candidates[1:]),
-        )
+    head = part.head
+    with on_host():
+        drawn = part.draw(batch.own_ids, batch.is_own)
+        candidates = with_log_q(head, drawn, batch.own_ids)
     # Another replica's label reads a row that is read anyway, and hits nothing.
     ids = tf.where(batch.is_own, batch.own_ids, candidates.sampled_candidates[0])
     counts = tf.where(batch.is_own, candidates.true_expected_count, 1.0)
@@ -466,8 +458,9 @@ def _sampled_logsumexp(
     return logsumexp, _weighted_sum(logits.true_logits, batch)
 
 
-def _full_logsumexp(head: SampledSoftmax, batch: _Batch) -> tuple[tf.Tensor, tf.Tensor]:
+def _full_logsumexp(part: Part, batch: _Batch) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the same as `_sampled_logsumexp`, of all own classes, uncorrected."""
+    head = part.head
     rows = _rows(head, batch.inputs)
     tables = _class_table.full(head), _class_table.biases(head)
     cap = head.logit_soft_cap

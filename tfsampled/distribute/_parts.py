@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfsampled import optimizers, samplers
 from tfsampled._core import validation
+from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled.layers import SampledSoftmax
 from tfsampled.optimizers._row_sparse import variables_for
 
@@ -65,6 +66,15 @@ class Part(NamedTuple):
             named[f"{type(sampler).__name__}_{name}"] = variable
         return named
 
+    def draw(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> Draw:
+        """Draws candidates, by their number here; see `Sampler.draw`."""
+        sizes = self.head.num_classes, self.head.num_sampled
+        drawn = Draw(*self.head.sampler.draw(labels, label_mask, *sizes))
+        if len(set(sizes)) > 1:
+            return drawn
+        # All classes are drawn: each is there for certain.
+        return drawn._replace(expected_count=lambda ids: tf.ones_like(ids, tf.float32))
+
     def apply(self, gradients: Sequence[Any]) -> None:
         """Updates the head's variables by their gradients."""
         variables = self.head.trainable_variables
@@ -81,6 +91,15 @@ class Part(NamedTuple):
     def is_per_class(self, variable: tf.Variable) -> bool:
         """Returns whether a variable has a row for each class."""
         return variable.shape[:1] == [self.head.num_classes]
+
+
+def validate_scope(owner: str) -> None:
+    """Raises `ValueError` in the scope of a strategy."""
+    if tf.distribute.has_strategy():
+        raise ValueError(
+            f"A {owner} must be created outside the strategy's scope, which would "
+            "place its variables."
+        )
 
 
 def make(

@@ -14,7 +14,7 @@ from tfsampled import samplers
 from tfsampled._core import replicas
 from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled._core.embedding import partition
-from tfsampled._core.xla import on_host, tracing_for_xla
+from tfsampled._core.xla import on_host, refuse_xla
 from tfsampled.distribute import _parts
 from tfsampled.distribute._parts import Part
 from tfsampled.layers import SampledSoftmax
@@ -103,11 +103,7 @@ class ShardedSoftmax(SampledSoftmax):
         num_hard_negatives: int | None = None,
         **options: Any,
     ) -> None:
-        if tf.distribute.has_strategy():
-            raise ValueError(
-                "A ShardedSoftmax must be created outside the strategy's scope, which "
-                "would place its variables."
-            )
+        _parts.validate_scope("ShardedSoftmax")
         devices = [devices] if isinstance(devices, str) else list(devices)
         if not devices:
             raise ValueError("`devices` must be at least one device. Received: [].")
@@ -212,9 +208,7 @@ class ShardedSampler(samplers.Sampler):
         first = parts[0].head.sampler
         super().__init__(first.seed)
         self.unsupported_label_message = first.unsupported_label_message
-        self._samplers = [part.head.sampler for part in parts]
-        self._devices = [part.device for part in parts]
-        self._sizes = [(part.head.num_classes, part.head.num_sampled) for part in parts]
+        self._parts = parts
 
     def build(self, num_classes: int) -> None:
         """Does nothing: the samplers of the parts have variables."""
@@ -229,31 +223,20 @@ class ShardedSampler(samplers.Sampler):
     ) -> Draw:
         """See `Sampler.draw`."""
         _validate_context()
-        count = len(self._samplers)
+        draws, ids = [], []
         own_labels, positions = self._divide(labels)
-        masks: list[Any] = [None] * count
-        if label_mask is not None:
-            flat = tf.reshape(label_mask, [-1])
-            masks = [tf.gather(flat, position) for position in positions]
-        drawn = []
-        for index, sampler in enumerate(self._samplers):
-            mask = masks[index]
-            with tf.device(self._devices[index]), on_host():
-                drawn.append(
-                    Draw(
-                        *sampler.draw(
-                            own_labels[index][:, tf.newaxis],
-                            None if mask is None else mask[:, tf.newaxis],
-                            *self._sizes[index],
-                        )
-                    )
-                )
-        # Of 2 parts: class 3 of part 1 is class 7.
-        ids = [part.ids * count + index for index, part in enumerate(drawn)]
+        for index, part in enumerate(self._parts):
+            own_mask = None
+            if label_mask is not None:
+                own_mask = tf.gather(tf.reshape(label_mask, [-1, 1]), positions[index])
+            with tf.device(part.device), on_host():
+                draws.append(part.draw(own_labels[index][:, tf.newaxis], own_mask))
+            # Of 2 parts: class 3 of part 1 is class 7.
+            ids.append(draws[index].ids * len(self._parts) + index)
 
         def expected_count(classes: tf.Tensor) -> tf.Tensor:
             return self._on_devices(
-                classes, lambda index, rows: self._counts(drawn[index], index, rows)
+                classes, lambda index, rows: draws[index].expected_count(rows)
             )
 
         return Draw(tf.concat(ids, axis=0), expected_count)
@@ -261,26 +244,15 @@ class ShardedSampler(samplers.Sampler):
     def supports(self, labels: tf.Tensor) -> tf.Tensor | None:
         """See `Sampler.supports`."""
         return self._on_devices(
-            labels, lambda index, rows: self._samplers[index].supports(rows)
+            labels, lambda index, rows: self._parts[index].head.sampler.supports(rows)
         )
-
-    def _counts(self, drawn: Draw, index: int, rows: tf.Tensor) -> tf.Tensor:
-        num_classes, num_sampled = self._sizes[index]
-        if num_sampled == num_classes:  # each is there for certain
-            return tf.ones_like(rows, tf.float32)
-        return drawn.expected_count(rows)
 
     def _divide(self, classes: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Returns the classes of each part, by their number there, and their places."""
         # 2 parts, classes = [5, 0, 3] -> [[0], [2, 1]], places [[1], [0, 2]]
-        count, flat = len(self._samplers), tf.reshape(classes, [-1])
-        part, row = partition.locate(flat, count, 0, "mod")
-        part = tf.cast(part, tf.int32)
-        places = tf.range(tf.size(flat))
-        return (
-            tf.dynamic_partition(row, part, count),
-            tf.dynamic_partition(places, part, count),
-        )
+        count = len(self._parts)
+        part, row = partition.locate(tf.reshape(classes, [-1]), count, 0, "mod")
+        return partition.divide(part, row, count)
 
     def _on_devices(
         self, classes: tf.Tensor, function: Callable[[int, tf.Tensor], Any]
@@ -288,8 +260,8 @@ class ShardedSampler(samplers.Sampler):
         """Computes a number for each class on the device of its part, or None."""
         rows, places = self._divide(classes)
         values = []
-        for index, device in enumerate(self._devices):
-            with tf.device(device), on_host():
+        for index, part in enumerate(self._parts):
+            with tf.device(part.device), on_host():
                 values.append(function(index, rows[index]))
         if values[0] is None:
             return None
@@ -322,10 +294,7 @@ def _validate_devices(devices: list[str]) -> None:
 
 def _validate_context() -> None:
     """Raises `ValueError` under XLA, or where several replicas run this code."""
-    if tracing_for_xla():
-        raise ValueError(
-            "`jit_compile=True` is not possible with a table on several devices."
-        )
+    refuse_xla()
     if (count := replicas.num_replicas()) > 1:
         raise ValueError(
             "A ShardedSoftmax needs a strategy of one replica in each worker. "

@@ -132,9 +132,14 @@ def draw_candidates(
     drawn = Draw(*head.sampler.draw(targets.ids, targets.label_mask, *sizes))
     if negatives is not None:
         drawn = union([drawn, certain(negatives, negatives >= 0)])
+    return with_log_q(head, drawn, targets.ids)
+
+
+def with_log_q(head: Any, drawn: Draw, labels: tf.Tensor) -> Candidates:
+    """Counts labels and sampled classes as the head's `log_q` says."""
     if head.log_q is None:
         drawn = drawn._replace(expected_count=lambda ids: tf.ones_like(ids, "float32"))
-    candidates = with_counts(drawn, targets.ids)
+    candidates = with_counts(drawn, labels)
     if head.log_q == "corrected":
         ones = tf.ones_like(candidates.true_expected_count)
         candidates = candidates._replace(true_expected_count=ones)

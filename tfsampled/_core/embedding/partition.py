@@ -39,10 +39,10 @@ def locate(
         strategy: "mod" or "div".
 
     Returns:
-        `(shard, row)`, both int64 and shaped like `ids`.
+        `(shard, row)`, int32 and int64, shaped like `ids`.
     """
     if strategy == "mod":
-        return ids % num_shards, ids // num_shards
+        return tf.cast(ids % num_shards, tf.int32), ids // num_shards
     total = tf.cast(total_rows, ids.dtype)
     size, num_larger = total // num_shards, total % num_shards
     divisor = tf.maximum(size, 1)  # shards without rows hold no id
@@ -53,7 +53,25 @@ def locate(
     # shard         = [0, 0, 0, 1, 1, 2, 2]
     shard = tf.maximum(ids // (size + 1), (ids - num_larger) // divisor)
     row = tf.where(shard < num_larger, ids % (size + 1), (ids - num_larger) % divisor)
-    return shard, row
+    return tf.cast(shard, tf.int32), row
+
+
+def divide(
+    shard: tf.Tensor, row: tf.Tensor, num_shards: int
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Returns the rows of each shard, and their positions in `row`.
+
+    Args:
+        shard: int32 `[n]`, the shard of each row.
+        row: `[n]`.
+        num_shards: Number of shards.
+    """
+    # shard = [1, 0, 1], row = [4, 2, 0] -> [[2], [4, 0]], [[1], [0, 2]]
+    positions = tf.range(tf.size(shard))
+    return (
+        tf.dynamic_partition(row, shard, num_shards),
+        tf.dynamic_partition(positions, shard, num_shards),
+    )
 
 
 def shard_sizes(num_rows: int, num_shards: int) -> list[int]:

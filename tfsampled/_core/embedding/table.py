@@ -84,7 +84,6 @@ class Table:
         num_rows = self.num_rows()
         with on_host():  # where the sizes of the parts are needed
             shard, row = partition.locate(ids, count, num_rows, self.strategy)
-            shard = tf.cast(shard, tf.int32)
         lookup = _lookup_static if tracing_for_xla() else _lookup
         rows = lookup(self.shards, shard, row)
         rows.set_shape(ids.shape.concatenate(self.shards[0].shape[1:]))
@@ -106,11 +105,8 @@ def unit_rows_gradient(rows: tf.Tensor, cotangent: tf.Tensor) -> tf.Tensor:
 
 def _lookup(shards: tuple[Any, ...], shard: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
     """Reads from each shard the rows that it holds, and puts them in order."""
-    # shard = [1, 0, 1], row = [4, 2, 0]
-    # rows = [[2], [4, 0]], positions = [[1], [0, 2]]
     with on_host():
-        rows = tf.dynamic_partition(row, shard, len(shards))
-        positions = tf.dynamic_partition(tf.range(tf.size(shard)), shard, len(shards))
+        rows, positions = partition.divide(shard, row, len(shards))
     values = [tf.gather(*pair) for pair in zip(shards, rows, strict=True)]
     return tf.dynamic_stitch(positions, values)
 

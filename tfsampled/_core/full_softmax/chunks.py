@@ -9,7 +9,8 @@ on the host, which would wait for a GPU in every chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -100,6 +101,34 @@ def scan_chunks(
         (tf.convert_to_tensor(start, tf.int32), *carry),
         parallel_iterations=1,
     )[1:]
+
+
+def scan_shards(
+    shards: Sequence[Shard],
+    size: int | tf.Tensor,
+    body_of: Callable[[Shard], Callable[..., Carry]],
+    carry: Carry,
+    merge: Callable[[Carry, Carry], Carry],
+) -> Carry:
+    """Runs `scan_chunks` for all shards.
+
+    On one device a shard goes on from the last; several work side by side.
+
+    Args:
+        shards: The shards.
+        size: Rows of a chunk.
+        body_of: Returns the body for a shard.
+        carry: Tensors, of no chunk.
+        merge: Merges the carries of two devices.
+
+    Returns:
+        The carry of all chunks.
+    """
+    carries = [carry]
+    for shard in shards:
+        first = carries.pop() if shard.device is None else carry
+        carries.append(shard.run(scan_chunks, shard, size, body_of(shard), first))
+    return functools.reduce(merge, carries)
 
 
 def chunk_rows(table: tf.Tensor, start: Any, size: Any, dtype: tf.DType) -> tf.Tensor:

@@ -19,11 +19,12 @@ derivative multiplies `dl`. Label smoothing replaces `y` by `(1 - s) y + s / V`.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfsampled._core import validation
 from tfsampled._core.embedding.class_logits import cap_derivative, cap_logits
 from tfsampled._core.embedding.matmul import is_transposed, row_sums, rows_gradient
 from tfsampled._core.embedding.table import Table, unit_rows_gradient
@@ -36,6 +37,7 @@ from tfsampled._core.full_softmax.chunks import (
     empty_like,
     find_in_chunk,
     scan_chunks,
+    scan_shards,
     update_rows_inplace,
 )
 from tfsampled._core.full_softmax.shards import Shard, replace_tables, shards_of
@@ -185,20 +187,17 @@ def _forward(
     # logits [1, 3, 2], label 2, chunks of two classes:
     # [1, 3] -> max 3, sum_exp exp(-2) + 1;  [2] -> max 3, sum_exp + exp(-1), label 2
     # loss = log(sum_exp) - (2 - 3)
-    dtype, size = inputs.dtype, chunk_size(inputs)
+    dtype = inputs.dtype
     zeros = tf.zeros_like(inputs[:, :1])
     max_logit, sum_exp = zeros + dtype.min, zeros  # finite, as logits may be -inf
     label_logits = tf.zeros_like(targets.label_weights)
-    in_range = tf.zeros_like(targets.labels, tf.bool)
     # Logits are summed for label smoothing alone.
     logit_sum = [zeros] if options.label_smoothing else []
-    no_classes = max_logit, sum_exp, label_logits, *logit_sum
-    carries: list[Carry] = [no_classes]
-    for shard in shards:
-        rows = shard.row_of(targets.labels)
-        in_range |= rows >= 0
 
-        def body(start: Any, size: Any, *carry: Any, shard=shard, rows=rows) -> Carry:
+    def body_of(shard: Shard) -> Callable[..., Carry]:
+        rows = shard.row_of(targets.labels)
+
+        def body(start: Any, size: Any, *carry: Any) -> Carry:
             max_logit, sum_exp, label_logits, *logit_sum = carry
             logits, _ = chunk_logits(inputs, shard, start, size)
             logits = cap_logits(logits, options.soft_cap)
@@ -220,10 +219,13 @@ def _forward(
             sum_exp = sum_exp * tf.exp(max_logit - new_max) + chunk_sum
             return new_max, sum_exp, label_logits, *logit_sum
 
-        # On one device a shard goes on from the last; several work side by side.
-        carry = carries.pop() if shard.device is None else no_classes
-        carries.append(shard.run(scan_chunks, shard, size, body, carry))
-    max_logit, sum_exp, label_logits, *logit_sum = functools.reduce(_merge, carries)
+        return body
+
+    no_classes = max_logit, sum_exp, label_logits, *logit_sum
+    max_logit, sum_exp, label_logits, *logit_sum = scan_shards(
+        shards, chunk_size(inputs), body_of, no_classes, _merge
+    )
+    in_range = validation.in_range(targets.labels, _num_classes(shards, tf.int64))
     nan = tf.constant(float("nan"), dtype)
     max_logit = tf.where(tf.reduce_all(in_range, axis=1, keepdims=True), max_logit, nan)
     # Near a loss of 0 this keeps the digits that `log(sum_exp) + max - ...` would lose.

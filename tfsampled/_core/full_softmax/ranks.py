@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -15,7 +14,7 @@ from tfsampled._core.full_softmax.chunks import (
     chunk_logits,
     chunk_size,
     find_in_chunk,
-    scan_chunks,
+    scan_shards,
 )
 from tfsampled._core.full_softmax.shards import Shard, shards_of
 from tfsampled._core.static_ops import compute_dtype
@@ -81,27 +80,30 @@ def count_classes_above(
     Returns:
         int64 `[N, T]`.
     """
-    size, no_classes = chunk_size(inputs), tf.zeros_like(labels, tf.int64)
-    counts = [no_classes]
-    for shard in shards:
 
-        def body(start: Any, size: Any, count: Any, shard=shard) -> Carry:
+    def body_of(shard: Shard) -> Callable[..., Carry]:
+        excluded_rows = None if exclude is None else shard.row_of(exclude)
+
+        def body(start: Any, size: Any, count: Any) -> Carry:
             logits, _ = chunk_logits(inputs, shard, start, size)
             ids = shard.first_class + shard.stride * (start + tf.range(size))
             count += count_ranked_above(logits, ids, label_logits, labels)
-            if exclude is not None:
-                rows = shard.row_of(exclude)
-                in_chunk, columns = find_in_chunk(rows, start, size)
+            if excluded_rows is not None:
+                in_chunk, columns = find_in_chunk(excluded_rows, start, size)
                 logits = tf.gather(logits, columns, batch_dims=1)
                 count -= count_ranked_above(
                     logits, exclude, label_logits, labels, in_chunk
                 )
             return (count,)
 
-        # On one device a shard goes on from the last; several work side by side.
-        carry = (counts.pop() if shard.device is None else no_classes,)
-        counts += shard.run(scan_chunks, shard, size, body, carry)
-    return functools.reduce(tf.add, counts)
+        return body
+
+    def add(one: Carry, other: Carry) -> Carry:
+        return (one[0] + other[0],)
+
+    none = (tf.zeros_like(labels, tf.int64),)
+    (count,) = scan_shards(shards, chunk_size(inputs), body_of, none, add)
+    return count
 
 
 def count_ranked_above(
@@ -146,7 +148,6 @@ def _label_logits(
     weights: Table,
     biases: Table | None,
     labels: tf.Tensor,
-    exclude: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Computes the logits of labels `[N, T]`; NaN for one outside `[0, V)`."""
     valid = in_range(labels, weights.num_rows())

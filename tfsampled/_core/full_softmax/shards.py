@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfsampled._core.embedding.table import Table
 from tfsampled._core.static_ops import num_rows
-from tfsampled._core.xla import tracing_for_xla
+from tfsampled._core.xla import refuse_xla
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +63,7 @@ class Shard:
         """Calls a function on the shard's device."""
         if self.device is None:
             return function(*args)
-        if tracing_for_xla():
-            raise ValueError(
-                "`jit_compile=True` is not possible with a table on several devices."
-            )
+        refuse_xla()
         with tf.device(self.device):
             if tf.executing_eagerly():
                 return function(*args)
