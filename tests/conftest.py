@@ -67,9 +67,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     import tensorflow as tf
 
-    # A collection of all objects takes a second, which tracing would ask for often.
+    # A collection of all objects takes a second, and tracing would ask for one often.
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(100_000, 10, 10)
     threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     tf.config.threading.set_intra_op_parallelism_threads(threads)

@@ -224,6 +224,12 @@ def test_files_are_those_of_a_class_parallel_table(tmp_path):
                 np.testing.assert_array_equal(variable, other.variables()[name])
 
 
+def test_a_table_is_listed_once():
+    head = ShardedSoftmax(["CPU:0", "CPU:1"], 10, 4, 6, lambda: Adagrad(0.1))
+    assert len(head.trainable_variables) == 4  # rows and biases of two devices
+    assert not head.sampler.trainable_variables
+
+
 def test_invalid_arguments_raise():
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     with strategy.scope(), pytest.raises(ValueError, match="outside the strategy's"):

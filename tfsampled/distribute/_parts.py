@@ -68,9 +68,10 @@ class Part(NamedTuple):
 
     def draw(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> Draw:
         """Draws candidates, by their number here; see `Sampler.draw`."""
-        sizes = self.head.num_classes, self.head.num_sampled
-        drawn = Draw(*self.head.sampler.draw(labels, label_mask, *sizes))
-        if len(set(sizes)) > 1:
+        num_classes, num_sampled = self.head.num_classes, self.head.num_sampled
+        sampler = self.head.sampler
+        drawn = Draw(*sampler.draw(labels, label_mask, num_classes, num_sampled))
+        if num_sampled != num_classes:
             return drawn
         # All classes are drawn: each is there for certain.
         return drawn._replace(expected_count=lambda ids: tf.ones_like(ids, tf.float32))
@@ -97,8 +98,8 @@ def validate_scope(owner: str) -> None:
     """Raises `ValueError` in the scope of a strategy."""
     if tf.distribute.has_strategy():
         raise ValueError(
-            f"A {owner} must be created outside the strategy's scope, which would "
-            "place its variables."
+            f"A {owner} must be created outside the strategy's scope, which decides "
+            "where variables lie."
         )
 
 

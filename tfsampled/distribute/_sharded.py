@@ -208,7 +208,9 @@ class ShardedSampler(samplers.Sampler):
         first = parts[0].head.sampler
         super().__init__(first.seed)
         self.unsupported_label_message = first.unsupported_label_message
-        self._parts = parts
+        # Keras would find the tables of layers in a list, and list them twice.
+        self._parts = MappingProxyType(dict(enumerate(parts)))
+        self._samplers = [part.head.sampler for part in parts]
 
     def build(self, num_classes: int) -> None:
         """Does nothing: the samplers of the parts have variables."""
@@ -225,7 +227,7 @@ class ShardedSampler(samplers.Sampler):
         _validate_context()
         draws, ids = [], []
         own_labels, positions = self._divide(labels)
-        for index, part in enumerate(self._parts):
+        for index, part in self._parts.items():
             own_mask = None
             if label_mask is not None:
                 own_mask = tf.gather(tf.reshape(label_mask, [-1, 1]), positions[index])
@@ -244,7 +246,7 @@ class ShardedSampler(samplers.Sampler):
     def supports(self, labels: tf.Tensor) -> tf.Tensor | None:
         """See `Sampler.supports`."""
         return self._on_devices(
-            labels, lambda index, rows: self._parts[index].head.sampler.supports(rows)
+            labels, lambda index, rows: self._samplers[index].supports(rows)
         )
 
     def _divide(self, classes: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
@@ -260,7 +262,7 @@ class ShardedSampler(samplers.Sampler):
         """Computes a number for each class on the device of its part, or None."""
         rows, places = self._divide(classes)
         values = []
-        for index, part in enumerate(self._parts):
+        for index, part in self._parts.items():
             with tf.device(part.device), on_host():
                 values.append(function(index, rows[index]))
         if values[0] is None:

@@ -96,39 +96,6 @@ def class_weights(class_weight: Mapping[int, float], num_classes: int) -> np.nda
     return weights
 
 
-def build_before_tracing(model: Any, data: Any) -> None:
-    """Makes a model's variables, if `fit`'s data show what the inputs are.
-
-    TensorFlow traces a function twice that makes variables.
-    """
-    inputs = _keras_tensors_of(data)
-    with model.distribute_strategy.scope():
-        if not model.built and inputs is not None:
-            model(inputs)
-        model._build_optimizer()
-
-
-def _keras_tensors_of(data: Any) -> Any:
-    """Returns KerasTensors like the inputs in arrays or in a `tf.data.Dataset`.
-
-    None for other data, whose first batch has to be read to know.
-    """
-    floatx = keras.config.floatx()  # to which Keras casts floating arrays
-    if isinstance(data, tf.data.Dataset):
-        data, floatx = keras.utils.unpack_x_y_sample_weight(data.element_spec)[0], None
-    kinds = np.ndarray, tf.Tensor, tf.TensorSpec
-    inputs = tf.nest.flatten(data)
-    if not all(isinstance(x, kinds) and tf.TensorShape(x.shape).rank for x in inputs):
-        return None
-
-    def keras_tensor(x: Any) -> keras.KerasTensor:
-        dtype = tf.as_dtype(x.dtype)
-        name = floatx if floatx and dtype.is_floating else dtype.name
-        return keras.KerasTensor((None, *x.shape[1:]), name)
-
-    return tf.nest.map_structure(keras_tensor, data)
-
-
 @contextlib.contextmanager
 def added_callback(callbacks: Any, callback: keras.callbacks.Callback) -> Iterator[Any]:
     """Adds a callback; to the caller's own `CallbackList` for the time being."""

@@ -19,7 +19,6 @@ from tfsampled.models import _encoder_inputs as encoder_inputs
 from tfsampled.models import _tied_embedding as tied_embedding
 from tfsampled.models._fit_arguments import (
     added_callback,
-    build_before_tracing,
     set_monitor_modes,
     values_alone,
     warn_if_unordered,
@@ -284,10 +283,12 @@ class SampledSoftmaxModel(DistributedModel):
         warn_if_unordered(self._outputs.heads, y)
         check = PeriodicCheck(self._raise_if_invalid)
         set_monitor_modes(callbacks, self._named_metrics())
-        with self._fitting(x, class_weight), added_callback(callbacks, check) as added:
-            first = x, y, batch_size, epochs, verbose, added
-            rest = validation_split, validation_data, shuffle, None  # no class weights
-            return super().fit(*first, *rest, *args, **kwargs)
+        with self._fitting(class_weight), added_callback(callbacks, check) as added:
+            arguments = x, y, batch_size, epochs, verbose, added, validation_split
+            class_weight = None  # they are in the traced step
+            return super().fit(
+                *arguments, validation_data, shuffle, class_weight, *args, **kwargs
+            )
 
     def train_on_batch(
         self,
@@ -298,7 +299,7 @@ class SampledSoftmaxModel(DistributedModel):
         return_dict: bool = False,
     ) -> Any:
         """Trains on one batch; errors and `class_weight` as in `fit`."""
-        with self._fitting(x, class_weight):
+        with self._fitting(class_weight):
             logs = super().train_on_batch(
                 x, y, sample_weight=sample_weight, return_dict=return_dict
             )
@@ -499,7 +500,7 @@ class SampledSoftmaxModel(DistributedModel):
                 head.build(by_name[name].shape)
 
     def _build_for(self, x: Any, y: Any) -> None:
-        """Makes all state of a step, before the step is traced."""
+        """Makes the state of model and outputs, before the step is traced."""
         with tf.init_scope():
             if self._has_mask is None:  # a symbolic call makes no logits
                 self(encoder_inputs.keras_tensors_like(x))
@@ -558,11 +559,11 @@ class SampledSoftmaxModel(DistributedModel):
         return named
 
     @contextlib.contextmanager
-    def _fitting(
-        self, data: Any, class_weight: Mapping[int, float] | None
-    ) -> Iterator[None]:
+    def _fitting(self, class_weight: Mapping[int, float] | None) -> Iterator[None]:
         """Trains with class weights, which are constants of the traced step."""
-        build_before_tracing(self, data)
+        # TensorFlow traces a function twice that makes variables.
+        with self.distribute_strategy.scope():
+            self._build_optimizer()
         if class_weight is not None:
             self._outputs.set_class_weights(class_weight)
             self.train_function = None

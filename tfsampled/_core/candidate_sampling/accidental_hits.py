@@ -51,20 +51,23 @@ class AccidentalHits(NamedTuple):
 
     @on_host()
     def split(self, sizes: np.ndarray | tf.Tensor) -> list[AccidentalHits]:
-        """Cuts the hits of all examples into those of chunks of some sizes."""
+        """Cuts the hits of the first examples into those of chunks of some sizes."""
         # rows = [0, 0, 2], row_splits = [0, 2, 2, 3], sizes = [1, 2]
         # ends = [1, 3] -> counts = [2, 1]; row 2 becomes row 1 of the second chunk
+        # Under XLA, with 2 hits per row and sizes = [1, 2] -> counts = [2, 4]
         ends = tf.cumsum(sizes)
         if self.row_splits is None:
             counts = sizes * self.hits_per_row
-            masks = tf.split(self.is_hit, counts)
+            total = tf.reduce_sum(counts)
+            masks = tf.split(tf.slice(self.is_hit, [0], [total]), counts)
         else:
             last = tf.gather(self.row_splits, ends)
-            counts = last - tf.pad(last[:-1], [[1, 0]])
+            counts, total = last - tf.pad(last[:-1], [[1, 0]]), last[-1]
             masks = [None] * sizes.shape[0]
         starts = tf.cast(ends - sizes, tf.int64)
         first_rows = tf.unstack(tf.pad(starts[:, tf.newaxis], [[0, 0], [0, 1]]))
-        parts = zip(tf.split(self.indices, counts), first_rows, masks, strict=True)
+        indices = tf.split(tf.slice(self.indices, [0, 0], [total, 2]), counts)
+        parts = zip(indices, first_rows, masks, strict=True)
         return [
             AccidentalHits(indices - first_row, is_hit, self.hits_per_row)
             for indices, first_row, is_hit in parts

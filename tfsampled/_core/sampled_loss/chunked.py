@@ -93,9 +93,9 @@ class SampledLogits(NamedTuple):
         )
 
     def split(self, sizes: Sizes) -> list[SampledLogits]:
-        """Cuts the logits of all examples into chunks."""
+        """Cuts the logits of the first examples into chunks."""
         inputs = _split(self.inputs, sizes)
-        if len(inputs) == 1:
+        if inputs[0] is self.inputs:
             return [self]
         chunks = [self._replace(inputs=chunk) for chunk in inputs]
         if not self._shares_offset():
@@ -116,7 +116,7 @@ class ChunkPlan(NamedTuple):
     Attributes:
         sampled: The logits of all examples.
         reduce: Computes what the loss needs of the logits of a chunk, see `_reduce`.
-        sizes: The examples of each saved chunk, and of those that are recomputed.
+        sizes: The number of examples in each saved chunk.
         saved: The logits of the chunks whose derivatives are saved.
         recomputed: The examples after them, whose derivatives are computed again; None
             if there are none.
@@ -156,26 +156,20 @@ def plan_chunks(loss_function: LossFunction, sampled: SampledLogits) -> ChunkPla
     batch, num_sampled = num_rows(sampled.inputs), num_rows(sampled.rows)
     num_saved = minimum(maximum(MAX_LOGITS // maximum(num_sampled, 1), 1), batch)
     reduce = functools.partial(_reduce, loss_function)
-    saved: list[Size] = [num_saved]
-    if _overlaps(batch, num_sampled):
-        half = num_saved // 2
-        saved = [half, num_saved - half]
-    rest: list[Size] = []
+    half = num_saved // 2
+    overlaps = _overlaps(batch, num_sampled)
+    sizes: Any = [half, num_saved - half] if overlaps else [num_saved]
+    is_static = isinstance(num_saved, int)
+    sizes = np.array(sizes, np.int32) if is_static else tf.stack(sizes)
     recomputed = None
-    if not isinstance(num_saved, int) or num_saved != batch:
+    if not is_static or num_saved != batch:
         recomputed = num_saved, batch - num_saved
-        rest = [recomputed[1]]
         if not tf.executing_eagerly() and not tracing_for_xla():
-            # Traced once for the saved chunks and both loops.
+            # Of an unknown batch traced once, for the saved chunks and both loops.
             reduce = tf.function(reduce, autograph=False)
-    if sampled.hits is not None and len(saved + rest) > 1:
+    if sampled.hits is not None and (overlaps or recomputed is not None):
         sampled = sampled._replace(hits=sampled.hits.with_row_splits(batch))
-    if all(isinstance(size, int) for size in saved + rest):
-        sizes: Sizes = np.array(saved + rest, np.int32)
-    else:
-        sizes = tf.stack(saved + rest)
-    chunks = sampled.split(sizes)[: len(saved)]
-    return ChunkPlan(sampled, reduce, sizes, chunks, recomputed)
+    return ChunkPlan(sampled, reduce, sizes, sampled.split(sizes), recomputed)
 
 
 def _overlaps(batch: Size, num_sampled: Size) -> bool:
@@ -221,7 +215,7 @@ def backward(plan: ChunkPlan, residuals: Residuals, dy: tf.Tensor) -> Gradients:
     parts = [
         _chunk_gradients(sampled, d_logits, dy_chunk, transposed)
         for sampled, d_logits, dy_chunk in zip(
-            plan.saved, residuals.d_logits, _split(dy, plan.sizes), strict=False
+            plan.saved, residuals.d_logits, _split(dy, plan.sizes), strict=True
         )
     ]
     inputs, *sums = map(list, zip(*parts, strict=True))
@@ -236,7 +230,8 @@ def backward(plan: ChunkPlan, residuals: Residuals, dy: tf.Tensor) -> Gradients:
         d_inputs, *sums = _chunk_gradients(chunk, d_logits, dy_chunk, transposed)
         return d_inputs, tuple(sums)
 
-    d_inputs = tf.zeros([plan.recomputed[1], num_columns(dx := inputs[0])], dx.dtype)
+    shape = [plan.recomputed[1], num_columns(inputs[0])]
+    d_inputs = tf.zeros(shape, inputs[0].dtype)
     d_inputs, carry = _scan_chunks(plan.recomputed, chunk_fn, d_inputs, carry)
     d_inputs = _concat([*inputs, d_inputs])
     return Gradients(d_inputs, *matmul.rows_gradient(*carry))
@@ -319,8 +314,14 @@ def _greatest(logits: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def _split(tensor: tf.Tensor, sizes: Sizes) -> list[tf.Tensor]:
-    """Cuts rows into parts of some sizes."""
-    return [tensor] if sizes.shape[0] == 1 else tf.split(tensor, sizes)
+    """Cuts the first rows into parts of some sizes."""
+    if isinstance(sizes, np.ndarray):
+        total = int(sizes.sum())
+        is_all = total == tf.compat.dimension_value(tensor.shape[0])
+    else:
+        total, is_all = tf.reduce_sum(sizes), False
+    rows = tensor if is_all else _slice(tensor, 0, total)
+    return [rows] if sizes.shape[0] == 1 else tf.split(rows, sizes)
 
 
 def _slice(tensor: tf.Tensor, start: Size, size: Size) -> tf.Tensor:
