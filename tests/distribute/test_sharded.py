@@ -104,8 +104,8 @@ def test_losses_and_gradients_are_those_of_one_table(name, graph):
 @pytest.mark.parametrize("chunked", [False, slow(True)])
 def test_ranks_and_the_best_classes(name, chunked, monkeypatch):
     if chunked:  # a loop on each device
-        monkeypatch.setattr("tfsampled._core.full_softmax.chunks.MAX_CHUNK", 4)
-        monkeypatch.setattr("tfsampled._core.full_softmax.chunks.MIN_CHUNK", 4)
+        monkeypatch.setattr("tfsampled._core.full_softmax.class_chunks.MAX_CHUNK", 4)
+        monkeypatch.setattr("tfsampled._core.full_softmax.class_chunks.MIN_CHUNK", 4)
     head = make(seed=3, **OPTIONS[name])
     layer = SampledSoftmax(CLASSES, SAMPLED, dtype="float64", **OPTIONS[name])
     layer.build((None, DIM))
@@ -222,6 +222,34 @@ def test_files_are_those_of_a_class_parallel_table(tmp_path):
         for name, variable in part.variables().items():
             if part.is_per_class(variable):
                 np.testing.assert_array_equal(variable, other.variables()[name])
+
+
+@pytest.mark.parametrize("saved_by", [1, 2])
+def test_a_table_to_serve_has_no_slots(tmp_path, saved_by):
+    devices = DEVICES[:saved_by]
+    trained = ShardedSoftmax(devices, CLASSES, DIM, SAMPLED, LazyAdam, LearnedUnigram())
+    trained.set_table(TABLE, BIAS)
+    trained.save(tmp_path / "step")
+    head = ShardedSoftmax(DEVICES, CLASSES, DIM, SAMPLED, None)
+    head.restore(tmp_path / "step")
+    assert head.optimizers == []
+    np.testing.assert_array_equal(head(X), trained(X))
+    with pytest.raises(ValueError, match="`optimizer` must be given where a table is"):
+        head.apply([None] * 4)
+    one_device = tf.distribute.get_strategy()
+    for other in (
+        ClassParallelSoftmax(one_device, CLASSES, DIM, SAMPLED, None),
+        ClassParallelSoftmax(one_device, CLASSES, DIM, SAMPLED, None, "uniform"),
+    ):
+        other.restore(tmp_path / "step")
+        np.testing.assert_array_equal(other.heads[0].table(), head.table())
+    without_bias = ShardedSoftmax(DEVICES, CLASSES, DIM, SAMPLED, None, use_bias=False)
+    with pytest.raises(ValueError, match="of this sampler, optimizer, dim and use_bi"):
+        without_bias.restore(tmp_path / "step")
+    head.save(tmp_path / "rows")
+    with pytest.raises(ValueError, match="must be of a table of this sampler"):
+        trained.restore(tmp_path / "rows")
+    head.restore(tmp_path / "rows")
 
 
 def test_a_table_is_listed_once():

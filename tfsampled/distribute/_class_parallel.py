@@ -102,7 +102,9 @@ class ClassParallelSoftmax:
             its share, rounded up, but not more than its classes.
         optimizer: A function that makes a `LazyAdam`, `Adagrad` or `RowWiseAdagrad` of
             `tfsampled.optimizers`: each replica has one of its own. It must not clip by
-            a norm, of which a replica would know its own rows' part alone.
+            a norm, of which a replica would know its own rows' part alone. None for a
+            table that is not trained: it has no slots, and `save` and `restore` are of
+            its rows and biases alone.
         sampler: `"log_uniform"`, `"uniform"`, or a `LogUniform`, `Uniform`,
             `FixedUnigram` or `LearnedUnigram`, of which each replica gets one for its
             classes. Their order by frequency is that of all classes.
@@ -145,7 +147,7 @@ class ClassParallelSoftmax:
         num_classes: int,
         dim: int,
         num_sampled: int,
-        optimizer: Callable[[], keras.optimizers.Optimizer],
+        optimizer: Callable[[], keras.optimizers.Optimizer] | None,
         sampler: str | samplers.Sampler = "log_uniform",
         *,
         seed: int | None = None,
@@ -181,7 +183,11 @@ class ClassParallelSoftmax:
     @property
     def optimizers(self) -> list[Any]:
         """The optimizers of this process's replicas, in their order."""
-        return [part.optimizer for part in self._parts.values()]
+        return [
+            part.optimizer
+            for part in self._parts.values()
+            if part.optimizer is not None
+        ]
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
@@ -192,6 +198,7 @@ class ClassParallelSoftmax:
     def apply(self, gradients: Sequence[Any]) -> None:
         """Updates `trainable_variables` by their gradients, on this replica alone."""
         part = self._part()
+        gradients = _parts.validate_gradients(gradients, [part])
         with replicas.alone():
             part.apply(gradients)
 
@@ -310,7 +317,7 @@ class ClassParallelSoftmax:
         return tf.reshape(values, shape), tf.cast(tf.reshape(ids, shape), tf.int32)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the classes of this process's replicas, with slots and samplers.
+        """Writes rows, biases, slots and samplers of this process's replicas.
 
         Each worker writes its own files, `<path>-<replica>-of-<replicas>`: the files of
         one save are complete once all workers have returned. Give each save a path of
@@ -327,7 +334,8 @@ class ClassParallelSoftmax:
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Reads what `save` has written, with any number of replicas.
 
-        The learning rate and the number of steps are restored too. A sampler goes on
+        Without an `optimizer`, rows and biases are all that is read. Otherwise the
+        learning rate and the number of steps are restored too, and a sampler goes on
         from where the one of its replica stood; with another number of replicas, from
         where one of those stood.
 

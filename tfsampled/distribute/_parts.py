@@ -7,7 +7,7 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -18,7 +18,6 @@ from tfsampled import optimizers, samplers
 from tfsampled._core import validation
 from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled.layers import SampledSoftmax
-from tfsampled.optimizers._row_sparse import variables_for
 
 _OPTIMIZERS = optimizers.LazyAdam, optimizers.Adagrad, optimizers.RowWiseAdagrad
 _SAMPLERS = (
@@ -46,7 +45,7 @@ class Part(NamedTuple):
 
     Attributes:
         head: Their table.
-        optimizer: What trains it.
+        optimizer: What trains it; None if it is not trained.
         device: Where they lie; None for wherever TensorFlow places variables.
         total: The number of classes of all parts.
     """
@@ -57,9 +56,11 @@ class Part(NamedTuple):
     total: int
 
     def variables(self) -> dict[str, Any]:
-        """Returns what is saved, by name."""
+        """Returns what is saved and restored, by name."""
         optimizer, sampler = self.optimizer, self.head.sampler
         named = {f"head_{i}": v.value for i, v in enumerate(self.head.weights)}
+        if optimizer is None:  # files of any optimizer and sampler fit
+            return named
         for i, variable in enumerate(optimizer.variables):
             named[f"{type(optimizer).__name__}_{i}"] = variable.value
         for name, variable in sampler.state().items():
@@ -79,7 +80,6 @@ class Part(NamedTuple):
     def apply(self, gradients: Sequence[Any]) -> None:
         """Updates the head's variables by their gradients."""
         variables = self.head.trainable_variables
-        variables = variables_for(self.optimizer, gradients, variables)
         # For dense ones Keras would call back to all replicas at once.
         rows = [
             gradient
@@ -111,7 +111,7 @@ def make(
     num_classes: int,
     dim: int,
     num_sampled: int,
-    optimizer: Callable[[], keras.optimizers.Optimizer],
+    optimizer: Callable[[], keras.optimizers.Optimizer] | None,
     sampler: str | samplers.Sampler,
     seed: int | None,
     options: dict[str, Any],
@@ -126,7 +126,7 @@ def make(
             of the owner.
         dim: The size of a row.
         num_sampled: The number of classes that all parts draw together.
-        optimizer: A function that makes an optimizer.
+        optimizer: A function that makes an optimizer, or None.
         sampler: The sampler, of which each part gets one.
         seed: Makes draws and initial rows repeatable.
         options: Other arguments of `SampledSoftmax`.
@@ -195,9 +195,11 @@ def _sampler_of_part(
 
 
 def _make_optimizer(
-    make: Callable[[], keras.optimizers.Optimizer], head: SampledSoftmax
-) -> keras.optimizers.Optimizer:
+    make: Callable[[], keras.optimizers.Optimizer] | None, head: SampledSoftmax
+) -> keras.optimizers.Optimizer | None:
     """Makes the optimizer of one part's classes."""
+    if make is None:
+        return None
     optimizer = make() if callable(make) else None
     if not isinstance(optimizer, _OPTIMIZERS) or optimizer.built:
         raise ValueError(
@@ -230,6 +232,27 @@ def local_replicas(
 
     strategy.experimental_distribute_values_from_function(note)
     yield from zip(numbers, strategy.extended.worker_devices, strict=True)
+
+
+def validate_gradients(gradients: Sequence[Any], parts: Collection[Part]) -> list[Any]:
+    """Returns the gradients of the variables of some parts as a list.
+
+    Raises:
+        ValueError: If there are fewer or more, or the parts are not trained.
+    """
+    gradients = list(gradients)
+    if any(part.optimizer is None for part in parts):
+        raise ValueError(
+            "`optimizer` must be given where a table is trained. "
+            "Received: optimizer=None."
+        )
+    count = sum(len(part.head.trainable_variables) for part in parts)
+    if len(gradients) != count:
+        raise ValueError(
+            "`gradients` must have one gradient for each variable, None where there is "
+            f"none. Received: {len(gradients)} gradients, {count} variables."
+        )
+    return gradients
 
 
 def _with_seed(identifier: Any, seed: int, index: int) -> Any:
@@ -280,7 +303,8 @@ def restore(
     for index, part in parts.items():
         if saved == count:  # read on the part's own device
             checkpoint = tf.train.Checkpoint(**part.variables())
-            checkpoint.read(_path_of(path, index, count)).assert_consumed()
+            status = checkpoint.read(_path_of(path, index, count))
+            status.assert_existing_objects_matched().expect_partial()
             continue
         classes = index + count * np.arange(part.head.num_classes)
         for name, variable in part.variables().items():
@@ -323,12 +347,16 @@ def _shapes(shapes: Mapping[str, Any]) -> str:
 def _validate(path: str | os.PathLike[str], readers: list[Any], part: Part) -> None:
     """Raises `ValueError` unless the files are one save of such a part's table."""
     variables = {_key(name): v for name, v in part.variables().items()}
-    num_rows, steps = 0, set()
+    num_rows = 0
+    steps: set[int] = set()
     for reader in readers:
         shapes = reader.get_variable_to_shape_map()
         dtypes = reader.get_variable_to_dtype_map()
         names = {name for name in shapes if name.endswith(_key(""))}
-        fits = names == variables.keys() and all(
+        needed = names
+        if part.optimizer is None:
+            needed = {name for name in names if name.startswith("head_")}
+        fits = needed == variables.keys() and all(
             dtypes[name] == v.dtype
             and shapes[name][1:] == v.shape[1:]
             and (part.is_per_class(v) or shapes[name] == v.shape)
@@ -336,14 +364,16 @@ def _validate(path: str | os.PathLike[str], readers: list[Any], part: Part) -> N
         )
         if not fits:
             raise ValueError(
-                "The files must be of a table of this sampler, optimizer and dim, with "
-                f"the variables {_shapes({n: v.shape for n, v in variables.items()})}. "
+                "The files must be of a table of this sampler, optimizer, dim and "
+                "use_bias, with the variables "
+                f"{_shapes({n: v.shape for n, v in variables.items()})}. "
                 f"Received: path={os.fspath(path)!r}, with "
                 f"{_shapes({name: shapes[name] for name in names})}."
             )
         num_rows += shapes[_key("head_0")][0]
-        iterations = f"{type(part.optimizer).__name__}_0"
-        steps.add(int(reader.get_tensor(_key(iterations))))
+        iterations = {name for name in names if name.endswith(_key("_0"))}
+        iterations -= {_key("head_0")}  # of the optimizer, if there was one
+        steps.update(int(reader.get_tensor(name)) for name in iterations)
     if num_rows != part.total or len(steps) > 1:
         raise ValueError(
             f"The files must be of one save of {part.total} classes. Received: "

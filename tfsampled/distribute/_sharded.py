@@ -18,7 +18,6 @@ from tfsampled._core.xla import on_host, refuse_xla
 from tfsampled.distribute import _parts
 from tfsampled.distribute._parts import Part
 from tfsampled.layers import SampledSoftmax
-from tfsampled.optimizers._row_sparse import variables_for
 
 
 class ShardedSoftmax(SampledSoftmax):
@@ -57,7 +56,9 @@ class ShardedSoftmax(SampledSoftmax):
             up, but not more than its classes.
         optimizer: A function that makes a `LazyAdam`, `Adagrad` or `RowWiseAdagrad` of
             `tfsampled.optimizers`, one for each device. It must not clip by a norm, of
-            which a device would know its own rows' part alone.
+            which a device would know its own rows' part alone. None for a table that is
+            not trained: it has no slots, and `save` and `restore` are of its rows and
+            biases alone.
         sampler: `"log_uniform"`, `"uniform"`, or a `LogUniform`, `Uniform`,
             `FixedUnigram` or `LearnedUnigram`, of which each device gets one for its
             classes. Their order by frequency is that of all classes.
@@ -96,7 +97,7 @@ class ShardedSoftmax(SampledSoftmax):
         num_classes: int,
         dim: int,
         num_sampled: int,
-        optimizer: Callable[[], keras.optimizers.Optimizer],
+        optimizer: Callable[[], keras.optimizers.Optimizer] | None,
         sampler: str | samplers.Sampler = "log_uniform",
         *,
         seed: int | None = None,
@@ -108,29 +109,31 @@ class ShardedSoftmax(SampledSoftmax):
         if not devices:
             raise ValueError("`devices` must be at least one device. Received: [].")
         _validate_devices(devices)
-        parts = _parts.make(
-            "ShardedSoftmax",
-            dict(enumerate(devices)),
-            len(devices),
-            num_classes=num_classes,
-            dim=dim,
-            num_sampled=num_sampled,
-            optimizer=optimizer,
-            sampler=sampler,
-            seed=seed,
-            options=options,
+        # Keras would find the variables of layers in a dict, and list them twice.
+        parts = MappingProxyType(
+            _parts.make(
+                "ShardedSoftmax",
+                dict(enumerate(devices)),
+                len(devices),
+                num_classes=num_classes,
+                dim=dim,
+                num_sampled=num_sampled,
+                optimizer=optimizer,
+                sampler=sampler,
+                seed=seed,
+                options=options,
+            )
         )
         super().__init__(
             num_classes,
             num_sampled,
-            ShardedSampler(list(parts.values())),
+            ShardedSampler(parts),
             num_hard_negatives=num_hard_negatives,
             num_shards=len(parts),
             partition_strategy="mod",
             **options,
         )
-        # Keras would find the variables of layers in a dict, and list them twice.
-        self._parts = MappingProxyType(parts)
+        self._parts = parts
         self.shard_devices = tuple(devices)
         self.build((None, dim))
 
@@ -148,14 +151,18 @@ class ShardedSoftmax(SampledSoftmax):
     @property
     def optimizers(self) -> list[Any]:
         """The optimizers of the devices, in their order."""
-        return [part.optimizer for part in self._parts.values()]
+        return [
+            part.optimizer
+            for part in self._parts.values()
+            if part.optimizer is not None
+        ]
 
     @tf.autograph.experimental.do_not_convert
     def apply(self, gradients: Sequence[Any]) -> None:
         """Updates `trainable_variables` by their gradients, each on its device."""
         _validate_context()
-        gradients, count = list(gradients), len(self._parts)
-        variables_for(self.optimizers[0], gradients, self.trainable_variables)
+        gradients = _parts.validate_gradients(gradients, self._parts.values())
+        count = len(self._parts)
         for index, part in self._parts.items():
             with tf.device(part.device):
                 # Of 2 devices: kernel_0, kernel_1, bias_0, bias_1.
@@ -202,15 +209,15 @@ class ShardedSampler(samplers.Sampler):
 
     Args:
         parts: The parts: class `c` of `n` parts is class `c // n` of part `c % n`.
+            Not in a list or dict, whose layers Keras would list again.
     """
 
-    def __init__(self, parts: list[Part]) -> None:
+    def __init__(self, parts: MappingProxyType[int, Part]) -> None:
         first = parts[0].head.sampler
         super().__init__(first.seed)
         self.unsupported_label_message = first.unsupported_label_message
-        # Keras would find the tables of layers in a list, and list them twice.
-        self._parts = MappingProxyType(dict(enumerate(parts)))
-        self._samplers = [part.head.sampler for part in parts]
+        self._parts = parts
+        self._samplers = [part.head.sampler for part in parts.values()]
 
     def build(self, num_classes: int) -> None:
         """Does nothing: the samplers of the parts have variables."""
