@@ -17,7 +17,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import exact, fit, growth, loss, memory, samplers, towers
+from benchmarks import (
+    exact,
+    fit,
+    growth,
+    loss,
+    memory,
+    replicas,
+    samplers,
+    servers,
+    towers,
+)
 from benchmarks.machine import machine
 
 FAMILIES: dict[str, ModuleType] = {
@@ -28,6 +38,8 @@ FAMILIES: dict[str, ModuleType] = {
     "fit": fit,
     "growth": growth,
     "towers": towers,
+    "replicas": replicas,
+    "servers": servers,
 }
 
 

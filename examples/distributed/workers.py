@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -44,20 +44,22 @@ def work(backup: str | None, weights: str | None) -> None:
         np.savez(weights, *model.get_weights())
 
 
-def run_workers(count: int, folder: Path) -> list[list[np.ndarray]]:
-    """Runs workers on this machine, and returns the weights that each ends with."""
+def run_workers(commands: Sequence[list[str]]) -> None:
+    """Runs `python COMMAND` on this machine, for each worker of a cluster.
+
+    Raises:
+        RuntimeError: If one fails.
+    """
     addresses = []
-    for _ in range(count):
+    for _ in commands:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             addresses.append(f"127.0.0.1:{free.getsockname()[1]}")
     processes = []
     try:
-        for index in range(count):
+        for index, command in enumerate(commands):
             cluster = {"worker": addresses}
             config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-            weights = folder / f"{index}.npz"
-            command = ["-m", "examples.distributed.workers", "--weights", str(weights)]
             environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
             processes.append(
                 subprocess.Popen([sys.executable, *command], env=environment)
@@ -68,14 +70,15 @@ def run_workers(count: int, folder: Path) -> list[list[np.ndarray]]:
     finally:
         for process in processes:
             process.kill()
-    saved = [np.load(folder / f"{index}.npz") for index in range(count)]
-    return [list(weights.values()) for weights in saved]
 
 
 def main() -> float:
     """Compares two workers with one process; returns the largest difference."""
     with tempfile.TemporaryDirectory() as folder:
-        first, second = run_workers(2, Path(folder))
+        files = [f"{folder}/{index}.npz" for index in range(2)]
+        command = ["-m", "examples.distributed.workers", "--weights"]
+        run_workers([[*command, file] for file in files])
+        first, second = (list(np.load(file).values()) for file in files)
     alone = task.make_model()
     print("one process:", task.train(alone, verbose=False))
     between = task.largest_difference(first, second)
