@@ -7,13 +7,14 @@ A line of FILE is "user item", in time order for each user. Of each user the las
 is for the test, the one before it for validation. All items are ranked; those that the
 user has seen are left out. Validation is on 10,000 users. Hyperparameters: hidden 64,
 2 blocks, 1 head, dropout 0.1, length 50, batch 128, Adam (here `LazyAdam`) with 1e-3,
-patience 10. A run that was interrupted goes on if it is given the same `--backup`
-folder.
+patience 10. Initial weights and epsilon are those of the authors' code, which runs on
+PyTorch. A run that was interrupted goes on if it is given the same `--backup` folder.
 
 Most histories are short, so several share a row, and each attends only to itself. The
 loss is that of one row for each history, with less padding.
 
-Reference: https://arxiv.org/abs/2309.07602
+Reference: https://arxiv.org/abs/2309.07602,
+https://github.com/antklen/sasrec-bert4rec-recsys23
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from tfsampled.optimizers import LazyAdam
 from tfsampled.samplers import FixedUnigram, InBatch, LogUniform, Mixed, Recent, Uniform
 
 HIDDEN, BLOCKS, HEADS, DROPOUT = 64, 2, 1, 0.1
-LENGTH, BATCH, RATE, PATIENCE = 50, 128, 1e-3, 10
+LENGTH, BATCH, RATE, EPSILON, PATIENCE = 50, 128, 1e-3, 1e-8, 10
 EVALUATION_BATCH, VALIDATION_USERS = 256, 10_000
 LOSSES = (
     "full",
@@ -170,6 +171,20 @@ def normal() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.02)
 
 
+class AttentionInitializer(keras.initializers.Initializer):
+    """Draws the kernels of attention as the reference does.
+
+    PyTorch draws those of query, key and value as one `[3 * HIDDEN, HIDDEN]`, by
+    Glorot's bound. That of the output is drawn like other layers'.
+    """
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        if shape == (HEADS, HIDDEN // HEADS, HIDDEN):
+            return normal()(shape, dtype)
+        bound = math.sqrt(6 / (4 * HIDDEN))
+        return keras.initializers.RandomUniform(-bound, bound)(shape, dtype)
+
+
 def encoders(num_classes: int) -> tuple[keras.Model, keras.Model, Any]:
     """Returns SASRec for all positions and for the last, and its item embedding."""
     inputs = {
@@ -184,7 +199,12 @@ def encoders(num_classes: int) -> tuple[keras.Model, keras.Model, Any]:
     x = keras.layers.Dropout(DROPOUT)(x)
     for _ in range(BLOCKS):
         query = keras.layers.LayerNormalization(epsilon=1e-8)(x)
-        attention = keras.layers.MultiHeadAttention(HEADS, HIDDEN, dropout=DROPOUT)
+        attention = keras.layers.MultiHeadAttention(
+            HEADS,
+            HIDDEN // HEADS,
+            dropout=DROPOUT,
+            kernel_initializer=AttentionInitializer(),
+        )
         x = query + attention(
             query, x, attention_mask=same_segment, use_causal_mask=True
         )
@@ -302,7 +322,7 @@ def main(
     head = make_head(loss, num_sampled, log_q, counts, items)
     kind = FullSoftmaxModel if loss == "full" else SampledSoftmaxModel
     model = kind(every_position, head)
-    model.compile(LazyAdam(RATE), jit_compile=False)
+    model.compile(LazyAdam(RATE, epsilon=EPSILON), jit_compile=False)
     row = {"loss": loss, "num_sampled": num_sampled, "log_q": log_q}
     if time_steps:
         return {**row, "step_ms": median_step_ms(model, batches)}
