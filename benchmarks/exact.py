@@ -13,7 +13,7 @@ import tensorflow as tf
 from benchmarks import fresh
 from benchmarks.paired import Timing, compare
 from tfsampled import nn
-from tfsampled._core.embedding.table import Table
+from tfsampled._core.embedding.sharded_table import Table
 from tfsampled._core.full_softmax.ranks import full_softmax_ranks
 
 TITLE = (

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfsampled._core.full_softmax import chunks as full_softmax_chunks
+from tfsampled._core.full_softmax import class_chunks
 from tfsampled._core.full_softmax import top_k as full_softmax_top_k
 
 # Parametrizes `jit`; the default run compiles nothing.
@@ -189,9 +189,9 @@ def max_ulps(a: Any, b: Any) -> int:
 
 def use_small_chunks(patch: pytest.MonkeyPatch, num_classes: int) -> None:
     """Lets the full softmax work in chunks of `num_classes`, whatever the batch."""
-    patch.setattr(full_softmax_chunks, "CHUNK_BYTES", 1)
+    patch.setattr(class_chunks, "CHUNK_BYTES", 1)
     patch.setattr(full_softmax_top_k, "CHUNK_BYTES", 1)
-    patch.setattr(full_softmax_chunks, "MIN_CHUNK", num_classes)
+    patch.setattr(class_chunks, "MIN_CHUNK", num_classes)
 
 
 SAMPLERS = ["uniform", "log_uniform", "learned_unigram", "fixed_unigram", "all"]

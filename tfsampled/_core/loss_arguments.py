@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfsampled._core import validation
 from tfsampled._core.embedding import partition
-from tfsampled._core.embedding.table import Table
+from tfsampled._core.embedding.sharded_table import Table
 from tfsampled._core.xla import on_host
 
 

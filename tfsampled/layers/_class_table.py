@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core.embedding import partition
-from tfsampled._core.embedding.table import Table
+from tfsampled._core.embedding.sharded_table import Table
 from tfsampled.layers._class_tower import TowerTable
 
 
@@ -135,7 +135,7 @@ def validate_embedding(embedding: Any) -> None:
     ):
         if (received := getattr(embedding, attribute, value)) != value:
             raise ValueError(
-                f"`tied_to` must have {attribute}={value}: otherwise its `embeddings` "
-                "are not the class embeddings. "
+                f"`tied_to` must have {attribute}={value}, or be left out: otherwise "
+                "its `embeddings` are not the class embeddings. "
                 f"Received: tied_to.{attribute}={received!r}."
             )

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsampled._core.embedding.table import unit_rows
+from tfsampled._core.embedding.sharded_table import unit_rows
 from tfsampled._core.xla import on_host, tracing_for_xla
 
 # So many classes are encoded at a time where all are.

@@ -15,7 +15,7 @@ from tfsampled._core.candidate_sampling.samplers import (
     with_counts,
 )
 from tfsampled._core.candidate_sampling.union import certain, union
-from tfsampled._core.embedding.table import unit_rows
+from tfsampled._core.embedding.sharded_table import unit_rows
 from tfsampled._core.full_softmax.loss import LossOptions, full_softmax_loss
 from tfsampled._core.full_softmax.ranks import full_softmax_ranks
 from tfsampled._core.labels import (

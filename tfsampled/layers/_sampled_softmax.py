@@ -12,7 +12,7 @@ from tfsampled import samplers
 from tfsampled._core import validation
 from tfsampled._core.embedding import partition
 from tfsampled._core.embedding.class_logits import cap_logits
-from tfsampled._core.embedding.table import unit_rows
+from tfsampled._core.embedding.sharded_table import unit_rows
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k
 from tfsampled._core.labels import real_tensor
 from tfsampled.layers import _class_table

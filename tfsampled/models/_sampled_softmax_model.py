@@ -17,13 +17,13 @@ from tfsampled._core.xla import tracing_for_xla
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import _encoder_inputs as encoder_inputs
 from tfsampled.models import _tied_embedding as tied_embedding
+from tfsampled.models._distributed_model import DistributedModel, logs_of_step
 from tfsampled.models._fit_arguments import (
     added_callback,
     set_monitor_modes,
     values_alone,
     warn_if_unordered,
 )
-from tfsampled.models._keras import DistributedModel, logs_of_step
 from tfsampled.models._label_check import PeriodicCheck
 from tfsampled.models._outputs import Outputs
 from tfsampled.models._split_model import split_model
@@ -285,9 +285,9 @@ class SampledSoftmaxModel(DistributedModel):
         set_monitor_modes(callbacks, self._named_metrics())
         with self._fitting(class_weight), added_callback(callbacks, check) as added:
             arguments = x, y, batch_size, epochs, verbose, added, validation_split
-            class_weight = None  # they are in the traced step
+            # The class weights are in the traced step.
             return super().fit(
-                *arguments, validation_data, shuffle, class_weight, *args, **kwargs
+                *arguments, validation_data, shuffle, None, *args, **kwargs
             )
 
     def train_on_batch(

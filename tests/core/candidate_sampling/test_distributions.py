@@ -41,7 +41,7 @@ def kernel(name, num_sampled, range_max, labels=SAMPLER_LABELS, **options):
         ("FixedUnigram", 1000, "eager"),
         slow("LogUniform", 10**6, "function"),
         slow("LogUniform", 10**6, "jit"),
-        ("FixedUnigram", 1000, "jit"),
+        slow("FixedUnigram", 1000, "jit"),
     ],
 )
 def test_draws_with_an_owned_position_equal_tensorflows(name, range_max, mode):

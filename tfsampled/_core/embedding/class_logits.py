@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfsampled._core.embedding.table import Table
+from tfsampled._core.embedding.sharded_table import Table
 
 
 def class_logits(

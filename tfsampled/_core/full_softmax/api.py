@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfsampled._core import loss_arguments, validation
-from tfsampled._core.embedding.table import Table
+from tfsampled._core.embedding.sharded_table import Table
 from tfsampled._core.full_softmax.loss import LossOptions, full_softmax_loss
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k
 from tfsampled._core.labels import parse_class_lists

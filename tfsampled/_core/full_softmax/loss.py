@@ -27,8 +27,8 @@ import tensorflow as tf
 from tfsampled._core import validation
 from tfsampled._core.embedding.class_logits import cap_derivative, cap_logits
 from tfsampled._core.embedding.matmul import is_transposed, row_sums, rows_gradient
-from tfsampled._core.embedding.table import Table, unit_rows_gradient
-from tfsampled._core.full_softmax.chunks import (
+from tfsampled._core.embedding.sharded_table import Table, unit_rows_gradient
+from tfsampled._core.full_softmax.class_chunks import (
     Carry,
     bitcast,
     chunk_logits,

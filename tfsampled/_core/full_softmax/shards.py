@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.embedding.table import Table
+from tfsampled._core.embedding.sharded_table import Table
 from tfsampled._core.static_ops import num_rows
 from tfsampled._core.xla import refuse_xla
 

@@ -14,8 +14,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfsampled._core.embedding.class_logits import class_logits
-from tfsampled._core.embedding.table import Table
-from tfsampled._core.full_softmax.chunks import (
+from tfsampled._core.embedding.sharded_table import Table
+from tfsampled._core.full_softmax.class_chunks import (
     Carry,
     chunk_logits,
     chunk_size,

@@ -10,7 +10,7 @@ from tfsampled._core import loss_arguments, validation
 from tfsampled._core.candidate_sampling import samplers
 from tfsampled._core.candidate_sampling.accidental_hits import find_accidental_hits
 from tfsampled._core.candidate_sampling.samplers import Candidates
-from tfsampled._core.embedding.table import Table
+from tfsampled._core.embedding.sharded_table import Table
 from tfsampled._core.loss_arguments import LossArguments
 from tfsampled._core.sampled_loss.custom_gradient import sampled_loss_with_gradient
 from tfsampled._core.sampled_loss.logits import lookup

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfsampled._core.candidate_sampling.accidental_hits import AccidentalHits
-from tfsampled._core.sampled_loss import chunked
+from tfsampled._core.sampled_loss import chunked_gradient
 from tfsampled._core.sampled_loss.loss_functions import LossFunction
 from tfsampled._core.xla import tracing_for_xla
 
@@ -28,7 +28,7 @@ def sampled_loss_with_gradient(
 ) -> tf.Tensor:
     """Computes the loss without a tensor of all the sampled logits.
 
-    The gradient is that of `chunked`. The gradient of the gradient is that of
+    The gradient is that of `chunked_gradient`. The gradient of the gradient is that of
     `loss_function.from_logits`, which makes the logits `[batch, num_sampled]`.
 
     Args:
@@ -56,8 +56,8 @@ def sampled_loss_with_gradient(
         # Hidden from outer tapes, which would save every intermediate of a loop.
         true_logits, *others = map(tf.stop_gradient, operands)
         sampled = _sampled_logits(others, log_q_correction, hits, num_hard, soft_cap)
-        plan = chunked.plan_chunks(loss_function, sampled)
-        loss, residuals = chunked.forward(
+        plan = chunked_gradient.plan_chunks(loss_function, sampled)
+        loss, residuals = chunked_gradient.forward(
             loss_function, true_logits, label_weights, plan
         )
 
@@ -65,7 +65,7 @@ def sampled_loss_with_gradient(
         def backward(dy: tf.Tensor, *operands: tf.Tensor) -> tuple:
             constant_dy = tf.stop_gradient(dy)
             d_true_logits = residuals.d_true_logits * tf.expand_dims(constant_dy, 1)
-            d_others = chunked.backward(plan, residuals, constant_dy)
+            d_others = chunked_gradient.backward(plan, residuals, constant_dy)
             gradients = [
                 tf.cast(gradient, operand.dtype)
                 for gradient, operand in zip(d_others, others, strict=False)
@@ -88,11 +88,11 @@ def _sampled_logits(
     hits: AccidentalHits | None,
     num_hard: int | None,
     soft_cap: float | None,
-) -> chunked.SampledLogits:
+) -> chunked_gradient.SampledLogits:
     inputs, rows, *biases = operands
     if soft_cap is None:  # one addition does for both
         biases, log_q_correction = [], sum(biases, start=log_q_correction)
-    return chunked.SampledLogits(
+    return chunked_gradient.SampledLogits(
         inputs, rows, log_q_correction, hits, num_hard, soft_cap, *biases
     )
 

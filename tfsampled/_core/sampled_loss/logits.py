@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfsampled._core import validation
 from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled._core.embedding.class_logits import cap_logits
-from tfsampled._core.embedding.table import Table
+from tfsampled._core.embedding.sharded_table import Table
 from tfsampled._core.loss_arguments import broadcast_batch
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.xla import on_host

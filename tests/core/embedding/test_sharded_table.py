@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.helpers import split_shards
 from tfsampled._core.embedding import partition
-from tfsampled._core.embedding.table import Table
+from tfsampled._core.embedding.sharded_table import Table
 
 
 @given(

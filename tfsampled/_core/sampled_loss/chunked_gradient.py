@@ -6,7 +6,8 @@ and for that of the rows. Between them stand the passes of `LossFunction` alone.
 
 The derivatives by the logits of the first examples are saved for the backward pass, as
 many as fit into `MAX_LOGITS`. Those of the others are computed again there, chunk by
-chunk: memory is bounded by two chunks, whatever the batch.
+chunk: memory is bounded by two chunks, whatever the batch. Where the graph does not
+know the batch, it decides between one chunk and several when it runs.
 """
 
 from __future__ import annotations
@@ -27,11 +28,10 @@ from tfsampled._core.xla import tracing_for_xla
 
 Size: TypeAlias = int | tf.Tensor
 Sizes: TypeAlias = np.ndarray | tf.Tensor  # int32 `[number of chunks]`
-Chunk: TypeAlias = tuple[Size, Size]  # (start, size), of examples
 
 # So many logits (64 MiB in float32) are saved, and so many computed at a time.
 MAX_LOGITS = 1 << 24
-# Fewer logits than this are computed in one chunk.
+# Up to so many logits are one chunk, even where two could be computed at once.
 MIN_OVERLAP = 1 << 17
 
 
@@ -92,14 +92,14 @@ class SampledLogits(NamedTuple):
             hits=None if hits is None else hits.slice(start, size),
         )
 
-    def split(self, sizes: Sizes) -> list[SampledLogits]:
-        """Cuts the logits of the first examples into chunks."""
-        inputs = _split(self.inputs, sizes)
+    def split(self, total: Size, sizes: Sizes) -> list[SampledLogits]:
+        """Cuts the logits of the first `total` examples into chunks."""
+        inputs = _split(self.inputs, total, sizes)
         if inputs[0] is self.inputs:
             return [self]
         chunks = [self._replace(inputs=chunk) for chunk in inputs]
         if not self._shares_offset():
-            offsets = zip(chunks, _split(self.offset, sizes), strict=True)
+            offsets = zip(chunks, _split(self.offset, total, sizes), strict=True)
             chunks = [chunk._replace(offset=offset) for chunk, offset in offsets]
         if self.hits is not None:
             hits = zip(chunks, self.hits.split(sizes), strict=True)
@@ -116,17 +116,53 @@ class ChunkPlan(NamedTuple):
     Attributes:
         sampled: The logits of all examples.
         reduce: Computes what the loss needs of the logits of a chunk, see `_reduce`.
-        sizes: The number of examples in each saved chunk.
-        saved: The logits of the chunks whose derivatives are saved.
-        recomputed: The examples after them, whose derivatives are computed again; None
-            if there are none.
+        is_whole: Whether all examples are one chunk.
+        saved: If not, the logits of the chunks whose derivatives are saved; empty
+            before `cut`.
+        sizes: The number of examples in each of them.
+        num_saved: The number of examples in all of them, the first ones.
+        num_recomputed: The number of examples after them, whose derivatives are
+            computed again. It is 0 if it is known that there are none.
     """
 
     sampled: SampledLogits
     reduce: Callable[[SampledLogits], tuple[tf.Tensor, tf.Tensor]]
-    sizes: Sizes
+    is_whole: bool | tf.Tensor
     saved: list[SampledLogits]
-    recomputed: Chunk | None
+    sizes: Sizes
+    num_saved: Size
+    num_recomputed: Size
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the graph knows the number of chunks."""
+        return isinstance(self.is_whole, bool)
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether there may be examples whose derivatives are computed again."""
+        return not isinstance(self.num_recomputed, int) or self.num_recomputed > 0
+
+    def cut(self) -> ChunkPlan:
+        """Returns the plan with its saved chunks, and logits that can be sliced."""
+        if self.saved:
+            return self
+        sampled, hits = self.sampled, self.sampled.hits
+        if hits is not None:
+            hits = hits.with_row_splits(num_rows(sampled.inputs))
+            sampled = sampled._replace(hits=hits)
+        saved = sampled.split(self.num_saved, self.sizes)
+        return self._replace(sampled=sampled, saved=saved)
+
+    def choose(self, whole: Callable[[], Any], chunks: Callable[[], Any]) -> Any:
+        """Computes one chunk, or several."""
+        if self.is_known:
+            return whole() if self.is_whole else chunks()
+        # A small batch skips one operation; inlined, it would skip each of them.
+        chunks = tf.function(
+            chunks, autograph=False, experimental_attributes={"_noinline": True}
+        )
+        return tf.cond(self.is_whole, whole, chunks)
 
 
 class Residuals(NamedTuple):
@@ -154,36 +190,40 @@ class Gradients(NamedTuple):
 def plan_chunks(loss_function: LossFunction, sampled: SampledLogits) -> ChunkPlan:
     """Decides what is saved, for a loss that is computed now."""
     batch, num_sampled = num_rows(sampled.inputs), num_rows(sampled.rows)
-    num_saved = minimum(maximum(MAX_LOGITS // maximum(num_sampled, 1), 1), batch)
-    reduce = functools.partial(_reduce, loss_function)
+    num_saved = _num_rows(MAX_LOGITS, num_sampled, batch)
+    overlaps = _overlaps()
+    max_whole = min(MIN_OVERLAP, MAX_LOGITS) if overlaps else MAX_LOGITS
+    num_whole = _num_rows(max_whole, num_sampled, batch)
     half = num_saved // 2
-    overlaps = _overlaps(batch, num_sampled)
     sizes: Any = [half, num_saved - half] if overlaps else [num_saved]
-    is_static = isinstance(num_saved, int)
-    sizes = np.array(sizes, np.int32) if is_static else tf.stack(sizes)
-    recomputed = None
-    if not is_static or num_saved != batch:
-        recomputed = num_saved, batch - num_saved
-        if not tf.executing_eagerly() and not tracing_for_xla():
-            # Of an unknown batch traced once, for the saved chunks and both loops.
-            reduce = tf.function(reduce, autograph=False)
-    if sampled.hits is not None and (overlaps or recomputed is not None):
-        sampled = sampled._replace(hits=sampled.hits.with_row_splits(batch))
-    return ChunkPlan(sampled, reduce, sizes, sampled.split(sizes), recomputed)
+    if isinstance(batch, int) and isinstance(num_sampled, int):
+        is_whole, sizes = num_whole == batch, np.array(sizes, np.int32)
+    else:
+        # XLA compiles for one batch, and has no use for both.
+        is_whole = False if tracing_for_xla() else tf.equal(num_whole, batch)
+        sizes = tf.stack(sizes)
+    reduce = functools.partial(_reduce, loss_function)
+    num_recomputed = batch - num_saved
+    plan = ChunkPlan(sampled, reduce, is_whole, [], sizes, num_saved, num_recomputed)
+    if plan.recomputes and not tf.executing_eagerly() and not tracing_for_xla():
+        # Of an unknown batch traced once, for every chunk and both loops.
+        plan = plan._replace(reduce=tf.function(reduce, autograph=False))
+    return plan.cut() if is_whole is False else plan
 
 
-def _overlaps(batch: Size, num_sampled: Size) -> bool:
+def _num_rows(limit: int, num_sampled: Size, batch: Size) -> Size:
+    """Returns how many examples have up to `limit` logits, at least 1 of a batch."""
+    return minimum(maximum(limit // maximum(num_sampled, 1), 1), batch)
+
+
+def _overlaps() -> bool:
     """Tells whether to compute two chunks at once, off XLA on a CPU.
 
-    One computes while the other waits for memory. Small ones are not worth it.
+    One computes while the other waits for memory.
     """
     if tf.executing_eagerly() or tracing_for_xla():
         return False
-    if tf.config.list_physical_devices("GPU"):
-        return False
-    if isinstance(batch, int) and isinstance(num_sampled, int):
-        return batch * num_sampled >= MIN_OVERLAP
-    return True
+    return not tf.config.list_physical_devices("GPU")
 
 
 def forward(
@@ -193,48 +233,77 @@ def forward(
     plan: ChunkPlan,
 ) -> tuple[tf.Tensor, Residuals]:
     """Computes the loss `[N]` from the labels' logits `[N, T]` and sampled logits."""
-    partials, d_logits = map(list, zip(*map(plan.reduce, plan.saved), strict=True))
-    if plan.recomputed is not None:
 
-        def chunk_fn(start: Size, size: Size) -> tuple[tf.Tensor, tuple[()]]:
-            return plan.reduce(plan.sampled.slice(start, size))[0], ()
+    def whole() -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        partial, d_logits = plan.reduce(plan.sampled)
+        if plan.is_known:
+            return partial, (d_logits,)
+        empty = [d_logits[:0]] * (plan.sizes.shape[0] - 1)
+        return partial, (d_logits, *empty)
 
-        partial = tf.zeros([plan.recomputed[1]], true_logits.dtype)
-        partial, _ = _scan_chunks(plan.recomputed, chunk_fn, partial, ())
-        partials.append(partial)
+    def chunks() -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        cut = plan.cut()
+        partials, d_logits = map(list, zip(*map(plan.reduce, cut.saved), strict=True))
+        if plan.recomputes:
+
+            def chunk_fn(start: Size, size: Size) -> tuple[tf.Tensor, tuple[()]]:
+                return plan.reduce(cut.sampled.slice(start, size))[0], ()
+
+            partial = tf.zeros([plan.num_recomputed], true_logits.dtype)
+            partial, _ = _scan_chunks(plan, chunk_fn, partial, ())
+            partials.append(partial)
+        return _concat(partials), tuple(d_logits)
+
+    partial, d_logits = plan.choose(whole, chunks)
     loss, d_true_logits, d_partial = loss_function.combine(
-        true_logits, _concat(partials), label_weights
+        true_logits, partial, label_weights
     )
-    return loss, Residuals(d_true_logits, d_partial, tuple(d_logits))
+    return loss, Residuals(d_true_logits, d_partial, d_logits)
 
 
 def backward(plan: ChunkPlan, residuals: Residuals, dy: tf.Tensor) -> Gradients:
     """Computes the gradients for the cotangent `dy` `[N]` of the loss."""
     dy = tf.expand_dims(dy * residuals.d_partial, 1)
     transposed = matmul.is_transposed(plan.sampled.inputs)
-    parts = [
-        _chunk_gradients(sampled, d_logits, dy_chunk, transposed)
-        for sampled, d_logits, dy_chunk in zip(
-            plan.saved, residuals.d_logits, _split(dy, plan.sizes), strict=True
+
+    def whole() -> tuple[tf.Tensor, ...]:
+        inputs, *sums = _chunk_gradients(
+            *(plan.sampled, residuals.d_logits[0], dy),
+            transposed=transposed and plan.is_known,  # if not, there are few logits
         )
-    ]
-    inputs, *sums = map(list, zip(*parts, strict=True))
-    carry = tuple(map(tf.add_n, sums))
-    if plan.recomputed is None:
-        return Gradients(_concat(inputs), *matmul.rows_gradient(*carry))
+        return inputs, *matmul.rows_gradient(*sums)
 
-    def chunk_fn(start: Size, size: Size) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        chunk = plan.sampled.slice(start, size)
-        _, d_logits = plan.reduce(chunk)
-        dy_chunk = _slice(dy, start, size)
-        d_inputs, *sums = _chunk_gradients(chunk, d_logits, dy_chunk, transposed)
-        return d_inputs, tuple(sums)
+    def chunks() -> tuple[tf.Tensor, ...]:
+        cut = plan.cut()
+        dy_chunks = _split(dy, plan.num_saved, plan.sizes)
+        parts = [
+            _chunk_gradients(sampled, d_logits, dy_chunk, transposed)
+            for sampled, d_logits, dy_chunk in zip(
+                cut.saved, residuals.d_logits, dy_chunks, strict=True
+            )
+        ]
+        inputs, *sums = map(list, zip(*parts, strict=True))
+        carry = tuple(map(tf.add_n, sums))
+        if plan.recomputes:
 
-    shape = [plan.recomputed[1], num_columns(inputs[0])]
-    d_inputs = tf.zeros(shape, inputs[0].dtype)
-    d_inputs, carry = _scan_chunks(plan.recomputed, chunk_fn, d_inputs, carry)
-    d_inputs = _concat([*inputs, d_inputs])
-    return Gradients(d_inputs, *matmul.rows_gradient(*carry))
+            def chunk_fn(
+                start: Size, size: Size
+            ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+                chunk = cut.sampled.slice(start, size)
+                _, d_logits = plan.reduce(chunk)
+                dy_chunk = _slice(dy, start, size)
+                d_inputs, *sums = _chunk_gradients(
+                    chunk, d_logits, dy_chunk, transposed
+                )
+                return d_inputs, tuple(sums)
+
+            shape = [plan.num_recomputed, num_columns(inputs[0])]
+            d_inputs = tf.zeros(shape, inputs[0].dtype)
+            d_inputs, carry = _scan_chunks(plan, chunk_fn, d_inputs, carry)
+            inputs.append(d_inputs)
+        return _concat(inputs), *matmul.rows_gradient(*carry)
+
+    return Gradients(*plan.choose(whole, chunks))
 
 
 def _reduce(
@@ -259,26 +328,26 @@ def _chunk_gradients(
 
 
 def _scan_chunks(
-    examples: Chunk,
+    plan: ChunkPlan,
     chunk_fn: Callable[[Size, Size], tuple[tf.Tensor, tuple[tf.Tensor, ...]]],
     results: tf.Tensor,
     carry: tuple[tf.Tensor, ...],
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-    """Calls `chunk_fn(start, size)` on one chunk of the examples after the other.
+    """Calls `chunk_fn(start, size)` on one chunk after the other of those recomputed.
 
     Args:
-        examples: `(start, total)` of the examples to go over. A chunk has as many as
-            are saved, that is `start`; the last may have fewer.
+        plan: Which examples these are. A chunk has as many as are saved; the last may
+            have fewer.
         chunk_fn: Returns `[size, ...]` results, and what is added to `carry`.
-        results: `[total, ...]`, to be overwritten.
+        results: `[num_recomputed, ...]`, to be overwritten.
         carry: The initial sums.
 
     Returns:
         The results and the sums.
     """
-    # examples = (3, 8) -> chunks (3, 3), (6, 3), (9, 2); under XLA, whose sizes are
-    # constants, the last is computed after the loop
-    start, total = examples
+    # 3 saved, 8 recomputed -> chunks (3, 3), (6, 3), (9, 2); under XLA, whose sizes
+    # are constants, the last is computed after the loop
+    start, total = plan.num_saved, plan.num_recomputed
     size, in_loop, xla = start, total, tracing_for_xla()
     if xla:
         size = minimum(size, total)  # the loop is compiled, if it has no chunk too
@@ -313,13 +382,9 @@ def _greatest(logits: tf.Tensor, count: int) -> tf.Tensor:
     return tf.where(logits < least, minus_infinity, logits)
 
 
-def _split(tensor: tf.Tensor, sizes: Sizes) -> list[tf.Tensor]:
-    """Cuts the first rows into parts of some sizes."""
-    if isinstance(sizes, np.ndarray):
-        total = int(sizes.sum())
-        is_all = total == tf.compat.dimension_value(tensor.shape[0])
-    else:
-        total, is_all = tf.reduce_sum(sizes), False
+def _split(tensor: tf.Tensor, total: Size, sizes: Sizes) -> list[tf.Tensor]:
+    """Cuts the first `total` rows into parts of some sizes, their sum."""
+    is_all = isinstance(total, int) and total == tensor.shape[0]
     rows = tensor if is_all else _slice(tensor, 0, total)
     return [rows] if sizes.shape[0] == 1 else tf.split(rows, sizes)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.embedding.table import unit_rows
+from tfsampled._core.embedding.sharded_table import unit_rows
 from tfsampled._core.full_softmax.shards import Shard
 from tfsampled._core.static_ops import compute_dtype, maximum, minimum, num_rows
 from tfsampled._core.xla import tracing_for_xla
