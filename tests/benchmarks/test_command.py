@@ -23,9 +23,12 @@ from benchmarks import (
     machine,
     memory,
     paired,
+    replicas,
     samplers,
+    servers,
     towers,
 )
+from examples.distributed.servers import NETWORK
 from tests.helpers import slow
 
 FRESH = "tests.fresh_calls"
@@ -217,6 +220,27 @@ def test_growth_worker_with_replicas():
     assert min(fresh.call("benchmarks.growth_worker:measure", *arguments)) > 0
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not NETWORK.exists(), reason="Linux counts bytes")
+@pytest.mark.parametrize("kind", replicas.KINDS)
+def test_replicas(monkeypatch, kind):
+    monkeypatch.setattr(replicas, "KINDS", [kind])
+    few, many = replicas.timings(classes=[10_000, 100_000], processes=[2], steps=20)
+    assert few.ms > 0
+    # What is sent does not grow with the table; other processes may send too.
+    assert few.kilobytes < 800
+    assert many.kilobytes < 1.5 * few.kilobytes + 100
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not NETWORK.exists(), reason="Linux counts bytes")
+def test_servers():
+    few, many = servers.timings(classes=[10_000, 100_000])
+    assert few.ms > 0
+    assert few.exact_kilobytes < few.kilobytes < 2000
+    assert many.kilobytes < 1.5 * few.kilobytes + 100
+
+
 def test_every_compared_optimizer_exists():
     assert {*fit.BASELINES, *fit.BASELINES.values()} == {*fit_worker.OPTIMIZERS}
 
@@ -250,6 +274,7 @@ def test_both_full_softmaxes_compute_the_same(task):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_loss(monkeypatch, tmp_path):
     monkeypatch.setattr(loss, "LOSSES", loss.LOSSES[1:])
     shape = loss.Shape(500, 4, 8, 16)

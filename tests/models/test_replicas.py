@@ -139,7 +139,7 @@ def test_a_replica_without_examples():
 
 @pytest.mark.slow
 def test_replicas_may_differ_in_the_first_batch():
-    """Keras's own models refuse that: if no longer, models/_keras.py can go."""
+    """Keras's models refuse that: if no longer, `_distributed_model.py` can go."""
     with two_replicas().scope():
         head = SampledSoftmax(CLASSES, 20, "uniform")
         model = SampledSoftmaxModel(keras.Sequential([keras.layers.Dense(DIM)]), head)
@@ -228,6 +228,7 @@ def test_an_infinite_gradient_of_one_replica_skips_the_step_on_all():
     np.testing.assert_allclose(table[3], 0.9, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own_is_refused_on_all_replicas():
     strategy = two_replicas()
     model = make(strategy, LazyAdam)

@@ -217,6 +217,7 @@ def test_invalid_labels_of_one_head_change_nothing(jit_compile):
     assert_equal_weights(after, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("young_iterators")
 def test_replicas_give_the_loss_of_one_device():
     logs = []

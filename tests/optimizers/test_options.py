@@ -187,8 +187,14 @@ def test_clip_options_that_are_set_later(first, second):
         np.testing.assert_allclose(actual, expected, rtol=2e-6)
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
-@OURS
+@pytest.mark.parametrize(
+    ("ours", "jit"),
+    cases(
+        [Adagrad, LazyAdam, RowWiseAdagrad],
+        [False, True],
+        quick=lambda ours, jit: ours is LazyAdam or not jit,
+    ),
+)
 def test_loss_scaling_skips_steps_that_are_not_finite(ours, jit):
     scaled = LossScaleOptimizer(ours(0.1), initial_scale=8.0, dynamic_growth_steps=2)
     grads = [steps.sparse(grad) for grad in steps.gradients(2)]

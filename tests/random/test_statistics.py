@@ -43,7 +43,6 @@ def _inclusion(p):
     ("sampler", "unique"),
     [
         ("log_uniform", True),
-        ("learned_unigram", False),
         *(slow(sampler, unique) for sampler in SAMPLERS for unique in (False, True)),
     ],
 )
