@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import fresh
+from benchmarks.options import integer, integers
 
 TITLE = (
     "fit, 64 dimensions, batches of 256, 1,024 sampled classes: tfsampled's "
@@ -29,17 +30,8 @@ CLASSES = (10_000, 100_000, 1_000_000, 4_000_000, 10_000_000)
 ROUNDS = 3
 JITS = {"both": (False, True), "off": (False,), "on": (True,)}
 OPTIONS = {
-    "classes": {
-        "type": int,
-        "nargs": "+",
-        "metavar": "N",
-        "help": f"numbers of classes (default: {' '.join(map(str, CLASSES))})",
-    },
-    "rounds": {
-        "type": int,
-        "metavar": "N",
-        "help": f"processes per optimizer (default: {ROUNDS})",
-    },
+    "classes": integers("numbers of classes", CLASSES),
+    "rounds": integer("processes per optimizer", ROUNDS),
     "jit": {
         "choices": sorted(JITS),
         "help": "whether XLA compiles the steps (default: both)",

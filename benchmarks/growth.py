@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from benchmarks import fresh
+from benchmarks.options import integer
 
 FEW, MANY = 10_000, 4_000_000
 TITLE = "a step with many classes beside one with few (goal: a ratio of at most 1.25)"
@@ -30,8 +31,8 @@ OPTIMIZERS = (
 )
 SECONDS = 8.0
 OPTIONS = {
-    "few": {"type": int, "metavar": "N", "help": f"classes (default: {FEW})"},
-    "many": {"type": int, "metavar": "N", "help": f"classes (default: {MANY})"},
+    "few": integer("classes", FEW),
+    "many": integer("classes", MANY),
     "seconds": {
         "type": float,
         "metavar": "X",

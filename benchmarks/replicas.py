@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.options import integer, integers
 from examples.distributed.workers import run_workers
 
 TITLE = (
@@ -24,23 +25,9 @@ COLUMNS = {
 KINDS = ("copied", "in parts")
 CLASSES, PROCESSES, STEPS = (10_000, 1_000_000), (2, 4), 100
 OPTIONS = {
-    "classes": {
-        "type": int,
-        "nargs": "+",
-        "metavar": "N",
-        "help": f"numbers of classes (default: {' '.join(map(str, CLASSES))})",
-    },
-    "processes": {
-        "type": int,
-        "nargs": "+",
-        "metavar": "N",
-        "help": f"numbers of processes (default: {' '.join(map(str, PROCESSES))})",
-    },
-    "steps": {
-        "type": int,
-        "metavar": "N",
-        "help": f"steps to measure (default: {STEPS})",
-    },
+    "classes": integers("numbers of classes", CLASSES),
+    "processes": integers("numbers of processes", PROCESSES),
+    "steps": integer("steps to measure", STEPS),
 }
 
 

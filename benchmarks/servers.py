@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 from benchmarks import fresh
+from benchmarks.options import integer, integers
 
 TITLE = (
     "a table on servers, all processes of this machine: 64 dimensions, 512 examples "
@@ -22,16 +23,12 @@ COLUMNS = {
     "kB of an exact loss": "{0.exact_kilobytes:,.0f}",
 }
 CLASSES = (10_000, 100_000, 1_000_000)
+WORKERS, SERVERS = 2, 2
 EPOCHS = 2  # of which the second is timed
 OPTIONS = {
-    "classes": {
-        "type": int,
-        "nargs": "+",
-        "metavar": "N",
-        "help": f"numbers of classes (default: {' '.join(map(str, CLASSES))})",
-    },
-    "workers": {"type": int, "metavar": "N", "help": "workers (default: 2)"},
-    "servers": {"type": int, "metavar": "N", "help": "servers (default: 2)"},
+    "classes": integers("numbers of classes", CLASSES),
+    "workers": integer("workers", WORKERS),
+    "servers": integer("servers", SERVERS),
 }
 
 
@@ -49,7 +46,7 @@ class Servers:
 
 
 def timings(
-    classes: Sequence[int] = CLASSES, workers: int = 2, servers: int = 2
+    classes: Sequence[int] = CLASSES, workers: int = WORKERS, servers: int = SERVERS
 ) -> Iterator[Servers]:
     """Yields a row for each number of classes."""
     for num_classes in classes:

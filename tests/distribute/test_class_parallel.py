@@ -161,8 +161,9 @@ def test_ranks_and_the_best_classes(name):
     np.testing.assert_array_equal(classes, expected)
 
 
-@pytest.mark.parametrize("dtype", ["float32", slow("bfloat16")])
-@pytest.mark.parametrize("make_optimizer", [slow(LazyAdam), slow(RowWiseAdagrad)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("make_optimizer", [LazyAdam, RowWiseAdagrad])
 def test_it_learns_and_each_replica_trains_its_own_rows(make_optimizer, dtype):
     head = make(lambda: make_optimizer(lambda: 0.1), "log_uniform", dtype)
     means = RNG.normal(size=(CLASSES, DIM))[Y]
@@ -199,11 +200,12 @@ def test_a_dense_gradient_is_applied():
         assert (part.bias.numpy() != BIAS[index::2]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make_sampler",
     [
-        slow(lambda: LearnedUnigram(seed=1)),
-        slow(lambda: FixedUnigram(1 + np.arange(CLASSES))),
+        lambda: LearnedUnigram(seed=1),
+        lambda: FixedUnigram(1 + np.arange(CLASSES)),
     ],
 )
 def test_samplers_of_counts(make_sampler):

@@ -188,14 +188,8 @@ def test_cosines_of_shards_and_of_another_dtype():
             np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("num_shards", "mode"),
-    cases(
-        [1, 3],
-        MODES,
-        quick=lambda num_shards, mode: mode == "eager",
-    ),
-)
+@each_mode()
+@pytest.mark.parametrize("num_shards", [1, 3])
 def test_gradients_of_cosines_in_chunks(monkeypatch, num_shards, mode):
     """They equal those of a normalized copy of the table, which is never made."""
     use_small_chunks(monkeypatch, 8)

@@ -183,11 +183,7 @@ class ClassParallelSoftmax:
     @property
     def optimizers(self) -> list[Any]:
         """The optimizers of this process's replicas, in their order."""
-        return [
-            part.optimizer
-            for part in self._parts.values()
-            if part.optimizer is not None
-        ]
+        return _parts.optimizers_of(self._parts)
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:

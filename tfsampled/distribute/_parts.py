@@ -234,6 +234,12 @@ def local_replicas(
     yield from zip(numbers, strategy.extended.worker_devices, strict=True)
 
 
+def optimizers_of(parts: Mapping[int, Part]) -> list[Any]:
+    """Returns the optimizers of the parts; none if they are not trained."""
+    optimizers = (part.optimizer for part in parts.values())
+    return [optimizer for optimizer in optimizers if optimizer is not None]
+
+
 def validate_gradients(gradients: Sequence[Any], parts: Collection[Part]) -> list[Any]:
     """Returns the gradients of the variables of some parts as a list.
 

@@ -151,11 +151,7 @@ class ShardedSoftmax(SampledSoftmax):
     @property
     def optimizers(self) -> list[Any]:
         """The optimizers of the devices, in their order."""
-        return [
-            part.optimizer
-            for part in self._parts.values()
-            if part.optimizer is not None
-        ]
+        return _parts.optimizers_of(self._parts)
 
     @tf.autograph.experimental.do_not_convert
     def apply(self, gradients: Sequence[Any]) -> None:

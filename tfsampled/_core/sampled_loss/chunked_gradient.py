@@ -171,7 +171,8 @@ class Residuals(NamedTuple):
     Attributes:
         d_true_logits: `[N, T]`, the derivatives of the loss by the labels' logits.
         d_partial: `[N]`, by the sum over sampled logits, see `LossFunction`.
-        d_logits: `[n, S]` of each saved chunk, by the sampled logits.
+        d_logits: `[n, S]` of each saved chunk, by the sampled logits. If all examples
+            are one chunk, the first is theirs, and others are empty.
     """
 
     d_true_logits: tf.Tensor
