@@ -8,6 +8,7 @@ accidental hits and the softmax come on top.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,17 @@ OPTIONS = {
         "nargs": "+",
         "metavar": "V,D,B,S",
         "type": lambda text: Shape(*map(int, text.split(","))),
-        "help": "classes, dim, batch and sampled of each shape",
+        "help": "classes, dim, batch and sampled of each shape (default: the five of "
+        "the docs)",
+    },
+    "grid": {
+        "action": "store_true",
+        "help": "twelve shapes, from 1000,8,8,16 up",
+    },
+    "unknown": {
+        "action": "store_true",
+        "help": "trace with an unknown batch size, as the last batch of an epoch makes "
+        "Keras do",
     },
 }
 MIN_ROUNDS = 9
@@ -67,6 +78,15 @@ SHAPES = (
     Shape(1_000_000, 128, 1024, 4096),
     Shape(100_000, 512, 512, 4096),
     Shape(1_000_000, 64, 4096, 1024),
+)
+SMALL_SHAPES = (
+    Shape(1_000, 8, 8, 16),
+    Shape(1_000, 16, 32, 16),
+    Shape(10_000, 32, 8, 64),
+    Shape(10_000, 32, 32, 64),
+    Shape(10_000, 64, 32, 256),
+    Shape(10_000, 64, 128, 256),
+    Shape(100_000, 64, 128, 1024),
 )
 
 
@@ -93,13 +113,18 @@ class LossTiming:
 
 
 def timings(
-    shapes: Sequence[Shape] = SHAPES, seconds: float = 5.0
+    shapes: Sequence[Shape] = SHAPES,
+    seconds: float = 5.0,
+    grid: bool = False,
+    unknown: bool = False,
 ) -> Iterator[LossTiming]:
     """Yields a row for each loss and shape, then the means of each loss."""
+    if grid:
+        shapes = SMALL_SHAPES + SHAPES
     for loss in LOSSES:
         rows = []
         for shape in shapes:
-            rows.append(measure(loss, shape, seconds))
+            rows.append(measure(loss, shape, seconds, unknown))
             yield rows[-1]
         yield _means(f"{loss}, geometric mean", rows)
 
@@ -131,13 +156,16 @@ def plot(rows: Sequence[LossTiming], path: Path) -> None:
     figure.savefig(path)
 
 
-def measure(loss: str, shape: Shape, seconds: float) -> LossTiming:
+def measure(
+    loss: str, shape: Shape, seconds: float, unknown: bool = False
+) -> LossTiming:
     """Times all steps in turn, `MIN_ROUNDS` rounds at least."""
+    make_step = functools.partial(step, loss=loss, shape=shape, unknown=unknown)
     steps = {
-        "tensorflow": step(tf, loss, shape),
-        "tfsampled": step(tfsampled, loss, shape),
-        "bfloat16": step(tfsampled, loss, shape, dtype="bfloat16"),
-        "jit": step(tfsampled, loss, shape, jit_compile=True),
+        "tensorflow": make_step(tf),
+        "tfsampled": make_step(tfsampled),
+        "bfloat16": make_step(tfsampled, dtype="bfloat16"),
+        "jit": make_step(tfsampled, jit_compile=True),
         "matmul": matmul_step(shape),
     }
     for call in steps.values():  # trace, compile, warm up
@@ -171,6 +199,7 @@ def step(
     shape: Shape,
     dtype: str = "float32",
     jit_compile: bool | None = None,
+    unknown: bool = False,
     read: Callable[[Any], Any] | None = None,
 ) -> Callable[[], Any]:
     """Returns a step that computes losses and all gradients.
@@ -181,6 +210,7 @@ def step(
         shape: The sizes.
         dtype: Of inputs and tables.
         jit_compile: Whether XLA compiles the step.
+        unknown: Whether the batch size is unknown while the step is traced.
         read: Called with losses and gradients; its result is the step's. By default it
             waits for them and copies nothing.
     """
@@ -196,8 +226,14 @@ def step(
     classes = tf.cast(shape.classes, tf.float64)
     labels = tf.cast(tf.exp(uniform * tf.math.log(classes)), tf.int64) - 1
 
-    @tf.function(jit_compile=jit_compile, autograph=False)
-    def call() -> Any:
+    batch = None if unknown else shape.batch
+    specs = [
+        tf.TensorSpec([batch, 1], labels.dtype),
+        tf.TensorSpec([batch, shape.dim], dtype),
+    ]
+
+    @tf.function(jit_compile=jit_compile, autograph=False, input_signature=specs)
+    def call(labels: tf.Tensor, inputs: tf.Tensor) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             losses = function(
@@ -208,7 +244,7 @@ def step(
         )
         return losses, d_weights.values, d_biases.values, d_inputs
 
-    return lambda: read(call())
+    return lambda: read(call(labels, inputs))
 
 
 def matmul_step(shape: Shape) -> Callable[[], Any]:

@@ -277,8 +277,10 @@ def test_both_full_softmaxes_compute_the_same(task):
 @pytest.mark.slow
 def test_loss(monkeypatch, tmp_path):
     monkeypatch.setattr(loss, "LOSSES", loss.LOSSES[1:])
+    monkeypatch.setattr(loss, "SHAPES", ())
     shape = loss.Shape(500, 4, 8, 16)
-    rows = list(loss.timings([shape], seconds=0.0))
+    monkeypatch.setattr(loss, "SMALL_SHAPES", (shape,))
+    rows = list(loss.timings(seconds=0.0, grid=True, unknown=True))
     names = [f"{name} 500, 4, 8, 16" for name in loss.LOSSES]
     assert [row.name for row in rows[::2]] == names
     for row, mean in zip(rows[::2], rows[1::2], strict=True):
@@ -291,14 +293,15 @@ def test_loss(monkeypatch, tmp_path):
     assert "time of the three matrix products" in chart.read_text()
 
 
-def test_timed_steps_compute_the_same():
+@pytest.mark.parametrize("unknown", [False, True])
+def test_timed_steps_compute_the_same(unknown):
     """Both do the same work, on the same labels and candidates."""
+    shape = loss.Shape(500, 4, 8, 16)
     results = []
     for module in (tfsampled, tf):
         tf.random.set_seed(1)
-        results.append(
-            loss.step(module, "nce_loss", loss.Shape(500, 4, 8, 16), read=list)()
-        )
+        step = loss.step(module, "nce_loss", shape, unknown=unknown, read=list)
+        results.append(step())
     for actual, expected in zip(*results, strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
 

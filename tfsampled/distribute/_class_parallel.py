@@ -25,8 +25,8 @@ from tfsampled._core.labels import (
     parse_labels,
     real_tensor,
 )
-from tfsampled._core.sampled_loss.custom_gradient import sampled_loss_with_gradient
-from tfsampled._core.sampled_loss.logits import lookup
+from tfsampled._core.sampled_loss.autodiff import sampled_loss_with_gradient
+from tfsampled._core.sampled_loss.lookup import lookup
 from tfsampled._core.sampled_loss.loss_functions import LOGSUMEXP
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.xla import on_host
@@ -34,7 +34,7 @@ from tfsampled.distribute import _parts
 from tfsampled.distribute._parts import Part, local_replicas
 from tfsampled.layers import SampledSoftmax, _class_table
 from tfsampled.layers._losses import logit_rows, with_log_q
-from tfsampled.optimizers._row_sparse import validate_strategy
+from tfsampled.optimizers._row_sparse_optimizer import validate_strategy
 
 
 class _Batch(NamedTuple):

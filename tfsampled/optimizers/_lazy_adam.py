@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfsampled._core.xla import server_of
 from tfsampled.optimizers import _sparse_rows as rows
-from tfsampled.optimizers._row_sparse import RowSparse, validate_at_least_0
+from tfsampled.optimizers._row_sparse_optimizer import RowSparse, validate_at_least_0
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")

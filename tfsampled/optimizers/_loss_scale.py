@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfsampled._core import replicas, validation
 from tfsampled.optimizers import _sparse_rows as rows
-from tfsampled.optimizers._row_sparse import variables_for
+from tfsampled.optimizers._row_sparse_optimizer import variables_for
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")

@@ -129,9 +129,9 @@ def sum_duplicates(gradient: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
 
     Off XLA the result has the distinct rows, `k <= n`. Under XLA, where no shape may
     depend on data, `k = n`: the other copies of a row become zeros with the id
-    `num_rows`, which `write` and `add` drop there, as do ids that are out of range.
-    Rows whose sum is 0 are dropped too: a lookup in shards has such a row for an id of
-    another shard.
+    `num_rows`, which `write` and `add` drop there. The same becomes of ids out of
+    range, and of rows whose sum is 0, since a lookup in shards makes such a row for an
+    id of another shard.
 
     Args:
         gradient: Values `[n, ...]`, ids `[n]`, in any order. Off XLA the caller asserts

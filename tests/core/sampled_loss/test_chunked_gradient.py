@@ -7,11 +7,11 @@ import tensorflow as tf
 from tests.helpers import cases, slow
 from tfsampled._core.candidate_sampling.accidental_hits import find_accidental_hits
 from tfsampled._core.sampled_loss import (
+    autodiff,
     chunked_gradient,
-    custom_gradient,
     loss_functions,
 )
-from tfsampled._core.sampled_loss.custom_gradient import sampled_loss_with_gradient
+from tfsampled._core.sampled_loss.autodiff import sampled_loss_with_gradient
 
 BATCH, DIM, SAMPLED, CLASSES = 37, 5, 41, 60
 LOSSES = {"softmax": loss_functions.SOFTMAX, "logistic": loss_functions.LOGISTIC}
@@ -377,7 +377,7 @@ def test_eager_second_derivatives_are_traced_once():
     correction = correction.astype("float32")
     dy = tf.ones([BATCH])
     run(loss_functions.SOFTMAX, operands, correction, labels, sampled, dy)
-    vjp = custom_gradient._gradient_vjp(loss_functions.SOFTMAX, False)
+    vjp = autodiff._gradient_vjp(loss_functions.SOFTMAX, False)
     count = vjp.experimental_get_tracing_count()
     for _ in range(2):
         run(loss_functions.SOFTMAX, operands, correction, labels, sampled, dy)

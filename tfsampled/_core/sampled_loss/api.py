@@ -12,8 +12,8 @@ from tfsampled._core.candidate_sampling.accidental_hits import find_accidental_h
 from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled._core.embedding.sharded_table import Table
 from tfsampled._core.loss_arguments import LossArguments
-from tfsampled._core.sampled_loss.custom_gradient import sampled_loss_with_gradient
-from tfsampled._core.sampled_loss.logits import lookup
+from tfsampled._core.sampled_loss.autodiff import sampled_loss_with_gradient
+from tfsampled._core.sampled_loss.lookup import lookup
 from tfsampled._core.sampled_loss.loss_functions import LossFunction, with_negatives
 from tfsampled._core.static_ops import num_rows
 from tfsampled._core.xla import on_host, size_depends_on_data, tracing_for_xla
