@@ -268,6 +268,15 @@ def test_a_compiled_step_of_several_replicas_raises():
         model.fit(X, Y, verbose=0)
 
 
+def test_several_steps_per_execution_of_several_replicas_raise():
+    with two_replicas().scope():
+        model = make()
+        with pytest.raises(
+            ValueError, match="`steps_per_execution` must be 1 .*=3, 2 replicas"
+        ):
+            model.compile("sgd", steps_per_execution=3)
+
+
 RAGGED = [[1], [2, 3], [], [4]]
 
 

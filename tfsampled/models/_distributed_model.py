@@ -18,6 +18,17 @@ class DistributedModel(keras.Model):
     several workers.
     """
 
+    def compile(self, steps_per_execution: int = 1, **kwargs: Any) -> None:
+        """Refuses several steps per execution with several replicas."""
+        num_replicas = self.distribute_strategy.num_replicas_in_sync
+        if steps_per_execution > 1 and num_replicas > 1:
+            # TensorFlow cannot run Keras's loop over the batches of several iterators.
+            raise ValueError(
+                "`steps_per_execution` must be 1 with several replicas. Received: "
+                f"steps_per_execution={steps_per_execution}, {num_replicas} replicas."
+            )
+        super().compile(steps_per_execution=steps_per_execution, **kwargs)
+
     def _maybe_symbolic_build(
         self, iterator: Any = None, data_batch: Any = None
     ) -> None:
