@@ -186,20 +186,30 @@ def test_an_exported_model_serves_the_best_classes(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("exclude", [None, "seen"])
 @pytest.mark.filterwarnings("ignore:(?s).*tf.lite.Interpreter is deprecated")
-def test_an_exported_model_runs_in_litert(tmp_path, monkeypatch):
+def test_an_exported_model_runs_in_litert(tmp_path, monkeypatch, exclude):
     """In several chunks of classes, and without TensorFlow's own operations."""
     use_small_chunks(monkeypatch, 128)
-    encoder = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(8)])
-    model = SampledSoftmaxModel(encoder, SampledSoftmax(500, SAMPLED), top_k=5)
+    inputs = {
+        "x": keras.Input((DIM,), name="x"),
+        "seen": keras.Input((3,), dtype="int64", name="seen"),
+    }
+    features = keras.layers.Dense(8)(inputs["x"])
+    head = SampledSoftmax(500, SAMPLED)
+    encoder = keras.Model(inputs, features)
+    model = SampledSoftmaxModel(encoder, head, top_k=5, exclude=exclude)
     x = np.random.default_rng(0).normal(size=(7, DIM)).astype("float32")
+    x = {"x": x, "seen": np.full([7, 3], -1)}
     best = model.predict(x, verbose=0)
+    if exclude:
+        x["seen"] = best["classes"][:, [3, 0, 3]].astype("int64")
+        best = model.predict(x, verbose=0)
     model.export(tmp_path / "served", verbose=False)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "served"))
     interpreter = tf.lite.Interpreter(model_content=converter.convert())
     serve = interpreter.get_signature_runner("serving_default")
-    (name,) = serve.get_input_details()
-    result = serve(**{name: x})
+    result = serve(**x)
     np.testing.assert_array_equal(result["classes"], best["classes"])
     np.testing.assert_allclose(result["scores"], best["scores"], rtol=1e-5)
 

@@ -272,7 +272,7 @@ def test_several_steps_per_execution_of_several_replicas_raise():
     with two_replicas().scope():
         model = make()
         with pytest.raises(
-            ValueError, match="`steps_per_execution` must be 1 .*=3, 2 replicas"
+            ValueError, match=r"`steps_per_execution` must be 1 .*=3, 2 replicas"
         ):
             model.compile("sgd", steps_per_execution=3)
 

@@ -24,7 +24,7 @@ from tfsampled._core.full_softmax.class_chunks import (
 )
 from tfsampled._core.full_softmax.shards import Shard, shards_of
 from tfsampled._core.static_ops import compute_dtype, minimum, num_columns, num_rows
-from tfsampled._core.xla import can_branch_on_data, on_host
+from tfsampled._core.xla import can_branch_on_data
 
 CHUNK_BYTES = 32 << 20  # more than the loss's: each chunk costs two searches
 MAX_GROUP = 32
@@ -87,21 +87,25 @@ def _drop(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Moves excluded classes to the end, and takes the first `k`.
 
+    By `tf.math.top_k` alone, which LiteRT has; it has no binary search.
+
     Returns:
         Values, ids and whether each is a class that is not excluded; `[N, k]`.
     """
-    # ids = [[4, 7, 1]], exclude = [[7, -1]], k = 2 -> ids [[4, 1]]
-    with on_host():
-        exclude = tf.sort(tf.pad(exclude, [[0, 0], [1, 0]], constant_values=-1), axis=1)
-    # At least 0, as -1 comes first.
-    position = tf.searchsorted(exclude, ids, side="right", out_type=tf.int64) - 1
-    excluded = tf.equal(tf.gather(exclude, position, batch_dims=1), ids)
-    order = tf.argsort(tf.cast(excluded, tf.int64), axis=1, stable=True)
-    order = tf.cast(order, tf.int64)[:, :k]
-    values, ids, excluded = (
-        tf.gather(x, order, batch_dims=1) for x in (values, ids, excluded)
-    )
-    return values, ids, ~excluded
+    # ids = [[4, 7, 1]], exclude = [[7, -1]], k = 2
+    # -> keys = [[15, 14, 8, 2, -1]], of which 14 follows 15: 7 is excluded
+    # -> columns = [[3, 1, 0, 2, 4]], order = [[0, 2]], ids = [[4, 1]]
+    num_found = num_columns(ids)
+    keys = tf.concat([2 * ids, 2 * exclude + 1], axis=1)
+    keys, columns = tf.math.top_k(keys, num_columns(keys))
+    excluded = tf.equal(keys[:, 1:], keys[:, :-1] - 1)
+    excluded = tf.pad(excluded, [[0, 0], [1, 0]]) | (columns >= num_found)
+    left_out = tf.where(excluded, tf.int32.max // 2, 0)
+    order = -tf.math.top_k(-(columns + left_out), k).values
+    is_class = order < num_found
+    order = tf.where(is_class, order, 0)
+    values, ids = (tf.gather(x, order, batch_dims=1) for x in (values, ids))
+    return values, ids, is_class
 
 
 def _read(table: Table) -> Table:
