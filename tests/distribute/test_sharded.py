@@ -252,6 +252,16 @@ def test_a_table_to_serve_has_no_slots(tmp_path, saved_by):
     head.restore(tmp_path / "rows")
 
 
+def test_parts_of_a_save_of_fewer_draw_differently(tmp_path):
+    one = ShardedSoftmax(["CPU:0"], CLASSES, DIM, SAMPLED, lambda: Adagrad(0.1))
+    one.save(tmp_path / "one")
+    two = ShardedSoftmax(DEVICES, CLASSES, DIM, SAMPLED, lambda: Adagrad(0.1))
+    two.restore(tmp_path / "one")
+    start = int(one._parts[0].head.sampler.position)
+    positions = [int(part.head.sampler.position) for part in two._parts.values()]
+    assert positions == [start, start + 2**24]
+
+
 def test_a_table_is_listed_once():
     head = ShardedSoftmax(["CPU:0", "CPU:1"], 10, 4, 6, lambda: Adagrad(0.1))
     assert len(head.trainable_variables) == 4  # rows and biases of two devices
@@ -275,6 +285,12 @@ def test_invalid_arguments_raise():
     head = make()
     with pytest.raises(ValueError, match="must have one gradient for each variable"):
         head.apply([None] * 3)
+    before = [v.numpy() for v in head.trainable_variables]
+    kernels = [tf.ones_like(kernel) for kernel in head.trainable_variables[:2]]
+    with pytest.raises(ValueError, match="must be floating and have the shape"):
+        head.apply([kernels[0], kernels[1][:, :1], None, None])
+    for variable, value in zip(head.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)  # of no device
     with pytest.raises(NotImplementedError, match="not saved with a model"):
         head.get_config()
     with tf.GradientTape(persistent=True) as tape:

@@ -380,6 +380,36 @@ def test_options_beside_the_dense_computation(name, mode, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.traced
+def test_numbers_of_rows_that_are_unknown_while_tracing():
+    matrix, vector = (tf.TensorSpec([None] * rank, tf.float32) for rank in (2, 1))
+
+    @tf.function(input_signature=[matrix, vector])
+    def loss(weights, biases):
+        return tfsampled.nn.softmax_loss(weights, biases, [[0]], tf.ones([1, 3]))
+
+    @tf.function(input_signature=[matrix, vector])
+    def top(weights, biases):
+        return tfsampled.nn.softmax_top_k(weights, biases, tf.ones([1, 3]), k=5)
+
+    assert loss(tf.ones([5, 3]), tf.ones([5])).shape == (1,)
+    assert top(tf.ones([5, 3]), tf.ones([5]))[0].shape == (1, 5)
+    one_unknown = tf.function(
+        lambda weights: tfsampled.nn.softmax_top_k(
+            weights, tf.ones([5]), tf.ones([1, 3]), k=5
+        )
+    )
+    one_unknown = one_unknown.get_concrete_function(matrix)
+    assert one_unknown(tf.ones([5, 3]))[0].shape == (1, 5)
+    for function in (loss, top):
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match="Received: 7 biases, 6 rows"
+        ):
+            function(tf.ones([6, 3]), tf.ones([7]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="k=5, num_classes=4"):
+        top(tf.ones([4, 3]), tf.ones([4]))
+
+
 def test_inputs_of_unknown_rank():
     arguments = example()
     inputs = arguments.pop("inputs")

@@ -93,6 +93,23 @@ def test_a_variable_may_be_excluded_from_weight_decay(ours):
     np.testing.assert_array_equal(table, steps.start())
 
 
+def test_a_layer_may_be_excluded_from_weight_decay():
+    """By its name, which is part of what Keras matches for a dense gradient."""
+    before, after = {}, {}
+    for gradient in ("sparse", "dense"):
+        layer = keras.layers.Embedding(10, 4, name="words")
+        layer.build(None)
+        optimizer = Adagrad(0.5, weight_decay=0.1)
+        optimizer.exclude_from_weight_decay(var_names=["words"])
+        before[gradient] = layer.embeddings.numpy()
+        grad = steps.sparse((np.array([3]), np.zeros([1, 4])))
+        if gradient == "dense":
+            grad = tf.zeros([10, 4])
+        optimizer.apply([grad], [layer.embeddings])
+        after[gradient] = layer.embeddings.numpy()
+    np.testing.assert_equal(after, before)
+
+
 @OURS
 @pytest.mark.parametrize(
     "options",
@@ -312,3 +329,19 @@ def test_the_sixth_argument_is_not_taken_for_another():
     arguments: list[Any] = [0.1, 0.9, 0.999, 1e-7, False, 0.01]
     with pytest.raises(TypeError, match="positional argument"):
         LazyAdam(*arguments)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LazyAdam(0.1, epsilon=0.0),
+        lambda: Adagrad(0.1, initial_accumulator_value=0.0, epsilon=0.0),
+        lambda: RowWiseAdagrad(0.1, initial_accumulator_value=0.0, epsilon=0.0),
+    ],
+)
+def test_a_row_of_gradient_0_stays_without_epsilon(make):
+    grad = steps.sparse((np.array([3, 5]), np.array([[0.0] * 4, [1.0] * 4])))
+    after = steps.train(make(), [grad])
+    np.testing.assert_array_equal(after[3], steps.start()[3])
+    assert np.isfinite(after).all()
+    assert (after[5] != steps.start()[5]).all()

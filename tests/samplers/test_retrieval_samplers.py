@@ -6,8 +6,16 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import MODES, cases, each_mode, slow
+from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled.layers import SampledSoftmax
-from tfsampled.samplers import InBatch, LogUniform, Mixed, Recent, Uniform
+from tfsampled.samplers import (
+    FixedUnigram,
+    InBatch,
+    LogUniform,
+    Mixed,
+    Recent,
+    Uniform,
+)
 
 CLASSES, DIM = 12, 4
 SHARE = np.arange(1, CLASSES + 1) / np.arange(1, CLASSES + 1).sum()
@@ -316,6 +324,31 @@ def test_one_labeled_example_has_no_one_to_be_compared_with(jit_compile):
     assert head.sampled_loss(np.ones((1, DIM), "float32"), [1])[0] > 0
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_beside_one_labeled_example_a_mixture_counts_as_its_other_samplers(masked):
+    labels = tf.constant([[4], [2]] if masked else [[4]], tf.int64)
+    mask = tf.constant([[True], [False]]) if masked else None
+    ids = tf.range(CLASSES, dtype=tf.int64)
+    counts = []
+    inner = Mixed([InBatch()])
+    for sampler in (
+        Mixed([InBatch(), (Uniform(seed=1), 5)]),
+        Mixed([inner, (Uniform(seed=1), 5)]),
+        Uniform(seed=1),
+    ):
+        sampler.build(CLASSES)
+        drawn = sampler.draw(labels, mask, CLASSES, 5)
+        counts.append(Draw(*drawn).expected_count(ids))
+    for one in counts[:2]:
+        np.testing.assert_allclose(one, counts[2], rtol=1e-6)
+    # The only label, which no other sampler draws, has a count to be divided by.
+    never = np.where(np.arange(CLASSES) == 4, 0.0, 1.0)
+    sampler = Mixed([InBatch(), (FixedUnigram(never), 5)])
+    sampler.build(CLASSES)
+    drawn = sampler.draw(labels, mask, CLASSES, None)
+    assert Draw(*drawn).expected_count(ids)[4] == 1
+
+
 def test_refused_labels_teach_nothing():
     head = SampledSoftmax(CLASSES, None, InBatch())
     step = tf.function(head.sampled_loss)
@@ -339,3 +372,16 @@ def test_recent_starts_with_a_batch_of_padding():
 
     for result in step(tf.constant([-1, -1, -1])):
         np.testing.assert_array_equal(result, tf.zeros_like(result))
+
+
+def test_learned_counts_go_on_beyond_the_whole_numbers_of_float32():
+    sampler = InBatch(decay=1.0)
+    sampler.build(CLASSES)
+    frequency = sampler.frequency
+    frequency._sums.assign(np.full(CLASSES, 2.0**25))
+    frequency._total.assign(CLASSES * 2.0**25)
+    labels = tf.ones([64], tf.int64)
+    for _ in range(3):
+        frequency.update(labels, None)
+    assert float(frequency._sums[1]) == 2**25 + 3 * 64
+    assert float(frequency._total) == CLASSES * 2**25 + 3 * 64

@@ -186,6 +186,17 @@ def test_fixed_unigram_prepares_its_table_once(monkeypatch):
     sampler.build(CLASSES)  # of a second head
 
 
+def test_expected_counts_of_many_classes_are_of_a_float64_sum():
+    """A running sum in float32 stops at 2 ** 24."""
+    counts = np.ones(2_000_000, "float32")
+    counts[0] = 2.0**24
+    sampler = samplers.FixedUnigram(counts)
+    sampler.build(len(counts))
+    probability = sampler._distribution.probability(tf.constant([0, 1], tf.int64))
+    expected = counts[:2] / np.sum(counts, dtype=np.float64)
+    np.testing.assert_allclose(probability, expected, rtol=1e-6)
+
+
 def test_counts_are_not_in_the_graph():
     classes = 100_000
     head = SampledSoftmax(
@@ -293,6 +304,17 @@ def test_one_learned_unigram_for_two_numbers_of_classes_raises():
     SampledSoftmax(10, 2, sampler=sampler).build((None, DIM))
     with pytest.raises(ValueError, match="num_classes=20, after num_classes=10"):
         SampledSoftmax(20, 2, sampler=sampler).build((None, DIM))
+
+
+@pytest.mark.parametrize("name", ["sample_weight", "mask"])
+def test_refused_weights_and_masks_move_nothing(name):
+    head = SampledSoftmax(CLASSES, SAMPLED, samplers.LearnedUnigram())
+    head.build((None, DIM))
+    before = {k: v.numpy() for k, v in head.sampler.state().items()}
+    with pytest.raises(ValueError, match=f"`{name}` must have the shape"):
+        head.sampled_loss(FEATURES, LABELS, **{name: np.ones([len(LABELS), 2])})
+    for key, value in head.sampler.state().items():
+        np.testing.assert_array_equal(value, before[key])
 
 
 @pytest.mark.parametrize("graph", [False, True])

@@ -266,8 +266,11 @@ def apply_weights(
     """Multiplies losses `[...]` by their weights; a masked example has the loss 0."""
     if sample_weight is not None:
         weight = broadcast_to_examples(sample_weight, losses.shape, "sample_weight")
-        losses *= tf.cast(weight, losses.dtype)
-    if example_mask is not None:  # last: a weight may be NaN there
+        weight = tf.cast(weight, losses.dtype)
+        if example_mask is not None:  # a NaN there would make every gradient NaN
+            weight = tf.where(example_mask, weight, tf.zeros_like(weight))
+        losses *= weight
+    if example_mask is not None:
         losses = tf.where(example_mask, losses, tf.zeros_like(losses))
     return losses
 
@@ -335,6 +338,7 @@ def pad_ragged(
         lambda: (longest,),
     )
     with tf.control_dependencies(validation.assert_all([check])):
+        values = tf.cast(values, tf.int64)  # an unsigned dtype has no negative padding
         return values.to_tensor(
-            tf.cast(ignore_class, values.dtype), shape=[None, num_true]
+            tf.constant(ignore_class, tf.int64), shape=[None, num_true]
         )

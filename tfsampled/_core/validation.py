@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfsampled._core.xla import on_host, tracing_for_xla
@@ -219,14 +220,17 @@ def same_batch_checks(examples: Any, **values: Any) -> list[Check]:
 
     Args:
         examples: A tensor or an array `[batch, ...]`.
-        **values: By the arguments' names, `[batch, ...]`. What is no tensor, or has a
-            known number of values beside a known batch, was checked by its shape.
+        **values: By the arguments' names, `[batch, ...]`. Where both numbers are known,
+            they are checked with the shapes.
     """
     checks, batch = [], tf.TensorShape(examples.shape)[:1].num_elements()
     for name, value in values.items():
-        if not isinstance(value, tf.Tensor) or value.shape.rank == 0:
+        if value is None:
             continue
-        if None in (value.shape[:1].num_elements(), batch):
+        if isinstance(value, tf.RaggedTensor):
+            value = value.row_lengths()
+        shape = value.shape if tf.is_tensor(value) else tf.TensorShape(np.shape(value))
+        if shape.rank != 0 and None in (shape[:1].num_elements(), batch):
             checks.append(_same_size_check(name, value, examples))
     return checks
 

@@ -21,6 +21,7 @@ from tfsampled._core.full_softmax.top_k import full_softmax_top_k, merge_top_k
 from tfsampled._core.labels import (
     Labels,
     apply_weights,
+    broadcast_to_examples,
     flatten_inputs,
     parse_labels,
     real_tensor,
@@ -372,6 +373,8 @@ class ClassParallelSoftmax:
         own = parse_labels(
             labels, inputs.shape[:-1], head.num_true, head.ignore_class, mask
         )
+        if sample_weight is not None:  # before a sampler moves
+            broadcast_to_examples(sample_weight, inputs.shape[:-1], "sample_weight")
         with tf.control_dependencies(validation.assert_all(checks)):
             own_ids = tf.identity(own.ids)
         ids, label_mask = replicas.all_gather(own_ids, own.label_mask)

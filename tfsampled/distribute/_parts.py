@@ -315,7 +315,10 @@ def restore(
         classes = index + count * np.arange(part.head.num_classes)
         for name, variable in part.variables().items():
             if not part.is_per_class(variable):
-                variable.assign(readers[index % saved].get_tensor(_key(name)))
+                saved_value = readers[index % saved].get_tensor(_key(name))
+                if name.endswith("_position"):  # parts must not draw alike
+                    saved_value += index // saved << 24
+                variable.assign(saved_value)
                 continue
             value = np.empty(variable.shape, variable.dtype.as_numpy_dtype)
             for file, reader in enumerate(readers):

@@ -18,6 +18,7 @@ from tfsampled._core.xla import on_host, refuse_xla
 from tfsampled.distribute import _parts
 from tfsampled.distribute._parts import Part
 from tfsampled.layers import SampledSoftmax
+from tfsampled.optimizers._sparse_rows import validate_gradient
 
 
 class ShardedSoftmax(SampledSoftmax):
@@ -158,6 +159,7 @@ class ShardedSoftmax(SampledSoftmax):
         """Updates `trainable_variables` by their gradients, each on its device."""
         _validate_context()
         gradients = _parts.validate_gradients(gradients, self._parts.values())
+        gradients = list(map(validate_gradient, gradients, self.trainable_variables))
         count = len(self._parts)
         for index, part in self._parts.items():
             with tf.device(part.device):

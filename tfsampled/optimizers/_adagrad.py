@@ -93,4 +93,4 @@ class Adagrad(RowSparse, keras.optimizers.Adagrad):
         squares = before + tf.square(values)
         rows.write(accumulator, ids, squares, before)
         rate = tf.cast(learning_rate, values.dtype)
-        return -rate * values / tf.sqrt(squares + self.epsilon)
+        return tf.math.divide_no_nan(-rate * values, tf.sqrt(squares + self.epsilon))

@@ -151,7 +151,7 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
             largest = self.slot("velocity_hats", variable)
             v = tf.maximum(rows.read(largest, ids), v)
             rows.write(largest, ids, v)
-        return -step * m / (tf.sqrt(v) + self.epsilon)
+        return tf.math.divide_no_nan(-step * m, tf.sqrt(v) + self.epsilon)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of an equal optimizer."""

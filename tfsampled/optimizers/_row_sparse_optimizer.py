@@ -165,7 +165,7 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
             learning_rate = self.learning_rate
             for grad, variable in sparse:
                 decays = self.weight_decay is not None and (
-                    _keras.uses_weight_decay(self, variable)
+                    _keras.uses_weight_decay(self, _tf_variable(variable))
                 )
                 self._apply_rows(
                     grad.indices, grad.values, variable, learning_rate, decays

@@ -99,7 +99,8 @@ class RowWiseAdagrad(RowSparse):
         squares = before + tf.reduce_mean(tf.square(values), axes)
         rows.write(accumulator, ids, squares, before)
         denominator = rows.expand_to_rank(tf.sqrt(squares + self.epsilon), values)
-        return -tf.cast(learning_rate, values.dtype) * values / denominator
+        rate = tf.cast(learning_rate, values.dtype)
+        return tf.math.divide_no_nan(-rate * values, denominator)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of an equal optimizer."""

@@ -107,16 +107,20 @@ class InBatch(_LabelSampler):
         """See `Sampler.draw`; learns from the labels first."""
         del num_classes, num_sampled
         labels, label_mask = replicas.all_gather(labels, label_mask)
-        return self._take(_more_than_one(labels), label_mask)
+        return self._take(_more_than_one(labels), label_mask, 1.0)
 
     def take(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> Draw:
         """Takes the labels of a batch that may have a single example.
 
-        That one has nothing to be compared with.
+        That one has nothing to be compared with: the expected count is 0.
         """
-        return self._take(*replicas.all_gather(labels, label_mask))
+        labels, label_mask = replicas.all_gather(labels, label_mask)
+        return self._take(labels, label_mask, 0.0)
 
-    def _take(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> Draw:
+    def _take(
+        self, labels: tf.Tensor, label_mask: tf.Tensor | None, alone: float
+    ) -> Draw:
+        """Takes labels; `alone` is the count where only one example has any."""
         ids, is_label = _flat(labels, label_mask)
         self.frequency.update(ids, is_label)
         # label_mask = [[1, 1], [1, 0], [0, 0]]: 3 labels of 2 examples, so that an
@@ -129,7 +133,7 @@ class InBatch(_LabelSampler):
 
         def expected_count(classes: tf.Tensor) -> tf.Tensor:
             presence = self.frequency.presence(classes, others)
-            return tf.where(others > 0, presence, tf.ones_like(presence))
+            return tf.where(others > 0, presence, alone)
 
         ids, is_drawn = distinct(ids, is_label)
         return Draw(ids, expected_count, is_drawn)

@@ -51,9 +51,9 @@ class LabelFrequency(tf.Module):
             share = self.counts / np.sum(self.counts, dtype=np.float64)
             self._probabilities = Constant(share.astype(np.float32))
         elif self._sums is None:
-            self._sums = variable(np.zeros(num_classes), "sums", np.float32)
+            self._sums = variable(np.zeros(num_classes), "sums", np.float64)
             self._steps = variable(np.zeros(num_classes), "steps")
-            self._total = variable(0.0, "total", np.float32)
+            self._total = variable(0.0, "total", np.float64)
             self._step = variable(0, "step")
         elif self._sums.shape != [num_classes]:
             raise ValueError(
@@ -90,9 +90,10 @@ class LabelFrequency(tf.Module):
             return
         # decay 0.5, sums = [4, 1, 0], steps = [1, 3, 0], step = 3, labels = [0, 0, 2]
         # -> decayed = [1, 1, 0] for the labels -> sums = [3, 1, 1], steps = [3, 3, 3]
-        weights = tf.ones(tf.shape(labels), tf.float32)
+        # In float64: a float32 sum of ones stops at 2 ** 24.
+        weights = tf.ones(tf.shape(labels), tf.float64)
         if is_label is not None:
-            weights = tf.cast(is_label, tf.float32)
+            weights = tf.cast(is_label, tf.float64)
         with tf.control_dependencies([labels]):  # refused labels teach nothing
             step = self._step.assign_add(1, read_value=True)
             self._total.assign(self._total * self.decay + tf.reduce_sum(weights))
@@ -112,11 +113,13 @@ class LabelFrequency(tf.Module):
             share = tf.gather(self._probabilities.tensor(), classes)
         else:
             sums = self._decayed(classes, self._step.value())
-            share = tf.math.divide_no_nan(sums, self._total)
+            share = tf.cast(tf.math.divide_no_nan(sums, self._total), tf.float32)
         log_absent = tf.math.log1p(-tf.minimum(share, 1.0))
         return -tf.math.expm1(tf.cast(num_labels, tf.float32) * log_absent)
 
     def _decayed(self, classes: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         sums, steps = map(replicas.own_copy, (self._sums, self._steps))
-        age = tf.cast(step - tf.gather(steps, classes), tf.float32)
-        return tf.gather(sums, classes) * tf.pow(self.decay, age)
+        age = tf.cast(step - tf.gather(steps, classes), tf.float64)
+        return tf.gather(sums, classes) * tf.pow(
+            tf.constant(self.decay, age.dtype), age
+        )

@@ -97,14 +97,30 @@ class Mixed(Sampler):
         num_sampled: int | None,
     ) -> Draw:
         """See `Sampler.draw`."""
+        drawn = self._union(labels, label_mask, num_classes, num_sampled)
+
+        def expected_count(classes: tf.Tensor) -> tf.Tensor:
+            # 0 for the only label of a batch, if none but InBatch would draw it.
+            counts = drawn.expected_count(classes)
+            return tf.where(tf.equal(counts, 0), tf.ones_like(counts), counts)
+
+        return drawn._replace(expected_count=expected_count)
+
+    def _union(
+        self,
+        labels: tf.Tensor,
+        label_mask: tf.Tensor | None,
+        num_classes: int,
+        num_sampled: int | None,
+    ) -> Draw:
         draws = []
         for sampler, number in zip(self.samplers, self.numbers, strict=True):
             if isinstance(sampler, InBatch):  # a single example has the others' classes
                 draws.append(sampler.take(labels, label_mask))
             else:
                 number = self._number(sampler, number, num_sampled)
-                drawn = sampler.draw(labels, label_mask, num_classes, number)
-                draws.append(Draw(*drawn))
+                draw = sampler._union if isinstance(sampler, Mixed) else sampler.draw
+                draws.append(Draw(*draw(labels, label_mask, num_classes, number)))
         return union(draws)
 
     def supports(self, labels: tf.Tensor) -> tf.Tensor | None:

@@ -81,7 +81,11 @@ class FixedUnigram(Sampler):
         """See `Sampler.build`."""
         super().build(num_classes)
         if self._distribution is None:
-            table = alias_method.alias_table(self._weights())
+            weights = self._weights()
+            # Classes are drawn by a float64 sum. That of many numbers in float32, by
+            # which TensorFlow's op counts, stops growing.
+            share = (weights / np.sum(weights, dtype=np.float64)).astype(np.float32)
+            table = alias_method.alias_table(weights)._replace(probability=share)
             self._distribution = distributions.fixed_unigram(table)
 
     def _distribution_over(self, num_classes: int) -> Distribution:

@@ -179,11 +179,10 @@ def fixed_unigram(table: AliasTable) -> Distribution:
         ids = tf.where(keep, column, tf.gather(alias.tensor(), column))
         return Proposals(tf.cast(ids, tf.int64), valid, offset + used)
 
-    probability = np.asarray(table.probability, np.float64)
     return Distribution(
         propose,
         lambda ids: gather_clipped(probabilities.tensor(), ids),
-        _proposal_counts(probability, np.ones_like(probability)),
+        _proposal_counts(table.probability, np.ones(1)),
     )
 
 

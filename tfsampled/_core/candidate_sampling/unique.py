@@ -162,8 +162,8 @@ def initial_proposals(
     Args:
         num_sampled: How many classes to sample.
         unique: Whether they must be distinct.
-        probabilities: `[m]` float64, probabilities of classes; None if they change.
-        multiplicity: `[m]` float64, how many classes have each.
+        probabilities: `[m]`, probabilities of classes; None if they change.
+        multiplicity: `[m]` or `[1]` float64, how many classes have each.
 
     Returns:
         A multiple of four, at most about `4 * num_sampled`: where that does not
@@ -199,14 +199,15 @@ def expected_distinct(
 
     Args:
         num_tries: How many tries.
-        probabilities: `[m]` float64, probabilities of classes.
-        multiplicity: `[m]` float64, how many classes have each.
+        probabilities: `[m]`, probabilities of classes.
+        multiplicity: `[m]` or `[1]` float64, how many classes have each.
 
     Example:
         >>> expected_distinct(2, np.array([0.5]), np.array([2.0]))[0]
         1.5
     """
-    found = -np.expm1(num_tries * np.log1p(-np.minimum(probabilities, 1 - 1e-16)))
+    probabilities = np.minimum(np.asarray(probabilities, np.float64), 1 - 1e-16)
+    found = -np.expm1(num_tries * np.log1p(-probabilities))
     variance = float(np.sum(multiplicity * found * (1 - found)))
     return float(np.sum(multiplicity * found)), math.sqrt(variance)
 

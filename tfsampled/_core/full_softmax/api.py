@@ -12,6 +12,7 @@ from tfsampled._core.full_softmax.loss import LossOptions, full_softmax_loss
 from tfsampled._core.full_softmax.top_k import full_softmax_top_k
 from tfsampled._core.labels import parse_class_lists
 from tfsampled._core.loss_arguments import broadcast_batch
+from tfsampled._core.xla import on_host
 
 
 @tf.autograph.experimental.do_not_convert  # a caller's tf.function need not rewrite it
@@ -43,9 +44,9 @@ def softmax_loss(
             num_true=num_true,
             partition_strategy=partition_strategy,
         )
-        _validate_tables(arguments.weights, arguments.biases)
+        checks = _table_checks(arguments.weights, arguments.biases)
         labels, num_rows = arguments.labels, arguments.weights.num_rows()
-        checks = [validation.ids_check(labels, num_rows, "labels")]
+        checks += [validation.ids_check(labels, num_rows, "labels")]
         checks += validation.batch_checks(labels, arguments.inputs)
         arguments = arguments.after(validation.assert_all(checks))
         losses = full_softmax_loss(
@@ -77,30 +78,44 @@ def softmax_top_k(
             weights, biases, partition_strategy
         )
         inputs = loss_arguments.convert_inputs(inputs, weights)
-        num_classes = _validate_tables(weights, biases)
-        k = validation.positive_int(k, "k", num_classes=num_classes)
+        checks = _table_checks(weights, biases)
+        k = validation.positive_int(k, "k", num_classes=weights.static_rows)
+        num_rows = weights.num_rows()
+        if weights.static_rows is None:
+            checks.append(_k_check(k, num_rows))
+        with tf.control_dependencies(validation.assert_all(checks)):
+            inputs = tf.identity(inputs)
         if exclude is not None:
-            num_rows = weights.num_rows()
             exclude = parse_class_lists(exclude, inputs.shape[:1], num_rows, "exclude")
         values, ids = full_softmax_top_k(inputs, weights, biases, k, exclude)
         return tf.cast(values, inputs.dtype), tf.cast(ids, tf.int32)
 
 
-def _validate_tables(weights: Table, biases: Table | None) -> int | None:
-    """Returns the number of classes, None if unknown.
+def _table_checks(weights: Table, biases: Table | None) -> list[validation.Check]:
+    """Checks that weights and biases have as many rows, where that is unknown.
 
     Raises:
-        ValueError: If weights and biases differ in it, or shards are not cut as
+        ValueError: If it is known that they have not, or shards are not cut as
             `partition_strategy` says.
     """
     num_classes = weights.static_rows
-    if num_classes is None:
-        return None
-    loss_arguments.check_classes(weights, biases, num_classes)
-    num_biases = None if biases is None else biases.static_rows
-    if num_biases not in (None, num_classes):
-        raise ValueError(
-            "`biases` must have as many rows as `weights`. Received: "
-            f"{num_biases} biases, {num_classes} rows of weights."
-        )
-    return num_classes
+    if num_classes is not None:
+        loss_arguments.check_classes(weights, biases, num_classes)
+    num_biases = num_classes if biases is None else biases.static_rows
+    message = (
+        "`biases` must have as many rows as `weights`. Received: "
+        "{} biases, {} rows of weights."
+    )
+    if biases is not None and None in (num_classes, num_biases):
+        sizes = [tf.cast(table.num_rows(), tf.int64) for table in (biases, weights)]
+        with on_host():
+            return [validation.Check(tf.equal(*sizes), message, lambda: sizes)]
+    if num_biases != num_classes:
+        raise ValueError(message.format(num_biases, num_classes))
+    return []
+
+
+@on_host()
+def _k_check(k: int, num_rows: tf.Tensor) -> validation.Check:
+    message = f"`k` must be at most `num_classes`. Received: k={k}, num_classes={{}}."
+    return validation.Check(num_rows >= k, message, lambda: (num_rows,))
