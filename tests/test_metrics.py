@@ -86,6 +86,25 @@ def test_compiled_metrics_of_a_model_with_all_logits():
         np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
+def test_a_mask_of_the_logits_leaves_examples_out():
+    """As Keras does for its own metrics, whatever the label there is."""
+    ids = np.array([[3, 1, 0, 0], [2, 5, 4, 0]])
+    labels = np.where(ids == 0, -1, ids)
+    inputs = keras.Input((4,), dtype="int32")
+    x = keras.layers.Embedding(6, DIM, mask_zero=True)(inputs)
+    model = keras.Model(inputs, SampledSoftmax(6, 3, "uniform")(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    model.compile("sgd", loss, metrics=[make() for make in METRICS.values()])
+    metric = METRICS["perplexity"]()
+    metric.update_state(np.where(ids == 0, np.nan, ids).astype("float32"), model(ids))
+    assert np.isfinite(metric.result())
+    logged = model.evaluate(ids, labels, verbose=0, return_dict=True)
+    logits, valid = model.predict(ids, verbose=0)[ids > 0], labels[ids > 0]
+    for name, make in METRICS.items():
+        expected = expected_mean(name, logits, valid[:, np.newaxis], np.ones(5))
+        np.testing.assert_allclose(logged[make().name], expected, rtol=1e-5)
+
+
 @each_metric
 def test_reset_and_config(name):
     metric = METRICS[name]()

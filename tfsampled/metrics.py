@@ -19,6 +19,7 @@ from tfsampled._core import validation
 from tfsampled._core.full_softmax.ranks import count_ranked_above
 from tfsampled._core.labels import apply_weights, parse_labels, real_tensor
 from tfsampled.layers import SampledSoftmax
+from tfsampled.layers._head_labels import keras_mask
 from tfsampled.layers._losses import label_ranks
 
 __all__ = [
@@ -105,7 +106,8 @@ class ExactMetric(keras.metrics.Metric):
 
         Args:
             y_true: Class ids `[...]`: integers, or whole numbers in floats.
-            y_pred: Logits `[..., num_classes]`.
+            y_pred: Logits `[..., num_classes]`. Where a mask that Keras has attached to
+                them is False, an example does not count.
             sample_weight: One weight for each example or sequence.
 
         Raises:
@@ -119,8 +121,13 @@ class ExactMetric(keras.metrics.Metric):
                 f"`y_pred` must be floating. Received: dtype={logits.dtype.name}."
             )
         num_classes = logits.shape[-1]
-        labels, checks = _integer_ids(real_tensor(y_true, "y_true"), num_classes)
-        ids = parse_labels(labels, logits.shape[:-1], 1, None, None).ids
+        labels, mask = real_tensor(y_true, "y_true"), keras_mask(y_pred)
+        if mask is not None:
+            is_label = mask if labels.shape.rank == mask.shape.rank else mask[..., None]
+            labels = tf.where(is_label, labels, tf.zeros_like(labels))
+        labels, checks = _integer_ids(labels, num_classes)
+        parsed = parse_labels(labels, logits.shape[:-1], 1, None, mask)
+        ids = parsed.ids
         checks.append(validation.ids_check(ids, num_classes, "y_true"))
         with tf.control_dependencies(validation.assert_all(checks)):
             in_range = validation.in_range(ids, num_classes)
@@ -129,7 +136,7 @@ class ExactMetric(keras.metrics.Metric):
             values = tf.cast(self.values_from_logits(rows, ids), self.dtype)
             values = tf.where(in_range[:, 0], values, float("nan"))
             values = tf.reshape(values, tf.shape(logits)[:-1])
-            self._add(values, sample_weight, None)
+            self._add(values, sample_weight, parsed.example_mask)
 
     def result(self) -> tf.Tensor:
         """Returns the mean so far, 0 before the first example."""

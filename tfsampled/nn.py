@@ -12,8 +12,7 @@ Parameters have no annotations because their signatures equal TensorFlow's.
 
 from tfsampled._core.candidate_sampling.accidental_hits import compute_accidental_hits
 from tfsampled._core.full_softmax import api as full_softmax
-from tfsampled._core.sampled_loss import loss_functions
-from tfsampled._core.sampled_loss.api import sampled_loss
+from tfsampled.compat.v1 import nn as v1
 from tfsampled.random import (
     all_candidate_sampler,
     fixed_unigram_candidate_sampler,
@@ -114,21 +113,9 @@ def sampled_softmax_loss(
         Sampling Algorithms Reference,
         https://www.tensorflow.org/extras/candidate_sampling.pdf
     """
-    return sampled_loss(
-        loss_functions.SOFTMAX,
-        weights=weights,
-        biases=biases,
-        labels=labels,
-        inputs=inputs,
-        num_sampled=num_sampled,
-        num_classes=num_classes,
-        num_true=num_true,
-        sampled_values=sampled_values,
-        remove_accidental_hits=remove_accidental_hits,
-        partition_strategy="div",
-        seed=seed,
-        name=name,
-    )
+    sizes = num_sampled, num_classes, num_true
+    options = sampled_values, remove_accidental_hits, "div", name, seed
+    return v1.sampled_softmax_loss(weights, biases, labels, inputs, *sizes, *options)
 
 
 def nce_loss(
@@ -198,21 +185,9 @@ def nce_loss(
         https://proceedings.mlr.press/v9/gutmann10a.html; Candidate Sampling Algorithms
         Reference, https://www.tensorflow.org/extras/candidate_sampling.pdf
     """
-    return sampled_loss(
-        loss_functions.LOGISTIC,
-        weights=weights,
-        biases=biases,
-        labels=labels,
-        inputs=inputs,
-        num_sampled=num_sampled,
-        num_classes=num_classes,
-        num_true=num_true,
-        sampled_values=sampled_values,
-        remove_accidental_hits=remove_accidental_hits,
-        partition_strategy="div",
-        seed=None,
-        name=name,
-    )
+    sizes = num_sampled, num_classes, num_true
+    options = sampled_values, remove_accidental_hits, "div", name
+    return v1.nce_loss(weights, biases, labels, inputs, *sizes, *options)
 
 
 def softmax_loss(

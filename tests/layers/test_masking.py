@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import MODES, cases, logsumexp64, slow
+from tests.helpers import MODES, cases, jit_or_not, logsumexp64, slow
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import Perplexity
 from tfsampled.optimizers import LazyAdam
-from tfsampled.samplers import FixedUnigram
+from tfsampled.samplers import FixedUnigram, Recent
 
 CLASSES, DIM = 20, 4
 LABELS = np.array([[3, -1, -1], [4, 5, -1], [6, 7, 8], [-1, -1, -1]])
@@ -82,6 +82,15 @@ def test_a_ragged_number_of_labels(dtype, jit_compile):
             expected,
             rtol=eps.get(dtype, 2.0**-40),
         )
+
+
+def test_ragged_labels_of_an_unsigned_dtype():
+    head = SampledSoftmax(300, 299, num_true=2, ignore_class=-1, seed=1)
+    losses = [
+        head.exact_loss(tf.ones([2, DIM]), tf.ragged.constant([[1, 2], [3]], dtype))
+        for dtype in (tf.int64, tf.uint8)
+    ]
+    np.testing.assert_array_equal(*losses)
 
 
 def test_ragged_labels_that_do_not_fit_raise():
@@ -214,16 +223,52 @@ def test_padding_where_class_0_is_never_drawn():
     assert np.isfinite(gradient.values).all()
 
 
-def test_a_weight_of_a_masked_example_harms_nobody():
+@jit_or_not
+def test_a_weight_of_a_masked_example_harms_nobody(jit):
     head = SampledSoftmax(10, 5, ignore_class=-1, seed=1)
     features = tf.ones([3, 4])
-    for loss in (head.sampled_loss, head.exact_loss):
-        losses = loss(features, [1, 2, -1], sample_weight=[1.0, 1.0, np.nan])
+    head.build(features.shape)
+    for name in ("sampled_loss", "exact_loss"):
+
+        @tf.function(jit_compile=jit)
+        def step(name=name):
+            with tf.GradientTape() as tape:
+                losses = getattr(head, name)(
+                    features, [1, 2, -1], sample_weight=[1.0, 1.0, np.nan]
+                )
+            gradient = tape.gradient(losses, head.kernel.value)
+            return losses, tf.convert_to_tensor(gradient)
+
+        losses, gradient = step()
         assert np.isfinite(losses).all()
         assert losses[2] == 0
+        assert np.isfinite(gradient).all()
     metric = Perplexity()
     metric.update_state_from_features(head, features, [1, 2, -1], [1.0, 1.0, np.nan])
     assert np.isfinite(metric.result())
+
+
+@pytest.mark.parametrize("kind", ["list", "ragged", "negatives"])
+def test_lists_for_a_batch_of_unknown_size(kind):
+    """What is refused moves no sampler."""
+    head = SampledSoftmax(10, None, Recent(4), num_true=2, ignore_class=-1)
+    head.build((None, 3))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3])])
+    def compute(inputs):
+        if kind == "negatives":
+            labels = tf.ones([tf.shape(inputs)[0], 2], tf.int64)
+            return head.sampled_loss(inputs, labels, negatives=[[5]])
+        labels = [[3, 4]] if kind == "list" else tf.ragged.constant([[3]], tf.int64)
+        return head.sampled_loss(inputs, labels)
+
+    assert compute(tf.ones([1, 3])).shape == (1,)
+    before = head.sampler.recent.numpy()
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="Received: 1 values for 2 examples"
+    ):
+        compute(tf.ones([2, 3]))
+    np.testing.assert_array_equal(head.sampler.recent, before)
 
 
 @pytest.mark.parametrize("argument", ["labels", slow("sample_weight"), slow("mask")])

@@ -301,3 +301,25 @@ def test_invalid_arguments_raise():
     clone = SampledSoftmax.from_config(layer.get_config())
     with pytest.raises(ValueError, match="`class_features` must be loaded or given"):
         clone(tf.ones([2, DIM]))
+
+
+class Shifted(keras.callbacks.Callback):
+    """Sets the class encoder's weights when prediction begins."""
+
+    def on_predict_begin(self, logs=None):
+        for variable in self.model.head.class_tower.encoder.weights:
+            variable.assign(tf.reverse(variable, [-1]))
+
+
+def test_classes_are_encoded_after_callbacks_have_set_the_weights():
+    model = make_model(make_head(), top_k=3)
+    model.compile(keras.optimizers.Adam(0.1, use_ema=True))
+    swap = keras.callbacks.SwapEMAWeights()
+    history = model.fit(
+        X, Y, epochs=2, validation_data=(X, Y), callbacks=[swap], verbose=0
+    )
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    exact = np.mean(model.head.exact_loss(model.encoder(X), Y))
+    np.testing.assert_allclose(history.history["val_loss"][-1], exact, rtol=1e-5)
+    best = model.predict(X, callbacks=[Shifted()], verbose=0)["classes"]
+    np.testing.assert_array_equal(best, model.predict(X, verbose=0)["classes"])

@@ -95,10 +95,31 @@ def test_they_hold_for_one_fit_only():
     assert_same(fitted(model, x, LABELS), fitted(make(), x, LABELS))
 
 
-def test_train_on_batch_takes_them():
-    x = features(EXAMPLES)
-    ours = make().train_on_batch(x, LABELS, class_weight=WEIGHTS)
+@pytest.mark.traced
+def test_train_on_batch_takes_them_and_is_traced_once():
+    x, model = features(EXAMPLES), make()
+    ours = model.train_on_batch(x, LABELS, class_weight=WEIGHTS)
+    traced = model.train_function
+    model.train_on_batch(x, LABELS, class_weight={3: 2.0})
+    assert model.train_function is traced
     assert ours == make().train_on_batch(x, LABELS, sample_weight=MEANT[LABELS])
+
+
+@pytest.mark.parametrize("is_evaluated_first", [False, True])
+def test_validation_and_evaluation_are_without_them(is_evaluated_first):
+    """With sample weights of their own too, which `fit` takes beside class weights."""
+    x, model = features(EXAMPLES), make()
+    if is_evaluated_first:
+        model.evaluate(x, LABELS, verbose=0)
+    for data in [(x, LABELS), (x, LABELS, MEANT[LABELS])]:
+        history = model.fit(
+            x, LABELS, class_weight=WEIGHTS, validation_data=data, verbose=0
+        ).history
+        exact = model.evaluate(*data[:2], sample_weight=(*data, None)[2], verbose=0)
+        assert history["val_loss"] == [exact]
+    losses = model.head.exact_loss(model.encoder(x), LABELS)
+    expected = np.mean(losses * MEANT[LABELS])
+    np.testing.assert_allclose(history["val_loss"], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -199,8 +199,8 @@ def test_an_exported_model_runs_in_litert(tmp_path, monkeypatch, exclude):
     head = SampledSoftmax(500, SAMPLED)
     encoder = keras.Model(inputs, features)
     model = SampledSoftmaxModel(encoder, head, top_k=5, exclude=exclude)
-    x = np.random.default_rng(0).normal(size=(7, DIM)).astype("float32")
-    x = {"x": x, "seen": np.full([7, 3], -1)}
+    rows = np.random.default_rng(0).normal(size=(7, DIM)).astype("float32")
+    x = {"x": rows, "seen": np.full([7, 3], -1)}
     best = model.predict(x, verbose=0)
     if exclude:
         x["seen"] = best["classes"][:, [3, 0, 3]].astype("int64")

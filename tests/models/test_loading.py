@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfsampled import samplers
 from tfsampled.layers import SampledSoftmax
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.eager
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIM = 4
+RNG = np.random.default_rng(0)
 
 
 def plain(classes=10, **head):
@@ -190,3 +192,77 @@ def test_a_functional_model_of_several_inputs_is_wrapped(kind):
     x = data if kind == "dict" else list(data.values())
     model.fit(x, np.arange(4), verbose=0)
     assert model.predict(x, verbose=0).shape == (4, 10)
+
+
+def test_a_table_tied_outside_the_encoder_stays_outside(tmp_path):
+    """Another Embedding of the encoder may have its name."""
+    ids = keras.Input((3,), dtype="int32")
+    x = keras.layers.Embedding(10, DIM, name="words")(ids)
+    encoder = keras.Model(ids, keras.layers.GlobalAveragePooling1D()(x))
+    items = keras.layers.Embedding(10, DIM, name="words")
+    model = SampledSoftmaxModel(encoder, SampledSoftmax(10, 5, tied_to=items))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.head.tied_to is not loaded.encoder.get_layer("words")
+    x = np.arange(30).reshape(10, 3) % 10
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
+
+
+def two_heads(num_shards=1, sampler=None):
+    inputs = keras.Input((DIM,))
+    outputs = {
+        name: SampledSoftmax(
+            10, 5, sampler or samplers.Uniform(), name=name, num_shards=num_shards
+        )(inputs)
+        for name in ("a", "b")
+    }
+    return SampledSoftmaxModel.from_model(keras.Model(inputs, outputs))
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_a_checkpoint_holds_every_head_and_shard(num_shards, tmp_path):
+    model, fresh = two_heads(num_shards), two_heads(num_shards)
+    x = np.random.default_rng(0).normal(size=(4, DIM)).astype("float32")
+    for name in ("a", "b"):
+        model.head[name].sampled_loss(x, [1, 2, 3, 4])
+    path = tf.train.Checkpoint(model=model).save(tmp_path / "checkpoint")
+    tf.train.Checkpoint(model=fresh).restore(path).assert_consumed()
+    expected = model.predict(x, verbose=0)
+    for name, value in fresh.predict(x, verbose=0).items():
+        np.testing.assert_array_equal(value, expected[name])
+    for name in ("a", "b"):
+        position = fresh.head[name].sampler.position
+        assert int(position) == int(model.head[name].sampler.position)
+
+
+def test_a_sampler_of_two_heads_is_not_saved_whole(tmp_path):
+    model = two_heads(sampler=samplers.Uniform())
+    with pytest.raises(ValueError, match="must have no layer in common in a model"):
+        model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    two_heads(sampler=samplers.Uniform()).load_weights(tmp_path / "model.weights.h5")
+
+
+def test_features_that_are_given_are_not_loaded(tmp_path):
+    def make(features):
+        head = SampledSoftmax(
+            len(features),
+            5,
+            class_encoder=keras.Sequential([keras.layers.Dense(DIM)]),
+            class_features=features,
+            use_bias=False,
+        )
+        encoder = [keras.Input((DIM,)), keras.layers.Rescaling(1.0)]
+        return SampledSoftmaxModel(keras.Sequential(encoder), head)
+
+    old, new = (rng.normal(size=(n, 2)) for rng, n in ((RNG, 10), (RNG, 12)))
+    model, other = make(old), make(new)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    tower = other.head.class_tower
+    np.testing.assert_allclose(tower.columns[0], new, rtol=1e-6)
+    np.testing.assert_allclose(
+        tower.table(), model.head.class_tower.encoder(new), rtol=1e-5
+    )

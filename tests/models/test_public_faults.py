@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tests.helpers import cases, slow, two_replicas
 from tfsampled.layers import SampledSoftmax
+from tfsampled.metrics import Perplexity, TopKAccuracy
 from tfsampled.models import SampledSoftmaxModel
 from tfsampled.optimizers import LazyAdam
 
@@ -385,3 +386,86 @@ def test_a_head_stays_tied_to_an_embedding_without_a_name(tmp_path, name):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.head.tied_to is getattr(loaded.encoder, name)
     np.testing.assert_array_equal(loaded.predict(ids, verbose=0), expected)
+
+
+def test_evaluate_returns_the_loss_first():
+    """Keras sorts the logs by name."""
+    model = make()
+    model.compile("sgd", metrics=[TopKAccuracy(3, name="b"), Perplexity(name="a")])
+    logs = model.evaluate(X, Y, verbose=0, return_dict=True)
+    assert list(logs) == ["loss", "b", "a"]
+    assert model.evaluate(X, Y, verbose=0) == list(logs.values())
+
+
+def test_the_mean_of_16_bit_losses_does_not_overflow():
+    model = make(dtype="float16")
+    model.compile("sgd", auto_scale_loss=False)
+    x, y = np.zeros([20_000, DIM], "float32"), np.zeros(20_000, int)
+    expected = np.log(CLASSES)  # the sum is above the greatest float16
+    np.testing.assert_allclose(
+        model.evaluate(x, y, batch_size=20_000, verbose=0), expected, rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_predict_sees_the_inputs_of_evaluate(policy):
+    """A mixed policy rounds neither ids in floats nor what a float32 layer makes."""
+    keras.config.set_dtype_policy(policy)
+    inputs = keras.Input((DIM,))
+    scaled = keras.layers.Rescaling(1e-5, dtype="float32")(inputs)
+    plain = keras.Model(inputs, SampledSoftmax(CLASSES, 5, "uniform")(scaled))
+    assert plain.output.dtype == "float32"
+    model = SampledSoftmaxModel.from_model(plain)
+    model.compile("sgd", metrics=[Perplexity()])
+    x = 1e5 * X
+    logits = model.predict(x, verbose=0)
+    np.testing.assert_allclose(logits, plain.predict(x, verbose=0), rtol=1e-6)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(Y, logits)
+    loss, _ = model.evaluate(x, Y, verbose=0)
+    np.testing.assert_allclose(loss, np.mean(losses), rtol=1e-6)
+
+
+def test_losses_and_steps_without_compile():
+    model = make()
+    features = model.encoder(X)
+    loss = model.compute_loss(X, Y, features, training=False)
+    np.testing.assert_allclose(
+        loss, np.mean(model.head.exact_loss(features, Y)), rtol=1e-6
+    )
+    logs = model.test_step((tf.constant(X), tf.constant(Y)))
+    np.testing.assert_allclose(logs["loss"], loss, rtol=1e-6)
+
+
+def test_a_regularizer_of_logits_raises():
+    with pytest.raises(ValueError, match="`activity_regularizer` must be None"):
+        SampledSoftmax(CLASSES, 5, activity_regularizer="l2")
+
+
+@pytest.mark.parametrize("top_k", [None, 5])
+def test_predict_reads_a_tied_table_as_evaluate_does(top_k):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    words = keras.layers.Embedding(CLASSES, DIM)
+    encoder = keras.Sequential([keras.Input((DIM,)), keras.layers.Rescaling(1.0)])
+    model = SampledSoftmaxModel(encoder, SampledSoftmax(CLASSES, 5, tied_to=words))
+    logits = tf.matmul(model.encoder(X), words.embeddings._value, transpose_b=True)
+    model = SampledSoftmaxModel(encoder, model.head, top_k)
+    result = model.predict(X, verbose=0)
+    if top_k:
+        result, logits = result["scores"], tf.math.top_k(logits, top_k).values
+    np.testing.assert_allclose(result, logits, rtol=1e-5, atol=1e-5)
+
+
+def test_evaluate_of_no_data_is_keras_empty_list():
+    model = make()
+    model.compile("sgd")
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4).take(0)
+    with pytest.warns(UserWarning, match="ran out of data"):
+        assert model.evaluate(data, verbose=0) == []
+
+
+def test_a_callback_with_a_mode_and_no_monitor():
+    callback = keras.callbacks.Callback()
+    callback.mode = "auto"
+    model = make()
+    model.compile("sgd")
+    model.fit(X, Y, callbacks=[callback], verbose=0)

@@ -184,6 +184,34 @@ def test_the_class_encoders_table_is_in_no_checkpoint(tmp_path):
     model.compile("sgd")
     model.fit(X, Y, verbose=0)
     model.evaluate(X, Y, verbose=0)
+    model.export(tmp_path / "served", verbose=False)
     path = tf.train.Checkpoint(model=model).save(tmp_path / "checkpoint")
     names = [name for name, _ in tf.train.list_variables(path)]
     assert not any("cache" in name or "exported" in name for name in names)
+
+
+@jit_or_not
+@pytest.mark.traced
+def test_seen_classes_out_of_range_raise_in_evaluation(jit):
+    model = make(top_k=5, exclude="history")
+    model.compile("sgd", metrics=[TopKAccuracy(10)], jit_compile=jit)
+    assert np.isfinite(model.evaluate(X, Y, verbose=0)).all()
+    model = make(top_k=5, exclude="seen")
+    model.compile("sgd", metrics=[TopKAccuracy(10)], jit_compile=jit)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`exclude` must"):
+        model.evaluate({"history": X, "seen": X + CLASSES - 1}, Y, verbose=0)
+
+
+def test_a_dict_for_an_encoder_of_a_list_of_inputs():
+    """The first input by name is the negatives of all examples."""
+    inputs = [keras.Input((DIM,), name=name) for name in ("b", "c")]
+    encoder = keras.Model(inputs, keras.layers.Add()(inputs))
+    head = SampledSoftmax(CLASSES, 10, "uniform")
+    model = SampledSoftmaxModel(encoder, head, negatives="a")
+    model.compile("sgd")
+    x = {name: RNG.normal(size=(BATCH, DIM)).astype("float32") for name in ("b", "c")}
+    data = tf.data.Dataset.from_tensors(({**x, "a": [1, 2]}, Y)).repeat(2)
+    model.fit(data, verbose=0, shuffle=False)
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0), model.head(x["b"] + x["c"]), rtol=1e-6
+    )

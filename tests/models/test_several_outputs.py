@@ -280,3 +280,58 @@ def test_invalid_heads_raise():
         SampledSoftmaxModel(keras.Model(inputs, outputs), {"a": head, "b": head})
     with pytest.raises(ValueError, match="`top_k` must be at most"):
         SampledSoftmaxModel.from_model(make_plain(), top_k={"item": ITEMS + 1})
+
+
+@pytest.mark.parametrize("num_examples", [33, 64])
+def test_metrics_that_need_as_many_targets_as_predictions(num_examples):
+    inputs = keras.Input((DIM,))
+    outputs = {
+        "item": SampledSoftmax(ITEMS, 5, name="item")(inputs),
+        "click": keras.layers.Dense(1, "sigmoid", name="click")(inputs),
+    }
+    model = SampledSoftmaxModel.from_model(keras.Model(inputs, outputs))
+    model.compile(
+        "sgd",
+        loss={"click": "binary_crossentropy"},
+        metrics={"click": [keras.metrics.AUC(), keras.metrics.MeanIoU(2)]},
+    )
+    x = np.resize(X, (num_examples, DIM))
+    y = {"item": np.zeros(num_examples, int), "click": (x[:, :1] > 0).astype("float32")}
+    model.fit(x, y, verbose=0)
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    metric = keras.metrics.AUC()
+    metric.update_state(y["click"], model.predict(x, verbose=0)["click"])
+    np.testing.assert_allclose(logs["click_auc"], metric.result(), rtol=1e-5)
+
+
+def test_evaluate_returns_values_in_the_order_of_the_metrics():
+    model = make()
+    logs = model.evaluate(X, Y, verbose=0, return_dict=True)
+    assert list(logs)[:4] == ["loss", "item_loss", "price_loss", "brand_loss"]
+    assert list(logs) == list(model.get_metrics_result())
+    assert model.evaluate(X, Y, verbose=0) == list(logs.values())
+    assert model.test_on_batch(X, Y) == pytest.approx(list(logs.values()))
+
+
+def test_a_head_of_two_outputs_raises_and_of_two_models_is_shared():
+    inputs = keras.Input((DIM,))
+    head = SampledSoftmax(ITEMS, 5)
+    first, second = head(inputs), head(keras.layers.Dense(DIM)(inputs))
+    with pytest.raises(ValueError, match="`head` must have a different layer for each"):
+        SampledSoftmaxModel.from_model(keras.Model(inputs, {"a": first, "b": second}))
+    for output in (first, second):
+        plain = keras.Model(inputs, output)
+        model = SampledSoftmaxModel.from_model(plain)
+        assert model.head is head
+        np.testing.assert_allclose(
+            model.predict(X, verbose=0), plain.predict(X, verbose=0), rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("argument", ["top_k", "exclude", "negatives"])
+def test_arguments_of_outputs_without_a_head_raise(argument):
+    names: Any = {"price": 3 if argument == "top_k" else "ids"}
+    with pytest.raises(ValueError, match=f"`{argument}` must name outputs that have a"):
+        SampledSoftmaxModel.from_model(make_plain(), **{argument: names})
+    with pytest.raises(AttributeError):
+        setattr(make(), argument, names)

@@ -27,7 +27,7 @@ def add_kernels(head: Any, dim: int) -> Any:
     with tf.init_scope():
         table = head.kernel_initializer(shape, dtype=head.variable_dtype)
         shards = partition.split(table, head.num_shards, head.partition_strategy)
-    return [
+    kernels = [
         _add_kernel(
             head,
             f"kernel_{index}",
@@ -36,6 +36,9 @@ def add_kernels(head: Any, dim: int) -> Any:
         )
         for index, shard in enumerate(shards)
     ]
+    for index, kernel in enumerate(kernels):
+        setattr(head, f"_kernel_{index}", kernel)  # no checkpoint looks into lists
+    return kernels
 
 
 def _add_kernel(head: Any, name: str, shape: Any, initializer: Any) -> Any:
@@ -73,11 +76,17 @@ def biases(head: Any) -> Table | None:
 
 
 def _variables(head: Any) -> Table:
-    kernels = [kernel.value for kernel in head.kernels]
+    kernels = [uncast(kernel) for kernel in head.kernels]
     table = Table.from_params(kernels, head.partition_strategy)
     return dataclasses.replace(
         table, normalize=head.normalize, devices=head.shard_devices
     )
+
+
+def uncast(variable: Any) -> Any:
+    """Returns the value of a variable, which a mixed policy casts inside of layers."""
+    value, stored = variable.value, variable._value
+    return value if value.dtype == stored.dtype else stored
 
 
 def validate_source(

@@ -116,7 +116,7 @@ class ClassTower(keras.layers.Layer):
 
     def table(self) -> tf.Tensor:
         """Computes the rows of all classes, in chunks of classes, for inference."""
-        if self._is_reused:
+        if self._is_reused and self._cache.table is not None:
             return self._cache.table.value()
         if self.num_classes <= CHUNK:
             return self.encode(tf.range(self.num_classes, dtype=tf.int64), False)
@@ -131,28 +131,34 @@ class ClassTower(keras.layers.Layer):
         )
         return tf.reshape(rows, [-1, self.dim])[: self.num_classes]
 
-    @contextlib.contextmanager
-    def reused(self, exported: bool = False) -> Iterator[None]:
-        """Encodes all classes once, for every `table` inside.
-
-        Args:
-            exported: Whether a SavedModel is made, which holds what is tracked alone.
-        """
+    def encode_all(self) -> None:
+        """Encodes all classes anew, for every `table` inside of `reused`."""
         if not self.built:
             self.build(None)
         before, self._is_reused = self._is_reused, False
         rows = self.table()
+        self._is_reused = before
         if self._cache.table is None:
             self._cache.table = tf.Variable(rows, trainable=False)
         else:
             self._cache.table.assign(rows)
+
+    @contextlib.contextmanager
+    def reused(self, exported: bool = False) -> Iterator[None]:
+        """Uses the rows of `encode_all` in every `table` inside.
+
+        Args:
+            exported: Whether a SavedModel is made, which holds what is tracked alone.
+        """
         if exported:
             self.exported_table = self._cache.table
-        self._is_reused = True
+        before, self._is_reused = self._is_reused, True
         try:
             yield
         finally:
             self._is_reused = before
+            if exported:
+                del self.exported_table
 
     def get_build_config(self) -> None:
         """Returns None: the head builds its tower."""
@@ -167,7 +173,9 @@ class ClassTower(keras.layers.Layer):
             store[str(index)] = values
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads the features."""
+        """Loads the features, unless they were given."""
+        if self._is_loaded:
+            return
         for index, column in enumerate(self.columns):
             values = np.ascontiguousarray(store[str(index)])
             if column.dtype == tf.string:

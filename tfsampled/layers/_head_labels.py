@@ -13,6 +13,8 @@ import tensorflow as tf
 from tfsampled._core import replicas, validation
 from tfsampled._core.labels import (
     Labels,
+    broadcast_to_examples,
+    integer_labels,
     pad_ragged,
     parse_class_lists,
     parse_labels,
@@ -37,10 +39,14 @@ def parse_valid(
             inputs, labels=labels, sample_weight=sample_weight, mask=mask, **class_lists
         )
     )
-    if assertions and isinstance(labels, tf.Tensor):
+    if assertions:
+        labels = integer_labels(labels)
         with tf.control_dependencies(assertions), on_host():
             labels = tf.identity(labels)
-    targets = parse(head, labels, inputs.shape[:-1], mask)
+    examples = inputs.shape[:-1]
+    targets = parse(head, labels, examples, mask)
+    if sample_weight is not None:  # before the sampler moves
+        broadcast_to_examples(sample_weight, examples, "sample_weight")
     return inputs, validated(head, targets, sampled)
 
 
@@ -52,6 +58,11 @@ def dense(head: Any, labels: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
 def parse(head: Any, labels: Any, examples: tf.TensorShape, mask: Any) -> Labels:
     """Parses labels of examples `[...]`; see `parse_labels`."""
     return parse_labels(labels, examples, head.num_true, head.ignore_class, mask)
+
+
+def keras_mask(tensor: Any) -> Any:
+    """Returns the mask that Keras has attached to a tensor, or None."""
+    return getattr(tensor, "_keras_mask", None)  # where Keras keeps it
 
 
 def class_lists(head: Any, ids: Any, inputs: Any, name: str) -> tf.Tensor | None:

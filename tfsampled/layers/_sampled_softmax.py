@@ -71,8 +71,6 @@ class SampledSoftmax(keras.layers.Layer):
             are.
         tied_to: A `keras.layers.Embedding` of `num_classes` rows whose table this layer
             shares. Initializer, regularizer and constraint are then the embedding's.
-            Under a mixed policy a call reads it in the compute dtype, as Keras reads
-            every variable.
         class_encoder: A layer or model that makes the row of a class from its features,
             as an item tower: there is no table then. The sampled loss encodes the
             labels and the sampled classes alone, each once (under XLA each as often as
@@ -153,12 +151,20 @@ class SampledSoftmax(keras.layers.Layer):
         seed: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Logits are never less precise than float32.
+        super().__init__(autocast=False, **kwargs)
+        if self.activity_regularizer is not None:
+            raise ValueError(
+                "`activity_regularizer` must be None: training computes no logits. "
+                f"Received: activity_regularizer={self.activity_regularizer!r}."
+            )
         if not tf.as_dtype(self.variable_dtype).is_floating:
             raise ValueError(
                 f"`dtype` must be floating. Received: dtype={self.variable_dtype}."
             )
-        self.num_classes = validation.positive_int(num_classes, "num_classes")
+        self.num_classes = validation.positive_int(
+            num_classes, "num_classes", limit=2**31 - 1
+        )
         self.num_sampled = validation.static_int(num_sampled, "num_sampled")
         self.sampler = samplers.get(sampler, seed)
         self.sampler.validate(self.num_classes, self.num_sampled)
@@ -279,7 +285,7 @@ class SampledSoftmax(keras.layers.Layer):
         """Returns the rows of all classes `[num_classes, dim]`, in the order of ids."""
         if self.class_tower is not None:
             return self.class_tower.table()
-        shards = [kernel.value for kernel in self.kernels]
+        shards = [_class_table.uncast(kernel) for kernel in self.kernels]
         return partition.join(shards, self.partition_strategy)
 
     def set_table(self, kernel: Any, bias: Any = None) -> None:
@@ -310,7 +316,7 @@ class SampledSoftmax(keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Computes the logits `[..., num_classes]` of inputs `[..., dim]`."""
         rows, shape = logit_rows(self, inputs)
-        table = tf.cast(self.table(), rows.dtype)  # a tied one may be autocast
+        table = tf.cast(self.table(), rows.dtype)
         if self.normalize:
             table = tf.cast(unit_rows(table), rows.dtype)
         logits = tf.matmul(rows, table, transpose_b=True)
@@ -354,7 +360,7 @@ class SampledSoftmax(keras.layers.Layer):
                 of an example with a label out of range is NaN.
         """
         # Those of all examples have no axis for them.
-        own = None if getattr(negatives, "ndim", 1) == 1 else negatives
+        own = negatives if np.ndim(negatives) > 1 else None
         inputs, targets = head_labels.parse_valid(
             self, inputs, labels, sample_weight, mask, sampled=True, negatives=own
         )
@@ -384,8 +390,9 @@ class SampledSoftmax(keras.layers.Layer):
     ) -> tf.Tensor:
         """Counts the classes with a higher logit than the example's best label.
 
-        Among equal logits the lower id ranks first, as in `top_k`. Computed in chunks
-        of classes.
+        Among equal logits the lower id ranks first, as in `top_k`. But the label's own
+        logit may be rounded otherwise than the others: of classes with the same row
+        all may rank above it, or none. Computed in chunks of classes.
 
         Args:
             inputs: As in `sampled_loss`.
@@ -444,6 +451,11 @@ class SampledSoftmax(keras.layers.Layer):
         shape = tf.concat([shape, [k]], axis=0)
         values = tf.cast(values, self.variable_dtype)
         return tf.reshape(values, shape), tf.cast(tf.reshape(classes, shape), tf.int32)
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        """Returns the shape and the dtype of the logits."""
+        shape = self.compute_output_shape(inputs.shape)
+        return keras.KerasTensor(shape, self.variable_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Returns the shape of the logits, `[..., num_classes]`."""

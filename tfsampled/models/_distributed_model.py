@@ -18,16 +18,26 @@ class DistributedModel(keras.Model):
     several workers.
     """
 
-    def compile(self, steps_per_execution: int = 1, **kwargs: Any) -> None:
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """Refuses several steps per execution with several replicas."""
+        steps = kwargs.get("steps_per_execution", 1)
         num_replicas = self.distribute_strategy.num_replicas_in_sync
-        if steps_per_execution > 1 and num_replicas > 1:
+        if steps > 1 and num_replicas > 1:
             # TensorFlow cannot run Keras's loop over the batches of several iterators.
             raise ValueError(
                 "`steps_per_execution` must be 1 with several replicas. Received: "
-                f"steps_per_execution={steps_per_execution}, {num_replicas} replicas."
+                f"steps_per_execution={steps}, {num_replicas} replicas."
             )
-        super().compile(steps_per_execution=steps_per_execution, **kwargs)
+        super().compile(*args, **kwargs)
+
+    def _refuse_compiled_replicas(self) -> None:
+        """Raises if XLA compiles the step of several replicas."""
+        num_replicas = self.distribute_strategy.num_replicas_in_sync
+        if num_replicas > 1:
+            raise ValueError(
+                "`jit_compile` must be False with several replicas: a compiled step "
+                f"cannot refuse labels there. Received: {num_replicas} replicas."
+            )
 
     def _maybe_symbolic_build(
         self, iterator: Any = None, data_batch: Any = None

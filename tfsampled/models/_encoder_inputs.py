@@ -36,6 +36,9 @@ def match_inputs(model: Any, x: Any, dropped: Collection[str | None] = ()) -> An
         return {name: value for name, value in x.items() if name not in dropped}
     if isinstance(x, dict) and isinstance(inputs, dict) and x.keys() >= inputs.keys():
         return {name: x[name] for name in inputs}
+    if isinstance(x, dict) and isinstance(inputs, (list, tuple)):
+        names = [one.name for one in inputs]
+        return [x[name] for name in names] if x.keys() >= set(names) else x
     if isinstance(x, dict) and len(x) > 1 and getattr(inputs, "name", None) in x:
         return x[inputs.name]
     return x

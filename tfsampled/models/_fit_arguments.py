@@ -120,16 +120,11 @@ def set_monitor_modes(callbacks: Any, metrics: Mapping[str, Any]) -> None:
     """
     callbacks = getattr(callbacks, "callbacks", callbacks)
     for callback in tf.nest.flatten(callbacks or []):
-        if getattr(callback, "mode", None) == "auto":
-            metric = metrics.get(callback.monitor.removeprefix("val_"))
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and getattr(callback, "mode", None) == "auto":
+            metric = metrics.get(monitor.removeprefix("val_"))
             mode = {"up": "max", "down": "min"}.get(getattr(metric, "_direction", ""))
             callback.mode = mode or "auto"
-
-
-def values_alone(logs: dict[str, Any]) -> Any:
-    """Returns the values alone, as Keras does."""
-    values = list(logs.values())
-    return values[0] if len(values) == 1 else values
 
 
 def warn_if_unordered(heads: Mapping[str, Any], y: Any) -> None:

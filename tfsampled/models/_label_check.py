@@ -29,18 +29,19 @@ class LabelCheck:
         self._head = head
         # The number of batches with ids out of range, the smallest and largest id of
         # the last one, and the numbers of batches with ids that the sampler never draws
-        # and with negatives out of range.
-        self._violations = tf.Variable(tf.zeros(5, tf.int64), trainable=False)
+        # and with `negatives` and `exclude` out of range.
+        with tf.init_scope():
+            self._violations = tf.Variable(tf.zeros(6, tf.int64), trainable=False)
 
     def record(
-        self, targets: Labels, training: bool, negatives: Any = None
+        self, targets: Labels, training: bool, class_ids: Any = None
     ) -> tf.Tensor:
         """Returns whether a step can use these labels; if not, records why.
 
         Args:
             targets: The labels of a batch.
             training: Whether the sampler has to draw the labels too.
-            negatives: Class ids that the batch is compared with, or None.
+            class_ids: The `negatives` of training, `exclude` of evaluation, or None.
 
         Returns:
             A scalar bool.
@@ -52,18 +53,20 @@ class LabelCheck:
         supported = checks[-1].condition
         smallest, largest = tf.reduce_min(targets.ids), tf.reduce_max(targets.ids)
         is_class = tf.constant(True)
-        if negatives is not None:
-            negatives = tf.cast(negatives, tf.int64)
-            check = class_list_check(negatives, self._head.num_classes, "negatives")
+        if class_ids is not None:
+            class_ids = tf.cast(class_ids, tf.int64)
+            check = class_list_check(class_ids, self._head.num_classes, "class_ids")
             is_class = check.condition
-        count, low, high, unsupported, invalid = tf.unstack(self._violations)
+        count, low, high, unsupported, negatives, exclude = tf.unstack(self._violations)
+        invalid = tf.cast(in_range & supported & ~is_class, tf.int64)
         self._violations.assign(
             [
                 count + tf.cast(~in_range, tf.int64),
                 tf.where(in_range, low, smallest),
                 tf.where(in_range, high, largest),
                 unsupported + tf.cast(in_range & ~supported, tf.int64),
-                invalid + tf.cast(in_range & supported & ~is_class, tf.int64),
+                negatives + (invalid if training else 0),
+                exclude + (0 if training else invalid),
             ]
         )
         return in_range & supported & is_class
@@ -74,14 +77,17 @@ class LabelCheck:
         Raises:
             tf.errors.InvalidArgumentError: If a violation was recorded.
         """
-        count, low, high, unsupported, invalid = self._violations.numpy().tolist()
-        if not (count or unsupported or invalid):
+        values = self._violations.numpy().tolist()
+        count, low, high, unsupported, negatives, exclude = values
+        batches = count + unsupported + negatives + exclude
+        if not batches:
             return
         self._violations.assign(tf.zeros_like(self._violations))
         message = self._head.sampler.unsupported_label_message
-        if invalid:
+        if negatives or exclude:
             message = (
-                "`negatives` must be -1 or class ids in [0, num_classes). "
+                f"`{'negatives' if negatives else 'exclude'}` must be -1 or class ids "
+                "in [0, num_classes). "
                 f"Received: others, num_classes={self._head.num_classes}."
             )
         if count:
@@ -91,7 +97,7 @@ class LabelCheck:
         raise tf.errors.InvalidArgumentError(
             None,
             None,
-            f"{message} (Such batches: {count + unsupported + invalid}. A compiled "
+            f"{message} (Such batches: {batches}. A compiled "
             "step cannot raise; it skipped them, and they have changed nothing.)",
         )
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfsampled._core import replicas, validation
 from tfsampled._core.labels import Labels, class_list_check
+from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.xla import on_host
 from tfsampled.layers import SampledSoftmax
 from tfsampled.layers import _head_labels as head_labels
@@ -23,11 +24,13 @@ from tfsampled.layers._losses import compute_losses
 from tfsampled.metrics import update_from_features
 from tfsampled.models import _encoder_inputs as encoder_inputs
 from tfsampled.models._fit_arguments import (
+    added_callback,
     class_weights,
     unwrap,
     unwrap_labels,
     validate_metrics,
 )
+from tfsampled.models._keras_output import KerasOutput, batch_size
 from tfsampled.models._label_check import LabelCheck
 
 
@@ -70,19 +73,24 @@ class Outputs:
                 f"each name of `head`. Received: output={features!r}, head={head!r}."
             )
         self._features = features
-        self._top_k: dict[str, int | None] = {}
+        self.top_k, self.exclude, self.negatives = top_k, exclude, negatives
+        self._k: dict[str, int | None] = {}
+        for argument in ("top_k", "exclude", "negatives"):
+            names = getattr(self, argument)
+            unknown = set(names) - set(self.heads) if isinstance(names, dict) else ()
+            if unknown:
+                raise ValueError(
+                    f"`{argument}` must name outputs that have a head. Received: "
+                    f"{sorted(unknown)}, outputs={list(self.heads)}."
+                )
         for name, value in self.heads.items():
             k = top_k.get(name) if isinstance(top_k, dict) else top_k
             if k is not None:
                 k = validation.positive_int(k, "top_k", num_classes=value.num_classes)
-            self._top_k[name] = k
+            self._k[name] = k
         self._encoder = encoder
-        self._input_names = {"exclude": exclude, "negatives": negatives}
-        self._outputs: dict[str, HeadOutput | KerasOutput] = {}
-        self._is_built = False
         self._validated = False
-        self._class_weights: np.ndarray | None = None
-        self.compile_arguments: dict[str, Any] = {}
+        self.compile(loss=None, loss_weights=None, metrics=None, weighted_metrics=None)
 
     def by_name(self, values: Any, argument: str = "y") -> dict[str, Any]:
         """Returns values by output; none if `values` is None."""
@@ -106,7 +114,7 @@ class Outputs:
 
     def encoder_inputs(self, x: Any) -> Any:
         """Returns the inputs that the encoder reads."""
-        names = self._input_names["negatives"]
+        names = self.negatives
         names = set(names.values()) if isinstance(names, dict) else {names}
         return encoder_inputs.match_inputs(self._encoder, x, names)
 
@@ -121,14 +129,9 @@ class Outputs:
 
     def class_lists(self, x: Any, argument: str) -> dict[str, Any]:
         """Returns the inputs that `exclude` or `negatives` names, by output."""
-        names = self._input_names[argument]
+        names = getattr(self, argument)
         if not isinstance(names, dict):
             names = dict.fromkeys(self.heads, names)
-        if unknown := set(names) - set(self.heads):
-            raise ValueError(
-                f"`{argument}` must name outputs that have a head. Received: "
-                f"{sorted(unknown)}, outputs={list(self.heads)}."
-            )
         ids = {
             output: encoder_inputs.named_input(self._encoder, x, name, argument)
             for output, name in names.items()
@@ -141,20 +144,43 @@ class Outputs:
         }
 
     @contextlib.contextmanager
-    def reused_classes(self, exported: bool = False) -> Iterator[None]:
+    def reused_classes(
+        self, exported: bool = False, encode: bool = True
+    ) -> Iterator[None]:
         """Encodes all classes of heads with a `class_encoder` once."""
+        if encode:
+            self._encode_classes()
         with contextlib.ExitStack() as stack:
-            for head in self.heads.values():
-                if head.class_tower is not None:
-                    stack.enter_context(head.class_tower.reused(exported))
+            for tower in self._class_towers():
+                stack.enter_context(tower.reused(exported))
             yield
+
+    @contextlib.contextmanager
+    def encoding(self, callbacks: Any) -> Iterator[Any]:
+        """Adds a callback that encodes all classes, after others have set weights."""
+        callback = keras.callbacks.LambdaCallback(
+            on_test_begin=self._encode_classes, on_predict_begin=self._encode_classes
+        )
+        with (
+            self.reused_classes(encode=False),
+            added_callback(callbacks, callback) as (added),
+        ):
+            yield added
+
+    def _encode_classes(self, logs: Any = None) -> None:
+        for tower in self._class_towers():
+            tower.encode_all()
+
+    def _class_towers(self) -> list[Any]:
+        towers = (head.class_tower for head in self.heads.values())
+        return [tower for tower in towers if tower is not None]
 
     def predict(self, features: Any, x: Any) -> Any:
         """Computes logits, or best classes, from the encoder's outputs and inputs."""
         results = self.by_name(features)
-        exclude = self.class_lists(x, "exclude") if any(self._top_k.values()) else {}
+        exclude = self.class_lists(x, "exclude") if any(self._k.values()) else {}
         for name, head in self.heads.items():
-            inputs, k = results.pop(name), self._top_k[name]
+            inputs, k = results.pop(name), self._k[name]
             if k is None:
                 results[name] = head(inputs)
             else:  # flat, as the signature of an export has to be
@@ -232,35 +258,34 @@ class Outputs:
             }
         )
 
-    def set_class_weights(self, class_weight: Mapping[int, float] | None) -> None:
-        """Sets the argument of `fit`: constants of the traced step."""
-        if class_weight is not None and not self._is_single:
+    def class_weights(self, class_weight: Mapping[int, float]) -> np.ndarray:
+        """Returns the weights of the first classes; the last is that of the rest."""
+        if not self._is_single:
             raise ValueError(
                 "`class_weight` must be None for a model with several outputs: use "
                 "`sample_weight`."
             )
-        self._class_weights = None
-        if class_weight is not None:
-            num_classes = self.heads[""].num_classes
-            self._class_weights = class_weights(class_weight, num_classes)
+        return class_weights(class_weight, self.heads[""].num_classes)
 
-    def sample_weight(self, y: Any, sample_weight: Any) -> Any:
-        """Returns the sample weights, or those that `class_weight` gives the labels."""
+    def sample_weight(
+        self, y: Any, sample_weight: Any, class_weights: np.ndarray | None = None
+    ) -> Any:
+        """Returns the sample weights, or those that the labels have by their class."""
         if self._is_single:
             sample_weight = unwrap(sample_weight, "sample_weight", "array of weights")
-        if self._class_weights is None:
+        if class_weights is None:
             return sample_weight
         if sample_weight is not None:
             raise ValueError(
                 "`class_weight` and `sample_weight` must not both be given: multiply "
                 "the sample weights by those of their classes."
             )
-        return self._head_outputs()[""].sample_weight_of_classes(y, self._class_weights)
+        return self._head_outputs()[""].sample_weight_of_classes(y, class_weights)
 
     def masks(self, features: Any) -> dict[str, Any]:
         """Returns the masks of the heads' features; None where there is none."""
         features = self.by_name(features)
-        return {name: keras_mask(features[name]) for name in self.heads}
+        return {name: head_labels.keras_mask(features[name]) for name in self.heads}
 
     def batch_checks(
         self, x: Any, y: Any, sample_weight: Any
@@ -288,10 +313,10 @@ class Outputs:
     ) -> tf.Tensor:
         """Returns whether a compiled step can use the labels; if not, records why."""
         y = self.by_name(y)
-        negatives = self.class_lists(x, "negatives") if training else {}
+        ids = self.class_lists(x, "negatives" if training else "exclude")
         return tf.reduce_all(
             [
-                output.record(y[name], masks.get(name), training, negatives.get(name))
+                output.record(y[name], masks.get(name), training, ids.get(name))
                 for name, output in self._head_outputs().items()
             ]
         )
@@ -399,13 +424,20 @@ class HeadOutput:
         """Checks the labels of a training step, before the encoder is called."""
         return head_labels.checks(self.head, *self._ids_and_mask(y), sampled=True)
 
-    def record(self, y: Any, mask: Any, training: bool, negatives: Any) -> tf.Tensor:
-        """Returns whether a compiled step can use the labels; if not, records why."""
+    def record(self, y: Any, mask: Any, training: bool, class_ids: Any) -> tf.Tensor:
+        """Returns whether a compiled step can use the labels; if not, records why.
+
+        Args:
+            y: Integer labels.
+            mask: The mask of the features, or None.
+            training: Whether the step trains.
+            class_ids: The `negatives` of training, `exclude` of evaluation, or None.
+        """
         if mask is None:
             targets = Labels(*self._ids_and_mask(y), None)
         else:
             targets = head_labels.parse(self.head, y, mask.shape, mask)
-        return self.label_check.record(targets, training, negatives)
+        return self.label_check.record(targets, training, class_ids)
 
     def num_examples(self, y: Any, features: tf.Tensor) -> tf.Tensor:
         """Counts the examples that have a label, in float32: the mean of replicas."""
@@ -444,6 +476,7 @@ class HeadOutput:
         losses = compute_losses(
             self.head, features, targets, sample_weight, training, negatives
         )
+        losses = tf.cast(losses, compute_dtype(losses.dtype))  # 16 bits may overflow
         count = tf.cast(self.num_examples(y, features), losses.dtype)
         return tf.math.divide_no_nan(tf.reduce_sum(losses), count)
 
@@ -453,7 +486,7 @@ class HeadOutput:
         """Adds a batch to the metrics."""
         weighted = [(metric, None) for metric in self._metrics]
         weighted += [(metric, sample_weight) for metric in self._weighted]
-        mask = keras_mask(features)
+        mask = head_labels.keras_mask(features)
         update_from_features(weighted, self.head, features, y, mask, exclude)
 
     def sample_weight_of_classes(self, y: Any, class_weights: np.ndarray) -> tf.Tensor:
@@ -477,7 +510,7 @@ class HeadOutput:
 
     def _parse(self, y: Any, features: tf.Tensor) -> Labels:
         return head_labels.parse(
-            self.head, y, features.shape[:-1], keras_mask(features)
+            self.head, y, features.shape[:-1], head_labels.keras_mask(features)
         )
 
     @on_host()
@@ -488,88 +521,6 @@ class HeadOutput:
             return ids, None
         is_label = ids != self.head.ignore_class
         return tf.where(is_label, ids, 0), is_label
-
-
-class KerasOutput:
-    """An output that trains on a loss of Keras's.
-
-    Args:
-        name: The output's name.
-        loss: As in `keras.Model.compile`; None does not train it.
-        metrics: As in `keras.Model.compile`.
-        weighted_metrics: As in `keras.Model.compile`.
-    """
-
-    def __init__(
-        self, name: str, loss: Any, metrics: Any, weighted_metrics: Any
-    ) -> None:
-        self.loss_mean = keras.metrics.Mean(name=f"{name}_loss")
-        self._has_loss = loss is not None
-        # Has no layers: it compiles the loss and the metrics, as Keras reads them.
-        self._compiled = keras.Model(name=name)
-        self._compiled.compile(
-            loss=loss, metrics=metrics, weighted_metrics=weighted_metrics
-        )
-
-    def named_metrics(self) -> dict[str, keras.metrics.Metric]:
-        """Returns the one metric that holds all of `compile`, as Keras makes it."""
-        metrics = self._compiled.metrics
-        return {metric.name: metric for metric in metrics if metric.name != "loss"}
-
-    def build(self, y: Any, y_pred: Any) -> None:
-        """Makes the metrics' variables, for targets and predictions like these.
-
-        Args:
-            y: A KerasTensor.
-            y_pred: A KerasTensor.
-        """
-        y, y_pred = (
-            tf.zeros([1 if size is None else size for size in x.shape], x.dtype)
-            for x in (y, y_pred)
-        )
-        self._compiled.compute_metrics(None, y, y_pred)
-        self._compiled.reset_metrics()
-
-    def num_examples(self, y: Any, y_pred: tf.Tensor) -> tf.Tensor:
-        """Counts the examples, in float32: the mean of replicas."""
-        return batch_size(y_pred)
-
-    def compute_loss(
-        self,
-        y: Any,
-        y_pred: tf.Tensor,
-        sample_weight: Any,
-        training: bool,
-        validated: bool,
-        negatives: Any,
-    ) -> tf.Tensor:
-        """Computes the mean loss; the last three arguments are not used."""
-        del training, validated, negatives
-        if not self._has_loss:
-            return tf.zeros([])
-        # Keras takes the mean over this replica's examples, divided by the number of
-        # replicas.
-        loss = self._compiled.compute_loss(None, y, y_pred, sample_weight)
-        num_examples = tf.cast(tf.shape(y_pred)[0], tf.float32)
-        share = tf.math.divide_no_nan(num_examples, batch_size(y_pred))
-        return loss * replicas.num_replicas() * tf.cast(share, loss.dtype)
-
-    def update_metrics(
-        self, y: Any, y_pred: tf.Tensor, sample_weight: Any, exclude: Any
-    ) -> None:
-        """Adds a batch to the metrics; the last argument is not used."""
-        del exclude
-        self._compiled.compute_metrics(None, y, y_pred, sample_weight)
-
-
-def keras_mask(features: Any) -> Any:
-    """Returns the mask that Keras has attached to a tensor, or None."""
-    return getattr(features, "_keras_mask", None)  # where Keras keeps it
-
-
-def batch_size(features: Any) -> tf.Tensor:
-    """Returns the number of examples, in float32: the mean of replicas."""
-    return replicas.mean(tf.cast(tf.shape(features)[0], tf.float32))
 
 
 def _prefix(name: str) -> str:

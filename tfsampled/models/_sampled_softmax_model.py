@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,7 +22,6 @@ from tfsampled.models._distributed_model import DistributedModel, logs_of_step
 from tfsampled.models._fit_arguments import (
     added_callback,
     set_monitor_modes,
-    values_alone,
     warn_if_unordered,
 )
 from tfsampled.models._label_check import PeriodicCheck
@@ -45,6 +45,8 @@ class SampledSoftmaxModel(DistributedModel):
     an ordinary functional or Sequential model, replace its last Dense by a
     `SampledSoftmax` and wrap it: `SampledSoftmaxModel.from_model(model)` shares its
     layers, and the wrapped model still gives the logits.
+
+    A subclass may override `compute_loss`. `call` computes predictions alone.
 
     A mask of the features (Keras's, from `mask_zero`) and the head's `ignore_class`
     leave padding out of the loss and of every mean.
@@ -102,14 +104,14 @@ class SampledSoftmaxModel(DistributedModel):
         negatives: str | dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        # Keras does not track it.
+        # The encoder has its own dtype policy, and sees the same inputs in each step.
+        super().__init__(autocast=False, **kwargs)
         self._outputs = Outputs(encoder, head, top_k, exclude, negatives)
         self.encoder = encoder
         self.head: Any = head
-        self.top_k = top_k
-        self.exclude = exclude
-        self.negatives = negatives
+        for name, value in head.items() if isinstance(head, dict) else ():
+            setattr(self, f"_head_{name}", value)  # no checkpoint looks into dicts
+        self._class_weights: np.ndarray | None = None
         self.supports_masking = True
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._has_mask: bool | None = None  # unknown before the encoder is called
@@ -118,13 +120,15 @@ class SampledSoftmaxModel(DistributedModel):
         if inputs is not None and encoder_inputs.has_inputs(encoder, excluded):
             self(encoder_inputs.keras_tensors_like(inputs))
 
+    top_k = property(operator.attrgetter("_outputs.top_k"))
+    exclude = property(operator.attrgetter("_outputs.exclude"))
+    negatives = property(operator.attrgetter("_outputs.negatives"))
+
     @classmethod
     def from_model(
         cls,
         model: keras.Model,
         top_k: int | dict[str, int] | None = None,
-        exclude: str | dict[str, str] | None = None,
-        negatives: str | dict[str, str] | None = None,
         **kwargs: Any,
     ) -> SampledSoftmaxModel:
         """Wraps a functional or Sequential model that ends in a `SampledSoftmax`.
@@ -137,9 +141,7 @@ class SampledSoftmaxModel(DistributedModel):
         Args:
             model: A built model with an output of a `SampledSoftmax`, or several.
             top_k: As in the constructor.
-            exclude: As in the constructor.
-            negatives: As in the constructor.
-            **kwargs: Arguments of `keras.Model`.
+            **kwargs: Other arguments of the constructor.
 
         Raises:
             ValueError: If no output is that of a `SampledSoftmax`.
@@ -154,7 +156,7 @@ class SampledSoftmaxModel(DistributedModel):
             >>> model.compile(optimizer="adam")
         """
         encoder, head = split_model(model)
-        return cls(encoder, head, top_k, exclude, negatives, **kwargs)
+        return cls(encoder, head, top_k, **kwargs)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls the model; the first call builds it for inputs like these."""
@@ -197,8 +199,8 @@ class SampledSoftmaxModel(DistributedModel):
             loss_weights: Numbers that multiply the losses of several outputs.
             metrics: Metrics of `tfsampled.metrics`, for evaluation and validation; of
                 outputs without a head those of Keras.
-            weighted_metrics: The same, weighted by sample and class weights. As in
-                Keras, one whose name is in `metrics` is reported as `weighted_{name}`.
+            weighted_metrics: The same, weighted by sample weights. As in Keras, one
+                whose name is in `metrics` is reported as `weighted_{name}`.
             **kwargs: Other arguments of `keras.Model.compile`, such as `jit_compile`.
 
         Raises:
@@ -299,7 +301,11 @@ class SampledSoftmaxModel(DistributedModel):
         return_dict: bool = False,
     ) -> Any:
         """Trains on one batch; errors and `class_weight` as in `fit`."""
-        with self._fitting(class_weight):
+        if class_weight is not None:
+            y = self._outputs.targets(y)
+            weights = self._outputs.class_weights(class_weight)
+            sample_weight = self._outputs.sample_weight(y, sample_weight, weights)
+        with self._fitting():
             logs = super().train_on_batch(
                 x, y, sample_weight=sample_weight, return_dict=return_dict
             )
@@ -319,13 +325,10 @@ class SampledSoftmaxModel(DistributedModel):
         **kwargs: Any,
     ) -> Any:
         """Evaluates the exact loss and the metrics, as `keras.Model.evaluate`."""
-        with self._retrace_after_error(), self._outputs.reused_classes():
-            arguments = x, y, batch_size, verbose, sample_weight, steps, callbacks
+        with self._retrace_after_error(), self._outputs.encoding(callbacks) as added:
+            arguments = x, y, batch_size, verbose, sample_weight, steps, added
             logs = super().evaluate(*arguments, return_dict=True, **kwargs)
-        self._raise_if_invalid()
-        # Keras 3.10 leaves tensors.
-        logs = {name: np.asarray(value).tolist() for name, value in logs.items()}
-        return logs if return_dict else values_alone(logs)
+        return self._results(logs, return_dict)
 
     def test_on_batch(
         self,
@@ -337,13 +340,19 @@ class SampledSoftmaxModel(DistributedModel):
         """Evaluates one batch, as `keras.Model.test_on_batch`."""
         with self._retrace_after_error(), self._outputs.reused_classes():
             logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
-        self._raise_if_invalid()
-        return logs if return_dict else values_alone(logs)
+        return self._results(logs, return_dict)
 
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+    ) -> Any:
         """Predicts logits or best classes, as `keras.Model.predict`."""
-        with self._outputs.reused_classes():
-            return super().predict(*args, **kwargs)
+        with self._outputs.encoding(callbacks) as added:
+            return super().predict(x, batch_size, verbose, steps, added)
 
     def predict_on_batch(self, x: Any) -> Any:
         """Predicts for one batch, as `keras.Model.predict_on_batch`."""
@@ -355,17 +364,14 @@ class SampledSoftmaxModel(DistributedModel):
         """Trains on one batch: the sampled loss and an optimizer step."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y = self._outputs.targets(y)
-        sample_weight = self._outputs.sample_weight(y, sample_weight)
+        sample_weight = self._outputs.sample_weight(
+            y, sample_weight, self._class_weights
+        )
         self._build_for(x, y)
         with tf.init_scope():
             self._build_optimizer()
         if tracing_for_xla():
-            if replicas.num_replicas() > 1:
-                raise ValueError(
-                    "`jit_compile` must be False with several replicas: a compiled "
-                    "step cannot refuse labels there. "
-                    f"Received: {replicas.num_replicas()} replicas."
-                )
+            self._refuse_compiled_replicas()
             # XLA updates tables in place in a branch too.
             tf.cond(
                 self._outputs.record(x, y, self._masks_before_training(x), True),
@@ -457,8 +463,8 @@ class SampledSoftmaxModel(DistributedModel):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the serialized encoder and head, and the other arguments."""
-        for head in self._outputs.heads.values():
-            tied_embedding.refuse_shared_layers(self.encoder, head)
+        heads = self._outputs.heads.values()
+        tied_embedding.refuse_shared_layers(self.encoder, heads)
 
         def serialize(function: Callable[[SampledSoftmax], Any]) -> Any:
             heads = self._outputs.heads.items()
@@ -481,14 +487,8 @@ class SampledSoftmaxModel(DistributedModel):
         """Makes a model from its config, without weights."""
         config = dict(config)
         encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
-        head, index = config.pop("head"), config.pop("tied_embedding", None)
-        if "class_name" in head:
-            head = tied_embedding.head_from_config(head, encoder, index)
-        else:
-            head = {
-                name: tied_embedding.head_from_config(value, encoder, index[name])
-                for name, value in head.items()
-            }
+        head, index = config.pop("head"), config.pop("tied_embedding", "unknown")
+        head = tied_embedding.heads_from_config(head, encoder, index)
         return cls(encoder=encoder, head=head, **config)
 
     def _build_parts(self, inputs: Any) -> None:
@@ -559,34 +559,41 @@ class SampledSoftmaxModel(DistributedModel):
         return named
 
     @contextlib.contextmanager
-    def _fitting(self, class_weight: Mapping[int, float] | None) -> Iterator[None]:
+    def _fitting(self, class_weight: Any = None) -> Iterator[None]:
         """Trains with class weights, which are constants of the traced step."""
         # TensorFlow traces a function twice that makes variables.
         with self.distribute_strategy.scope():
             self._build_optimizer()
         if class_weight is not None:
-            self._outputs.set_class_weights(class_weight)
+            self._class_weights = self._outputs.class_weights(class_weight)
             self.train_function = None
         try:
             with self._retrace_after_error():
                 yield
         finally:
             if class_weight is not None:
-                self._outputs.set_class_weights(None)
-                self.train_function = None
+                self._class_weights = self.train_function = None
 
     @contextlib.contextmanager
     def _retrace_after_error(self) -> Iterator[None]:
         """Drops the traced steps after an error.
 
-        Otherwise TensorFlow generalizes over the shapes that were refused, and traces
-        the next labels, whose shape is right, as of unknown shape.
+        Otherwise TensorFlow traces the next labels as of any shape, refused ones too.
         """
         try:
             yield
         except ValueError:
             self.train_function = self.test_function = None
             raise
+
+    def _results(self, logs: dict[str, Any], return_dict: bool) -> Any:
+        """Returns logs of evaluation, or their values in the order of the metrics."""
+        self._raise_if_invalid()
+        # Keras sorts them by name, and Keras 3.10 leaves tensors.
+        names = dict.fromkeys([*self.get_metrics_result(), *logs])
+        logs = {name: np.asarray(logs[name]).tolist() for name in names if name in logs}
+        values = list(logs.values())
+        return logs if return_dict else values[0] if len(values) == 1 else values
 
     def _raise_if_invalid(self) -> None:
         if self.jit_compile:

@@ -16,13 +16,10 @@ def split_model(model: Any) -> tuple[keras.Model, Any]:
     Raises:
         ValueError: If no output is that of a `SampledSoftmax`.
     """
-    heads = {
-        id(getattr(layer, "output", None)): layer
-        for layer in getattr(model, "layers", [])
-        if isinstance(layer, SampledSoftmax)
-    }
     outputs = getattr(model, "outputs", None) or []
-    if not any(id(output) in heads for output in outputs):
+    heads = {id(x): x._keras_history.operation for x in outputs}  # where Keras keeps it
+    heads = {key: op for key, op in heads.items() if isinstance(op, SampledSoftmax)}
+    if not heads:
         raise ValueError(
             "`model` must be a functional or Sequential model (with its Input) with an "
             "output that is that of a tfsampled.layers.SampledSoftmax. Received: "
@@ -30,11 +27,16 @@ def split_model(model: Any) -> tuple[keras.Model, Any]:
         )
     inputs, name = functional_inputs(model), f"{model.name}_encoder"
     if len(outputs) == 1:
-        head = heads[id(outputs[0])]
-        return keras.Model(inputs, head.input, name=name), head
+        return keras.Model(inputs, _head_input(outputs[0]), name=name), *heads.values()
     tensors = model.output
     if not isinstance(tensors, dict):
         tensors = dict(zip(model.output_names, outputs, strict=True))
     named = {key: heads[id(x)] for key, x in tensors.items() if id(x) in heads}
-    features = {**tensors, **{key: head.input for key, head in named.items()}}
+    features = {**tensors, **{key: _head_input(tensors[key]) for key in named}}
     return keras.Model(inputs, features, name=name), named
+
+
+def _head_input(output: Any) -> Any:
+    """Returns the input of the layer's call that made an output."""
+    layer, call, _ = output._keras_history
+    return layer._inbound_nodes[call].input_tensors[0]

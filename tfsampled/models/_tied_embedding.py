@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -17,10 +18,13 @@ def tied_index(encoder: Any, head: SampledSoftmax) -> int | None:
     return None
 
 
-def head_from_config(
-    head: dict[str, Any], encoder: Any, index: int | None
-) -> SampledSoftmax:
-    """Makes a head; one that was tied to the encoder's Embedding is again."""
+def heads_from_config(head: dict[str, Any], encoder: Any, index: Any) -> Any:
+    """Makes a head, or several by output; each is tied as it was."""
+    if "class_name" not in head:
+        return {
+            name: heads_from_config(value, encoder, index[name])
+            for name, value in head.items()
+        }
     embedding = _find_tied(encoder, head, index)
     if embedding is not None:  # the encoder's own, not a copy of it
         head = {**head, "config": {**head["config"], "tied_to": embedding}}
@@ -28,25 +32,25 @@ def head_from_config(
 
 
 def _find_tied(
-    encoder: Any, head: dict[str, Any], index: int | None
+    encoder: Any, head: dict[str, Any], index: int | str | None
 ) -> keras.layers.Embedding | None:
     """Returns the encoder's Embedding that the saved head was tied to, or None.
 
     Args:
         encoder: The loaded encoder.
         head: The config of the head.
-        index: Its position among the encoder's; None in files of version 0.1.0, which
-            find it by its name.
+        index: Its position among the encoder's, None if it is not there; "unknown" in
+            files of version 0.1.0, which find it by its name.
 
     Raises:
         ValueError: If it cannot be told.
     """
     tied_to = head["config"].get("tied_to")
-    if tied_to is None:
+    if tied_to is None or index is None:
         return None
     name = tied_to["config"]["name"]
     embeddings = _embeddings(encoder)
-    if index is not None:
+    if isinstance(index, int):
         # Its name is not to be trusted alone: two layers may have one, and Keras gives
         # an Embedding that has none another name each time. Its place is, unless there
         # is another layer, or one of that name elsewhere.
@@ -72,21 +76,26 @@ def _find_tied(
     return matches[0] if matches else None
 
 
-def refuse_shared_layers(encoder: Any, head: SampledSoftmax) -> None:
-    """Raises `ValueError` if a head's class encoder has a layer of the encoder.
+def refuse_shared_layers(encoder: Any, heads: Iterable[SampledSoftmax]) -> None:
+    """Raises `ValueError` if parts of a model have a layer in common.
 
-    Keras would load a copy for each.
+    Keras would load a copy for each. An Embedding of the encoder may be tied to.
     """
-    if head.class_tower is None:
-        return
-    ids = {id(layer) for layer in _layers(encoder)}
-    tower = _layers(head.class_tower.encoder)
-    if shared := [layer.name for layer in tower if id(layer) in ids]:
-        raise ValueError(
-            "`class_encoder` and `encoder` must have no layer in common in a model "
-            "that is saved whole: use `save_weights`, or export it. Received: shared "
-            f"layers {shared}."
-        )
+    seen = set(map(id, _layers(encoder)))
+    for head in heads:
+        parts = [head.sampler]
+        if head.class_tower is not None:
+            parts.append(head.class_tower.encoder)
+        if head.tied_to is not None and tied_index(encoder, head) is None:
+            parts.append(head.tied_to)
+        layers = _layers(parts)
+        if shared := [layer.name for layer in layers if id(layer) in seen]:
+            raise ValueError(
+                "Encoder, class encoders and samplers must have no layer in common in "
+                "a model that is saved whole: use `save_weights`, or export it. "
+                f"Received: shared layers {shared}."
+            )
+        seen.update(map(id, layers))
 
 
 def _embeddings(layer: Any) -> list[keras.layers.Embedding]:

@@ -1,0 +1,87 @@
+"""An output of a model that trains on a loss of Keras's, not of a `SampledSoftmax`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfsampled._core import replicas
+
+
+class KerasOutput:
+    """An output that trains on a loss of Keras's.
+
+    Args:
+        name: The output's name.
+        loss: As in `keras.Model.compile`; None does not train it.
+        metrics: As in `keras.Model.compile`.
+        weighted_metrics: As in `keras.Model.compile`.
+    """
+
+    def __init__(
+        self, name: str, loss: Any, metrics: Any, weighted_metrics: Any
+    ) -> None:
+        self.loss_mean = keras.metrics.Mean(name=f"{name}_loss")
+        self._has_loss = loss is not None
+        # Has no layers: it compiles the loss and the metrics, as Keras reads them.
+        self._compiled = keras.Model(name=name)
+        self._compiled.compile(
+            loss=loss, metrics=metrics, weighted_metrics=weighted_metrics
+        )
+
+    def named_metrics(self) -> dict[str, keras.metrics.Metric]:
+        """Returns the one metric that holds all of `compile`, as Keras makes it."""
+        metrics = self._compiled.metrics
+        return {metric.name: metric for metric in metrics if metric.name != "loss"}
+
+    def build(self, y: Any, y_pred: Any) -> None:
+        """Makes the metrics' variables, for targets and predictions like these.
+
+        Args:
+            y: A KerasTensor.
+            y_pred: A KerasTensor.
+        """
+        y, y_pred = (
+            tf.zeros([1] + [size or 1 for size in x.shape[1:]], x.dtype)
+            for x in (y, y_pred)
+        )
+        self._compiled.compute_metrics(None, y, y_pred)
+        self._compiled.reset_metrics()
+
+    def num_examples(self, y: Any, y_pred: tf.Tensor) -> tf.Tensor:
+        """Counts the examples, in float32: the mean of replicas."""
+        return batch_size(y_pred)
+
+    def compute_loss(
+        self,
+        y: Any,
+        y_pred: tf.Tensor,
+        sample_weight: Any,
+        training: bool,
+        validated: bool,
+        negatives: Any,
+    ) -> tf.Tensor:
+        """Computes the mean loss; the last three arguments are not used."""
+        del training, validated, negatives
+        if not self._has_loss:
+            return tf.zeros([])
+        # Keras takes the mean over this replica's examples, divided by the number of
+        # replicas.
+        loss = self._compiled.compute_loss(None, y, y_pred, sample_weight)
+        num_examples = tf.cast(tf.shape(y_pred)[0], tf.float32)
+        share = tf.math.divide_no_nan(num_examples, batch_size(y_pred))
+        return loss * replicas.num_replicas() * tf.cast(share, loss.dtype)
+
+    def update_metrics(
+        self, y: Any, y_pred: tf.Tensor, sample_weight: Any, exclude: Any
+    ) -> None:
+        """Adds a batch to the metrics; the last argument is not used."""
+        del exclude
+        self._compiled.compute_metrics(None, y, y_pred, sample_weight)
+
+
+def batch_size(features: Any) -> tf.Tensor:
+    """Returns the number of examples, in float32: the mean of replicas."""
+    return replicas.mean(tf.cast(tf.shape(features)[0], tf.float32))
