@@ -85,8 +85,8 @@ def _variables(head: Any) -> Table:
 
 def uncast(variable: Any) -> Any:
     """Returns the value of a variable, which a mixed policy casts inside of layers."""
-    value, stored = variable.value, variable._value
-    return value if value.dtype == stored.dtype else stored
+    value, stored = variable.value, variable._value  # None before it is initialized
+    return value if stored is None or value.dtype == stored.dtype else stored
 
 
 def validate_source(
