@@ -74,7 +74,6 @@ class Outputs:
             )
         self._features = features
         self.top_k, self.exclude, self.negatives = top_k, exclude, negatives
-        self._k: dict[str, int | None] = {}
         for argument in ("top_k", "exclude", "negatives"):
             names = getattr(self, argument)
             unknown = set(names) - set(self.heads) if isinstance(names, dict) else ()
@@ -83,6 +82,7 @@ class Outputs:
                     f"`{argument}` must name outputs that have a head. Received: "
                     f"{sorted(unknown)}, outputs={list(self.heads)}."
                 )
+        self._k: dict[str, int | None] = {}
         for name, value in self.heads.items():
             k = top_k.get(name) if isinstance(top_k, dict) else top_k
             if k is not None:
@@ -163,7 +163,7 @@ class Outputs:
         )
         with (
             self.reused_classes(encode=False),
-            added_callback(callbacks, callback) as (added),
+            added_callback(callbacks, callback) as added,
         ):
             yield added
 

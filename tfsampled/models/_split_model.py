@@ -27,7 +27,8 @@ def split_model(model: Any) -> tuple[keras.Model, Any]:
         )
     inputs, name = functional_inputs(model), f"{model.name}_encoder"
     if len(outputs) == 1:
-        return keras.Model(inputs, _head_input(outputs[0]), name=name), *heads.values()
+        (output,) = outputs
+        return keras.Model(inputs, _head_input(output), name=name), heads[id(output)]
     tensors = model.output
     if not isinstance(tensors, dict):
         tensors = dict(zip(model.output_names, outputs, strict=True))

@@ -83,8 +83,9 @@ def softmax_top_k(
         num_rows = weights.num_rows()
         if weights.static_rows is None:
             checks.append(_k_check(k, num_rows))
-        with tf.control_dependencies(validation.assert_all(checks)):
-            inputs = tf.identity(inputs)
+        if checks:
+            with tf.control_dependencies(validation.assert_all(checks)):
+                inputs = tf.identity(inputs)
         if exclude is not None:
             exclude = parse_class_lists(exclude, inputs.shape[:1], num_rows, "exclude")
         values, ids = full_softmax_top_k(inputs, weights, biases, k, exclude)
