@@ -49,6 +49,7 @@ def tests(session: nox.Session, tensorflow: str, keras: str) -> None:
         session.run("pytest", *session.posargs)
         return
     report = Path(session.create_tmp()).resolve() / "junit.xml"
+    report.unlink(missing_ok=True)
     session.run("pytest", f"--junitxml={report}", success_codes=[0, 1])
     (suite,) = ET.parse(report).getroot().iter("testsuite")
     count = {name: int(suite.attrib[name]) for name in ("tests", "skipped")}
@@ -64,6 +65,7 @@ def checks(session: nox.Session, tensorflow: str) -> None:
     install(session, tensorflow, NEWEST[1])
     report = Path(session.create_tmp()).resolve() / "checks.json"
     command = "python", "-m", "compat_checks", "--jobs", "2", "--json", str(report)
+    report.unlink(missing_ok=True)
     start = time.monotonic()
     session.run(*command, success_codes=[0, 1])
     seconds = time.monotonic() - start

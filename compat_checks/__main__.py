@@ -20,7 +20,6 @@ except ImportError as error:
     ) from error
 
 from compat_checks.cases import select
-from compat_checks.kernels import placement, steps
 from compat_checks.report import changes, html, record, terminal
 
 
@@ -72,7 +71,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="what changed from one record to another",
         description=(
             "Compares two records. Exit code: 0 nothing is worse, 1 a case no longer "
-            "passes, is no longer checked, or an error grew, 2 a file is no record."
+            "passes, is no longer checked, is new and fails, or an error grew, 2 a "
+            "file is no record."
         ),
     )
     compare.add_argument("old", metavar="OLD.json", type=Path)
@@ -87,6 +87,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.jobs < 1:
         parser.error(f"--jobs must be at least 1. Received: {options.jobs}.")
+    for path in (options.json, options.html):  # before the minutes of the checks
+        if path and (path.is_dir() or not path.absolute().parent.is_dir()):
+            parser.error(f"{path} must be a file in a folder that exists.")
     return options
 
 
@@ -98,6 +101,9 @@ def visible_devices() -> list[str]:
 
 def list_kernels(console: Console, errors: Console, only: str | None) -> int:
     """Lists what a GPU would run; returns the exit code."""
+    # They import private names of TensorFlow, which the checks do without.
+    from compat_checks.kernels import placement, steps
+
     if not placement.has_gpu_kernels():
         errors.print(
             "TensorFlow must be built with CUDA: pip install tensorflow, not "
@@ -122,10 +128,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "compare":
         try:
             old, new = record.read(options.old), record.read(options.new)
+            found = changes.changes(old, new, options.tolerance)
         except ValueError as error:
             errors.print(str(error), markup=False)
             return 2
-        found = changes.changes(old, new, options.tolerance)
+        except (LookupError, TypeError) as error:  # a field that is not there
+            text = f"{options.old} and {options.new} must be records."
+            errors.print(f"{text} Received: {error!r}", markup=False)
+            return 2
         changes.show(console, found)
         return 1 if any(change.worse for change in found) else 0
     if options.command == "kernels":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,8 @@ def relative_difference(actual: np.ndarray, expected: np.ndarray) -> float:
     largest = np.max(abs(expected), initial=0)
     if not largest or not np.isfinite(largest):
         return 0.0
-    return float(abs(actual - expected).max() / largest)
+    difference = float(abs(actual - expected).max() / largest)
+    return math.inf if math.isnan(difference) else difference
 
 
 def draws(

@@ -39,18 +39,23 @@ class Change:
 def changes(
     old: dict[str, Any], new: dict[str, Any], tolerance: float = TOLERANCE
 ) -> list[Change]:
-    """Lists what changed in the cases of `old`: what is worse first.
+    """Lists what changed: what is worse first. New cases that pass are no change.
 
     Args:
         old: A record, see `record.as_dict`.
         new: A later one.
         tolerance: By how many ulp an error may grow without being worse.
     """
-    after = _cases(new)
+    before, after = _cases(old), _cases(new)
     found = [
         change
-        for key, case in _cases(old).items()
+        for key, case in before.items()
         for change in _changes_of_case(key, case, after.get(key), tolerance)
+    ]
+    found += [
+        Change(*key, f"is new and fails: {case['reasons'][0]}", worse=True)
+        for key, case in after.items()
+        if key not in before and not case["passed"]
     ]
     return sorted(found, key=lambda change: (not change.worse, -(change.ulps or 0)))
 

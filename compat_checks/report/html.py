@@ -91,7 +91,7 @@ def _table(cases: list[dict[str, Any]]) -> str:
             f"<tr><td>{escape(family)}</td>"
             f'<td class="{colour}">{passed} of {len(mine)}</td>'
             f"<td>{_worst(mine, 'tfsampled')}</td><td>{_worst(mine, 'tensorflow')}</td>"
-            f"<td>{max(case['relative'] for case in mine):.1e}</td>"
+            f"<td>{_relative(mine)}</td>"
             f"<td>{seconds:.1f}</td></tr>"
         )
     return (
@@ -99,6 +99,11 @@ def _table(cases: list[dict[str, Any]]) -> str:
         "<th>TensorFlow, ulp</th><th>relative to TensorFlow</th><th>seconds</th></tr>"
         f"</thead><tbody>{''.join(rows)}</tbody></table>"
     )
+
+
+def _relative(cases: list[dict[str, Any]]) -> str:
+    numbers = [case["relative"] for case in cases]
+    return "not finite" if None in numbers else f"{max(numbers):.1e}"
 
 
 def _worst(cases: list[dict[str, Any]], who: str) -> str:

@@ -85,7 +85,7 @@ def _case(result: Result) -> dict[str, Any]:
         "mode": result.case.mode,
         "passed": result.passed,
         "seconds": round(result.seconds, 3),
-        "relative": result.relative,
+        "relative": _number(result.relative),
         "reasons": result.reasons(),
         "arrays": [
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -12,8 +13,10 @@ from rich.table import Table
 from compat_checks.cases.case import MODES, Case
 from compat_checks.judge.check import Result
 from compat_checks.judge.processes import check_all
-from compat_checks.kernels.placement import Placement
 from compat_checks.report.record import Run, device_name
+
+if TYPE_CHECKING:
+    from compat_checks.kernels.placement import Placement
 
 MAX_CASES = 20  # listed with reasons; the record and the page list all
 MAX_REASONS = 4

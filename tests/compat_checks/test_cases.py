@@ -14,7 +14,7 @@ from tests.compat_checks.test_mutations import MUTATIONS
 
 CHECKER = Checker(public_functions(tfsampled))
 QUICK = ("signatures",)
-EVERY = 60
+EVERY = 120
 
 
 def parameters():
@@ -33,7 +33,7 @@ def test_equal(case):
     assert result.passed, "\n".join(result.reasons())
 
 
-@settings(max_examples=4)
+@settings(max_examples=settings().max_examples // 5)
 @given(st.integers(1000, 2**31))
 def test_random_configurations(seed):
     case = random_case(seed)
@@ -45,11 +45,13 @@ def test_random_configurations(seed):
 def test_120_random_configurations_within_2e_5_of_tensorflow():
     cases = select("random/")
     assert len(cases) == 120
-    assert max(CHECKER.check(case).relative for case in cases) <= 2e-5
+    results = [CHECKER.check(case) for case in cases]
+    assert all(result.passed and result.verdicts for result in results)
+    assert max(result.relative for result in results) <= 2e-5
 
 
 def test_cases_have_unique_names():
-    assert len(CASES) == len(BY_NAME) >= 800
+    assert len(CASES) == len(BY_NAME) == 1249
     assert len({case.family for case in CASES}) == len(FAMILIES)
 
 

@@ -110,6 +110,7 @@ def test_the_page_is_whole_and_loads_nothing():
         "arrays": [array],
     }
     far = case | {"family": "edges", "passed": False, "reasons": ["loss is <nan>"]}
+    far["relative"] = None
     far["arrays"] = [array | {"tfsampled": None}]
     bare = case | {"family": "signatures", "arrays": []}
     run = {

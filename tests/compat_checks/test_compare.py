@@ -1,6 +1,5 @@
 """`compat_checks compare`: what changed from one record to another."""
 
-import copy
 import json
 
 import pytest
@@ -41,6 +40,11 @@ def set_error(value):
     return change
 
 
+def add_failed(cases):
+    cases.append(cases[1] | {"name": "c"})
+    set_failed(cases[2:] * 2)
+
+
 def set_failed(cases):
     cases[1].update(passed=False, reasons=["raised ValueError: [x]"])
 
@@ -63,7 +67,8 @@ def test_an_equal_record_has_no_changes(compare):
         (set_failed, 1, "1 changes, 1 of them"),
         (lambda cases: cases[0]["arrays"].clear(), 1, "weights[0] is no longer check"),
         (lambda cases: cases.pop(), 1, "is no longer checked"),
-        (lambda cases: cases.append(copy.deepcopy(cases[0]) | {"name": "c"}), 0, "0 c"),
+        (lambda cases: cases.append(cases[0] | {"name": "c"}), 0, "0 changes"),
+        (add_failed, 1, "is new and fails: raised ValueError: [x]"),
     ],
 )
 def test_changes_are_named(compare, change, code, message, monkeypatch):
@@ -116,6 +121,8 @@ def test_two_processes_find_what_one_finds(tmp_path):
         ("{", "must be a record. Received: Expecting property name"),
         ("[1]", "must be a record of schema 1. Received: schema=None."),
         ('{"schema": 0}', "must be a record of schema 1. Received: schema=0."),
+        ('{"schema": 1}', "must be records. Received: KeyError('runs')"),
+        ('{"schema": 1, "runs": [3]}', "must be records. Received: TypeError("),
     ],
 )
 def test_what_is_no_record_is_2(tmp_path, capsys, text, message):
