@@ -75,8 +75,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--plot",
         type=chart_path,
         metavar="FILE",
-        help="write a chart, PNG or SVG; with several families, one chart each, whose "
-        "file name ends in the family's name",
+        help="write a chart, PNG or SVG, of exact, fit, loss, samplers or towers; of "
+        "several one chart each, whose file name ends in the family's name",
     )
     for name, family in FAMILIES.items():
         group = parser.add_argument_group(name, family.TITLE)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from benchmarks import fresh
-from benchmarks.paired import Timing, compare
+from benchmarks.paired import Timing, compare, plotter
 from tfsampled import nn
 from tfsampled._core.embedding.sharded_table import Table
 from tfsampled._core.full_softmax.ranks import full_softmax_ranks
@@ -70,11 +69,7 @@ def timings() -> Iterator[ExactTiming]:
         )
 
 
-def plot(rows: Sequence[ExactTiming], path: Path) -> None:
-    """Plots two bars for each row."""
-    from benchmarks.charts import plot_pairs
-
-    plot_pairs(rows, path, TITLE)
+plot = plotter(TITLE)
 
 
 def step(

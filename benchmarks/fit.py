@@ -6,7 +6,7 @@ import dataclasses
 import math
 import statistics
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import fresh
@@ -98,14 +98,21 @@ def compare(
             optimizer=name,
             num_classes=num_classes,
             jit=jit,
-            ms=statistics.median(run[name]["ms"] for run in runs),
-            times_faster=statistics.median(
-                run[BASELINES[name]]["ms"] / run[name]["ms"] for run in runs
+            ms=_or_nan(statistics.median, (run[name]["ms"] for run in runs)),
+            times_faster=_or_nan(
+                statistics.median,
+                (run[BASELINES[name]]["ms"] / run[name]["ms"] for run in runs),
             ),
-            first_s=statistics.median(run[name]["first_s"] for run in runs),
-            peak_mib=max(run[name]["peak_mib"] for run in runs),
+            first_s=_or_nan(statistics.median, (run[name]["first_s"] for run in runs)),
+            peak_mib=_or_nan(max, (run[name]["peak_mib"] for run in runs)),
             runs=rounds,
         )
+
+
+def _or_nan(reduce: Callable[[list[float]], float], values: Iterable[float]) -> float:
+    """Reduces values; NaN if a run has died."""
+    values = list(values)
+    return math.nan if any(map(math.isnan, values)) else reduce(values)
 
 
 def measure(

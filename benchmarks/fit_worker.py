@@ -68,7 +68,7 @@ class Classifier(keras.Model):
 
 
 class StepTimes(keras.callbacks.Callback):
-    """Records the seconds of each step, without reading data; stops after `limit`."""
+    """Records the seconds of each step, which reads its data; stops after `limit`."""
 
     def __init__(self, limit: float) -> None:
         super().__init__()

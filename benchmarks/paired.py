@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -43,6 +44,17 @@ class Timing:
     ratio: float
     compile_s: float
     pairs: int
+
+
+def plotter(title: str) -> Callable[[Sequence[Timing], Path], None]:
+    """Returns a function that plots two bars for each row."""
+
+    def plot(rows: Sequence[Timing], path: Path) -> None:
+        from benchmarks.charts import plot_pairs
+
+        plot_pairs(rows, path, title)
+
+    return plot
 
 
 def timed(function: Callable[[], Any]) -> float:

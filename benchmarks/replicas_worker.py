@@ -65,7 +65,7 @@ def copied(
 ) -> tuple[Any, Callable[[list[Any]], None]]:
     """Returns a table of which each process has a copy, and how it is updated."""
     with strategy.scope():
-        head = SampledSoftmax(num_classes, SAMPLED, "uniform")
+        head = SampledSoftmax(num_classes, min(SAMPLED, num_classes), "uniform")
         head.build((None, DIM))
         optimizer = LazyAdam(0.01)
         optimizer.build(head.trainable_variables)

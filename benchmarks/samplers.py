@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from benchmarks import paired
-from benchmarks.paired import Timing, compare
+from benchmarks.paired import Timing, compare, plotter
 from tfsampled import random
 
 TITLE = (
@@ -48,11 +47,7 @@ def timings() -> Iterator[Timing]:
             yield _measure(sampler, functions, range_max, num_sampled)
 
 
-def plot(rows: Sequence[Timing], path: Path) -> None:
-    """Plots two bars for each sampler and size."""
-    from benchmarks.charts import plot_pairs
-
-    plot_pairs(rows, path, TITLE)
+plot = plotter(TITLE)
 
 
 def _measure(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import paired
-from benchmarks.paired import Timing, compare
+from benchmarks.paired import Timing, compare, plotter
 from tfsampled.layers import SampledSoftmax
 
 TITLE = (
@@ -31,11 +30,7 @@ def timings() -> Iterator[Timing]:
         yield compare(name, *_steps(num_items), PAIRS)
 
 
-def plot(rows: Sequence[Timing], path: Path) -> None:
-    """Plots two bars for each number of items."""
-    from benchmarks.charts import plot_pairs
-
-    plot_pairs(rows, path, TITLE)
+plot = plotter(TITLE)
 
 
 def _steps(num_items: int) -> tuple[Callable[[], Any], Callable[[], Any]]:

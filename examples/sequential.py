@@ -8,7 +8,8 @@ is for the test, the one before it for validation. All items are ranked; those t
 user has seen are left out. Validation is on 10,000 users. Hyperparameters: hidden 64,
 2 blocks, 1 head, dropout 0.1, length 50, batch 128, Adam (here `LazyAdam`) with 1e-3,
 patience 10. Initial weights and epsilon are those of the authors' code, which runs on
-PyTorch. A run that was interrupted goes on if it is given the same `--backup` folder.
+PyTorch. A run that was interrupted goes on if it is given the same `--backup` folder;
+the best weights and the patience are then those of the epochs since.
 
 Most histories are short, so several share a row, and each attends only to itself. The
 loss is that of one row for each history, with less padding.
@@ -264,12 +265,14 @@ class Evaluate(keras.callbacks.Callback):
         super().__init__()
         self._evaluated, self._data = model, data
         self.seconds: list[float] = []
+        self.num_epochs = 0  # with those before an interruption
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.seconds.append(time.perf_counter() - self._start)
+        self.num_epochs = epoch + 1
         loss = logs["loss"]
         logs.update(evaluate(self._evaluated, self._data))
         print(
@@ -288,7 +291,7 @@ def median_step_ms(
     model: keras.Model, batches: TrainingBatches, steps: int = 30, warm_up: int = 5
 ) -> float:
     """Returns the median milliseconds of a training step, batches being ready."""
-    data = [batches[index] for index in range(warm_up + steps)]
+    data = [batches[index % len(batches)] for index in range(warm_up + steps)]
     data = [(tf.nest.map_structure(tf.constant, x), tf.constant(y)) for x, y in data]
     seconds = []
     for x, y in data:
@@ -342,7 +345,7 @@ def main(
     logs = evaluate(ranked, evaluation_batches(sequences, -1))
     return {
         **row,
-        "epochs": len(evaluation.seconds),
+        "epochs": evaluation.num_epochs,
         "best_epoch": stopping.best_epoch + 1,
         "seconds_per_epoch": float(np.median(evaluation.seconds)),
         "hr_10": logs["hr_10"],

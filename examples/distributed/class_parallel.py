@@ -40,7 +40,7 @@ def main(num_classes: int, epochs: int) -> tuple[list[float], float]:
         optimizer = keras.optimizers.Adam(1e-3)
         optimizer.build(encoder.trainable_variables)
     head = ClassParallelSoftmax(
-        *(strategy, num_classes, DIM, SAMPLED),
+        *(strategy, num_classes, DIM, min(SAMPLED, num_classes)),
         optimizer=lambda: LazyAdam(0.01),
         sampler="uniform",
         seed=1,
@@ -91,9 +91,8 @@ def main(num_classes: int, epochs: int) -> tuple[list[float], float]:
     with tempfile.TemporaryDirectory() as folder:
         head.save(f"{folder}/classes")
         one = tf.distribute.get_strategy()
-        whole = ClassParallelSoftmax(
-            one, num_classes, DIM, SAMPLED, LazyAdam, "uniform"
-        )
+        sizes = num_classes, DIM, min(SAMPLED, num_classes)
+        whole = ClassParallelSoftmax(one, *sizes, LazyAdam, "uniform")
         whole.restore(f"{folder}/classes")
     (layer,) = whole.heads
     together = layer.exact_loss(encoder(x[:BATCH]), y[:BATCH]).numpy()

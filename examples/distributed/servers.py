@@ -118,6 +118,7 @@ def coordinate(
         Milliseconds ("ms") and kilobytes ("kilobytes") of a step; the kilobytes of an
         exact loss ("exact_kilobytes").
     """
+    num_sampled = min(SAMPLED, num_classes)
     strategy = tf.distribute.ParameterServerStrategy(resolver)
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     num_servers = resolver.cluster_spec().num_tasks("ps")
@@ -129,7 +130,7 @@ def coordinate(
         optimizer.build(encoder.trainable_variables)
     head = ShardedSoftmax(
         [f"/job:ps/task:{index}/device:CPU:0" for index in range(num_servers)],
-        *(num_classes, DIM, SAMPLED),
+        *(num_classes, DIM, num_sampled),
         optimizer=lambda: Adagrad(0.3),
         sampler="uniform",
         seed=1,
@@ -171,9 +172,9 @@ def coordinate(
         mean = np.mean([loss.fetch() for loss in losses])
         print(
             f"epoch {epoch + 1}: loss {mean:.3f}, {milliseconds:.1f} ms and "
-            f"{kilobytes:.0f} kB a step"
+            f"{kilobytes:.0f} kB a step, received by this machine"
         )
-    rows = (BATCH + SAMPLED) * (2 * 4 * DIM + 2 * 8) / 1000
+    rows = (BATCH + num_sampled) * (2 * 4 * DIM + 2 * 8) / 1000
     print(f"rows, their gradients and ids of a step: {rows:.0f} kB")
 
     @tf.function
@@ -187,7 +188,7 @@ def coordinate(
     exact_kilobytes = (bytes_received() - received) / 1000
     head.save(f"{folder}/classes")
     whole = ClassParallelSoftmax(
-        *(tf.distribute.get_strategy(), num_classes, DIM, SAMPLED), optimizer=None
+        *(tf.distribute.get_strategy(), num_classes, DIM, num_sampled), optimizer=None
     )
     whole.restore(f"{folder}/classes")
     (layer,) = whole.heads

@@ -1,7 +1,7 @@
 """`python -m examples.next_token`: full and sampled softmax over seconds of training.
 
-Three models learn the next token of source files, from the same weights on the same
-batches: with a full softmax, with a sampled softmax and Keras's Adam, and with a
+Three models learn the next token of source files, from the same encoder weights on the
+same batches: with a full softmax, with a sampled softmax and Keras's Adam, and with a
 sampled softmax and LazyAdam. A plot and a table show their exact validation perplexity.
 """
 

@@ -54,9 +54,9 @@ def sampled_model(
     optimizer: keras.optimizers.Optimizer,
 ) -> keras.Model:
     """The same model with a SampledSoftmax in the place of Dense."""
-    head = SampledSoftmax(num_classes, num_sampled)
-    model = SampledSoftmaxModel(encoder(input_size), head)
-    model.compile(optimizer)
+    body = encoder(input_size)  # before the head, which takes random numbers too
+    model = SampledSoftmaxModel(body, SampledSoftmax(num_classes, num_sampled))
+    model.compile(optimizer, jit_compile=False)
     return model
 
 
