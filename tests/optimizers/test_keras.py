@@ -34,7 +34,8 @@ def test_private_names_of_keras():
         assert _keras.variables_of(optimizer) == [kept, decayed]
         assert _keras.index_of(optimizer, decayed) == 1
         assert _keras.index_of(optimizer, decayed.value) == 1
-        assert _keras.index_of(optimizer, other) is None
+        with pytest.raises(KeyError):
+            _keras.index_of(optimizer, other)
         assert _keras.uses_weight_decay(optimizer, decayed)
         assert not _keras.uses_weight_decay(optimizer, kept)
         for name in slots:

@@ -139,13 +139,12 @@ def check_classes(weights: Table, biases: Table | None, num_classes: int) -> Non
                 f"`{name}` must have a row for each class. Received: "
                 f"{table.static_rows} rows of {name}, num_classes={num_classes}."
             )
-        sizes = [size for size in table.sizes if size is not None]
-        needed = partition.rows_needed(num_classes, sizes, table.strategy)
-        if any(map(int.__lt__, sizes, needed)):
+        needed = partition.rows_needed(num_classes, table.sizes, table.strategy)
+        if any(map(int.__lt__, table.sizes, needed)):
             raise ValueError(
                 f"The shards of `{name}` must be cut as `partition_strategy` says: "
                 f'"{table.strategy}" needs {needed} rows for {num_classes} classes. '
-                f"Received: shards of {sizes} rows."
+                f"Received: shards of {table.sizes} rows."
             )
 
 
@@ -186,9 +185,7 @@ def _convert_table(params: Any, strategy: str, name: str, rank: int) -> Table:
             f"`{name}` must be a table {shape}, or shards of it with one dim. Received "
             f"shapes: {', '.join(map(str, shapes))}."
         )
-    dtypes = sorted(
-        {tf.as_dtype(shard.dtype).base_dtype.name for shard in table.shards}
-    )
+    dtypes = {tf.as_dtype(shard.dtype).base_dtype.name for shard in table.shards}
     is_real = table.dtype.is_floating or table.dtype.is_integer or table.dtype.is_bool
     if len(dtypes) > 1 or not is_real:
         raise ValueError(

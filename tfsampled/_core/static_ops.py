@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import tensorflow as tf
+
+Size: TypeAlias = int | tf.Tensor  # an int where the graph knows it, else `[]`
 
 # A table of this many int32 is cheaper to fill than a second round of hashing.
 _DIRECT_TABLE = 1 << 18
@@ -19,25 +23,25 @@ def compute_dtype(dtype: tf.DType) -> tf.DType:
     return tf.float64 if dtype == tf.float64 else tf.float32
 
 
-def num_rows(x: tf.Tensor) -> int | tf.Tensor:
+def num_rows(x: tf.Tensor) -> Size:
     """Returns the first dimension: an int where the graph knows it, else int32 `[]`."""
     static = tf.compat.dimension_value(x.shape[0])
     return tf.shape(x)[0] if static is None else static
 
 
-def num_columns(x: tf.Tensor) -> int | tf.Tensor:
+def num_columns(x: tf.Tensor) -> Size:
     """Returns the second dimension, as `num_rows` the first."""
     static = tf.compat.dimension_value(x.shape[1])
     return tf.shape(x)[1] if static is None else static
 
 
-def minimum(a: int | tf.Tensor, b: int | tf.Tensor) -> int | tf.Tensor:
+def minimum(a: Size, b: Size) -> Size:
     """Returns the lesser of two numbers: an int if both are ints."""
     both_ints = isinstance(a, int) and isinstance(b, int)
     return min(a, b) if both_ints else tf.minimum(a, b)
 
 
-def maximum(a: int | tf.Tensor, b: int | tf.Tensor) -> int | tf.Tensor:
+def maximum(a: Size, b: Size) -> Size:
     """Returns the greater of two numbers: an int if both are ints."""
     both_ints = isinstance(a, int) and isinstance(b, int)
     return max(a, b) if both_ints else tf.maximum(a, b)

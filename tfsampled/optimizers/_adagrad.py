@@ -68,17 +68,12 @@ class Adagrad(RowSparse, keras.optimizers.Adagrad):
         epsilon: float = 1e-7,
         **kwargs: Any,
     ) -> None:
-        validate_at_least_0(
-            self,
-            initial_accumulator_value=initial_accumulator_value,
-            epsilon=epsilon,
-        )
-        super().__init__(
-            learning_rate=learning_rate,
-            initial_accumulator_value=initial_accumulator_value,
-            epsilon=epsilon,
-            **kwargs,
-        )
+        numbers = {
+            "initial_accumulator_value": initial_accumulator_value,
+            "epsilon": epsilon,
+        }
+        validate_at_least_0(self, **numbers)
+        super().__init__(learning_rate, **numbers, **kwargs)
 
     def sparse_step(
         self,

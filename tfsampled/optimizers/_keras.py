@@ -18,12 +18,9 @@ class GradientsSummed:
         return grads_and_vars
 
 
-def index_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> int | None:
-    """Returns the position of a variable among those of `build`, or None."""
-    try:
-        return optimizer._get_variable_index(variable)
-    except KeyError:
-        return None
+def index_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
+    """Returns the position of a variable among those of `build`, or raises KeyError."""
+    return optimizer._get_variable_index(variable)
 
 
 def variables_of(optimizer: keras.optimizers.Optimizer) -> list[Any]:

@@ -92,13 +92,13 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
         correct_skipped: bool = False,
         **kwargs: Any,
     ) -> None:
-        for name, rate in {"beta_1": beta_1, "beta_2": beta_2}.items():
-            validate_at_least_0(self, **{name: rate})
-            if rate >= 1:
+        betas = {"beta_1": beta_1, "beta_2": beta_2}
+        validate_at_least_0(self, **betas, epsilon=epsilon)
+        for name, beta in betas.items():
+            if beta >= 1:
                 raise ValueError(
-                    f"`{name}` must be in [0, 1). Received: {name}={rate!r}."
+                    f"`{name}` must be in [0, 1). Received: {name}={beta!r}."
                 )
-        validate_at_least_0(self, epsilon=epsilon)
         if correct_skipped and not beta_1**2 < beta_2:
             raise ValueError(
                 "`beta_1` must be below sqrt(`beta_2`) with correct_skipped=True: a "
@@ -106,12 +106,7 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
                 f"Received: beta_1={beta_1}, beta_2={beta_2}."
             )
         super().__init__(
-            learning_rate=learning_rate,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            amsgrad=amsgrad,
-            **kwargs,
+            learning_rate, **betas, epsilon=epsilon, amsgrad=amsgrad, **kwargs
         )
         self.correct_skipped = self.handles_dense = correct_skipped
 

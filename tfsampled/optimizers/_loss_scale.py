@@ -92,10 +92,6 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
     def check_finite(self, grads: Sequence[Any]) -> tf.Tensor:
         """Returns whether every value of every gradient of each replica is finite."""
-        is_finite = super().check_finite(
-            [
-                grad.values if isinstance(grad, tf.IndexedSlices) else grad
-                for grad in grads
-            ]
-        )
+        values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in grads]
+        is_finite = super().check_finite(values)
         return replicas.mean(tf.cast(is_finite, tf.float32)) >= 1

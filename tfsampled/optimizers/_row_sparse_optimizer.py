@@ -167,9 +167,7 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
                 decays = self.weight_decay is not None and (
                     _keras.uses_weight_decay(self, _tf_variable(variable))
                 )
-                self._apply_rows(
-                    grad.indices, grad.values, variable, learning_rate, decays
-                )
+                self._apply_rows(grad, variable, learning_rate, decays)
             if dense:
                 super().apply(*zip(*dense, strict=True))
             else:
@@ -180,16 +178,13 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
         """Updates one variable by its gradient, which is neither clipped nor scaled."""
         if isinstance(gradient, tf.IndexedSlices):
             gradient = rows.validate_gradient(gradient, variable)
-            with tf.control_dependencies(
-                rows.assert_rows_in_bounds([gradient], [variable])
-            ):
+            checks = rows.assert_rows_in_bounds([gradient], [variable])
+            with tf.control_dependencies(checks):
                 gradient = rows.sum_duplicates(gradient, variable)
-            ids, values = gradient.indices, gradient.values
-            self._apply_rows(ids, values, variable, learning_rate)
-        elif self.handles_dense:
-            self._apply_rows(None, gradient, variable, learning_rate)
-        else:
+        elif not self.handles_dense:
             super().update_step(gradient, variable, learning_rate)
+            return
+        self._apply_rows(gradient, variable, learning_rate)
 
     def sparse_step(
         self,
@@ -225,14 +220,14 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
         return replicas.own_copy(_keras.slot(self, name, self._index_of(variable)))
 
     def _index_of(self, variable: Any) -> int:
-        index = _keras.index_of(self, variable)
-        if index is None:
+        try:
+            return _keras.index_of(self, variable)
+        except KeyError:
             raise ValueError(
                 "`build` must be called once, with all variables to train. Received: "
                 f"the variable {rows.name_of(variable)}, for which this "
                 f"{type(self).__name__} is not built."
-            )
-        return index
+            ) from None
 
     def _present(
         self, grads: Sequence[Any], variables: Sequence[Any]
@@ -252,12 +247,12 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
         """Unscales a row-sparse gradient and sums its duplicates."""
         if not isinstance(grad, tf.IndexedSlices):
             return grad
-        if self.loss_scale_factor is not None:
-            grad = rows.map_values(self._unscale, rows.upcast(grad, variable))
+        grad = rows.map_values(self._unscale, rows.upcast(grad, variable))
         return rows.sum_duplicates(grad, variable)
 
     def _unscale(self, values: tf.Tensor) -> tf.Tensor:
-        return values / self.loss_scale_factor
+        scale = self.loss_scale_factor
+        return values if scale is None else values / scale
 
     def _clip(self, pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         """Clips the row-sparse gradients by the first limit that is set, as Keras.
@@ -265,34 +260,26 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
         Keras clips the dense ones, except by `global_clipnorm`: that takes all
         gradients, after which the dense ones are short enough for Keras.
         """
-        if _is_set(self.global_clipnorm) and not _is_set(self.clipnorm):
-            return self._clip_together(pairs)
         if _is_set(self.clipnorm):
-            limit = self.clipnorm
-
-            def clip(values: tf.Tensor) -> tf.Tensor:
-                return tf.clip_by_norm(values, limit)
-
+            function, limits = tf.clip_by_norm, [self.clipnorm]
+        elif _is_set(self.global_clipnorm):
+            return self._clip_together(pairs)
         elif _is_set(self.clipvalue):
-            limit = self.clipvalue
-
-            def clip(values: tf.Tensor) -> tf.Tensor:
-                return tf.clip_by_value(values, -limit, limit)
-
+            function, limits = tf.clip_by_value, [-self.clipvalue, self.clipvalue]
         else:
             return pairs
+
+        def clip(values: tf.Tensor) -> tf.Tensor:
+            return function(values, *limits)
+
         return [
-            (rows.map_values(clip, grad), variable)
-            if isinstance(grad, tf.IndexedSlices)
-            else (grad, variable)
-            for grad, variable in pairs
+            (rows.map_values(clip, g) if isinstance(g, tf.IndexedSlices) else g, v)
+            for g, v in pairs
         ]
 
     def _clip_together(self, pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         unscaled = [
-            grad
-            if isinstance(grad, tf.IndexedSlices) or self.loss_scale_factor is None
-            else self._unscale(grad)
+            grad if isinstance(grad, tf.IndexedSlices) else self._unscale(grad)
             for grad, _ in pairs
         ]
         factor = rows.global_clip_factor(unscaled, self.global_clipnorm)
@@ -304,13 +291,15 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
 
     def _apply_rows(
         self,
-        ids: tf.Tensor | None,
-        values: tf.Tensor,
+        gradient: rows.Gradient,
         variable: Any,
         learning_rate: Any,
         decays: bool = False,
     ) -> None:
-        """Updates distinct rows of a variable, all rows if `ids` is None."""
+        """Updates the distinct rows of a gradient; all rows by a dense one."""
+        ids, values = None, gradient
+        if isinstance(gradient, tf.IndexedSlices):
+            ids, values = gradient.indices, gradient.values
         variable = replicas.own_copy(_tf_variable(variable))
         dtype = rows.accumulation_dtype(variable.dtype)
         server = server_of(variable)

@@ -69,9 +69,7 @@ class RowWiseAdagrad(RowSparse):
         **kwargs: Any,
     ) -> None:
         validate_at_least_0(
-            self,
-            initial_accumulator_value=initial_accumulator_value,
-            epsilon=epsilon,
+            self, initial_accumulator_value=initial_accumulator_value, epsilon=epsilon
         )
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.initial_accumulator_value = initial_accumulator_value
@@ -79,11 +77,8 @@ class RowWiseAdagrad(RowSparse):
 
     def add_slots(self, variables: Sequence[Any]) -> None:
         """Adds an accumulator for each row of these variables."""
-        self._accumulators = self.add_per_row_slots(
-            variables,
-            "accumulator",
-            initializer=keras.initializers.Constant(self.initial_accumulator_value),
-        )
+        initial = keras.initializers.Constant(self.initial_accumulator_value)
+        self._accumulators = self.add_per_row_slots(variables, "accumulator", initial)
 
     def sparse_step(
         self,

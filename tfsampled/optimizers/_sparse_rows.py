@@ -6,7 +6,6 @@ a gradient has.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -80,27 +79,25 @@ def assert_rows_in_bounds(
     if not sparse:
         return []
     # The host reads the conditions at once: a GPU has computed the gradients.
-    conditions = tf.stack(
-        [
-            tf.reduce_all(validation.in_range(ids, variable.shape[0]))
-            for ids, variable in sparse
-        ]
-    )
+    conditions = [
+        tf.reduce_all(validation.in_range(ids, variable.shape[0]))
+        for ids, variable in sparse
+    ]
+    stacked = tf.stack(conditions)
     with on_host():
-        conditions = tf.unstack(conditions)
+        conditions = tf.unstack(stacked)
     checks = []
     for condition, (ids, variable) in zip(conditions, sparse, strict=True):
         message = (
             f"The gradient of {name_of(variable)} must have row ids in "
             f"[0, {variable.shape[0]}). Received: ids from {{}} to {{}}."
         )
-        values = functools.partial(_least_and_greatest, ids)
+
+        def values(ids: tf.Tensor = ids) -> tuple[tf.Tensor, tf.Tensor]:
+            return tf.reduce_min(ids), tf.reduce_max(ids)
+
         checks.append(validation.Check(condition, message, values))
     return validation.assert_all(checks)
-
-
-def _least_and_greatest(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.reduce_min(ids), tf.reduce_max(ids)
 
 
 def map_values(
@@ -119,9 +116,7 @@ def upcast(gradient: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
     To float64 if the gradient or the table is float64.
     """
     dtype = accumulation_dtype(gradient.values.dtype, table.dtype)
-    return tf.IndexedSlices(
-        tf.cast(gradient.values, dtype), gradient.indices, gradient.dense_shape
-    )
+    return map_values(lambda values: tf.cast(values, dtype), gradient)
 
 
 def sum_duplicates(gradient: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
@@ -129,9 +124,8 @@ def sum_duplicates(gradient: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
 
     Off XLA the result has the distinct rows, `k <= n`. Under XLA, where no shape may
     depend on data, `k = n`: the other copies of a row become zeros with the id
-    `num_rows`, which `write` and `add` drop there. The same becomes of ids out of
-    range, and of rows whose sum is 0, since a lookup in shards makes such a row for an
-    id of another shard.
+    `num_rows`, which `write` and `add` drop there. So do ids out of range, and rows
+    whose sum is 0: a lookup in shards makes such a row for an id of another shard.
 
     Args:
         gradient: Values `[n, ...]`, ids `[n]`, in any order. Off XLA the caller asserts
@@ -155,9 +149,8 @@ def sum_duplicates(gradient: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
     first = static_ops.index_of_first(ids)
     segments = tf.where(in_bounds, first, -1)  # segment -1 is dropped
     values = tf.math.unsorted_segment_sum(values, segments, n)  # 0 for other copies
-    is_row = in_bounds & tf.reduce_any(
-        tf.not_equal(values, 0), axis=list(range(1, values.shape.rank))
-    )
+    axes = list(range(1, values.shape.rank))
+    is_row = in_bounds & tf.reduce_any(tf.not_equal(values, 0), axes)
     ids = tf.where(is_row, ids, tf.cast(num_rows, ids.dtype))
     return tf.IndexedSlices(values, ids, gradient.dense_shape)
 

@@ -19,7 +19,7 @@ from tfsampled._core.candidate_sampling.alias_method import AliasTable
 from tfsampled._core.candidate_sampling.expected_count import gather_clipped
 from tfsampled._core.candidate_sampling.floor_exp import floor_exp
 from tfsampled._core.candidate_sampling.unique import Proposals
-from tfsampled._core.static_ops import first_k_indices, searchsorted_right
+from tfsampled._core.static_ops import Size, first_k_indices, searchsorted_right
 from tfsampled._core.xla import Constant
 
 # The learned unigram finds a block of this many weights, then the class in the block.
@@ -46,9 +46,7 @@ def log_uniform(range_max: int) -> Distribution:
     """Returns `P(v) = log((v + 2) / (v + 1)) / log(range_max + 1)`."""
     log_range = math.log1p(range_max)
 
-    def propose(
-        stream: philox.Stream, offset: int | tf.Tensor, count: int
-    ) -> Proposals:
+    def propose(stream: philox.Stream, offset: Size, count: int) -> Proposals:
         pair = philox.pairs(stream, offset, count)
         # 52 bits of the two words are the mantissa of a float64 in [1, 2).
         # words = [0x1234_5678, 0x9abc_def0] -> 0x3ff4_5678_9abc_def0 -> 1.271...
@@ -68,11 +66,8 @@ def log_uniform(range_max: int) -> Distribution:
         ratio = tf.math.log((v + 2.0) / (v + 1.0))
         return tf.cast(ratio / log_range, tf.float32)
 
-    return Distribution(
-        propose,
-        probability,
-        _proposal_counts(*unique.log_uniform_masses(range_max)),
-    )
+    masses = unique.log_uniform_masses(range_max)
+    return Distribution(propose, probability, _proposal_counts(*masses))
 
 
 @functools.lru_cache(maxsize=64)
@@ -82,9 +77,7 @@ def uniform(range_max: int) -> Distribution:
     # which would make class 0 likelier. For a power of two none is.
     rejected = 2**64 % range_max
 
-    def propose(
-        stream: philox.Stream, offset: int | tf.Tensor, count: int
-    ) -> Proposals:
+    def propose(stream: philox.Stream, offset: Size, count: int) -> Proposals:
         number = philox.pairs(stream, offset, count)
         ids = tf.bitcast(number % tf.constant(range_max, tf.uint64), tf.int64)
         valid = number >= tf.constant(rejected, tf.uint64) if rejected else None
@@ -116,9 +109,7 @@ def learned_unigram(weights: tf.Tensor) -> tuple[Distribution, tf.Tensor]:
     running = tf.cumsum(sums)
     total = running[-1]
 
-    def propose(
-        stream: philox.Stream, offset: int | tf.Tensor, count: int
-    ) -> Proposals:
+    def propose(stream: philox.Stream, offset: Size, count: int) -> Proposals:
         number = philox.words(stream, offset, count)
         range_size = tf.cast(total, tf.uint64)
         valid = number >= tf.constant(1 << 32, tf.uint64) % range_size
@@ -150,9 +141,7 @@ def fixed_unigram(table: AliasTable) -> Distribution:
     threshold, alias, probabilities = map(Constant, table)
     range_max = len(table.probability)
 
-    def propose(
-        stream: philox.Stream, offset: int | tf.Tensor, count: int
-    ) -> Proposals:
+    def propose(stream: philox.Stream, offset: Size, count: int) -> Proposals:
         if isinstance(offset, int):
             floats, columns = philox.halves(philox.pairs(stream, offset, count))
         else:
@@ -161,15 +150,11 @@ def fixed_unigram(table: AliasTable) -> Distribution:
         valid, used = None, 2 * count
         if 2**32 % range_max:
             rejected = tf.constant(2**32 % range_max, tf.uint64)
+            all_valid = tf.ones([count], tf.bool), tf.constant(used, tf.int64)
             floats, columns, valid, used = tf.cond(
                 tf.reduce_any(columns < rejected),
                 lambda: _resync_after_rejection(floats, columns, rejected),
-                lambda: (
-                    floats,
-                    columns,
-                    tf.ones([count], tf.bool),
-                    tf.constant(2 * count, tf.int64),
-                ),
+                lambda: (floats, columns, *all_valid),
             )
         column = tf.cast(columns % tf.constant(range_max, tf.uint64), tf.int32)
         # 23 bits of the word are a float32 in [0, 1).
@@ -186,17 +171,9 @@ def fixed_unigram(table: AliasTable) -> Distribution:
     )
 
 
-def _proposal_counts(
-    probabilities: np.ndarray, multiplicity: np.ndarray
-) -> Callable[[int, bool], int]:
-    """Returns `initial_proposals` of these probabilities, each number computed once."""
-    return functools.cache(
-        functools.partial(
-            unique.initial_proposals,
-            probabilities=probabilities,
-            multiplicity=multiplicity,
-        )
-    )
+def _proposal_counts(*masses: np.ndarray) -> Callable[[int, bool], int]:
+    """Returns `initial_proposals` of these masses, each number computed once."""
+    return functools.cache(lambda *args: unique.initial_proposals(*args, *masses))
 
 
 def _resync_after_rejection(
@@ -224,12 +201,8 @@ def _resync_after_rejection(
     position = tf.minimum(position, 2 * count - 1)
     valid = tf.range(count) < num_found
     used = tf.reduce_max(tf.where(valid, position + 1, 0))
-    return (
-        tf.gather(words, tf.gather(float_position, position)),
-        tf.gather(words, position),
-        valid,
-        tf.cast(used, tf.int64),
-    )
+    floats = tf.gather(words, tf.gather(float_position, position))
+    return floats, tf.gather(words, position), valid, tf.cast(used, tf.int64)
 
 
 def _word_roles(rejecting: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

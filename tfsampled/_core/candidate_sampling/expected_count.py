@@ -7,6 +7,7 @@ import math
 import tensorflow as tf
 
 from tfsampled._core import validation
+from tfsampled._core.static_ops import Size
 
 
 def gather_clipped(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
@@ -43,7 +44,7 @@ def expected_count(
 
 
 def nan_if_out_of_range(
-    count: tf.Tensor, ids: tf.Tensor, num_classes: int
+    values: tf.Tensor, ids: tf.Tensor, num_classes: Size
 ) -> tf.Tensor:
-    """Replaces the expected counts of ids outside `[0, num_classes)` by NaN."""
-    return tf.where(validation.in_range(ids, num_classes), count, math.nan)
+    """Replaces the values of ids outside `[0, num_classes)` by NaN."""
+    return tf.where(validation.in_range(ids, num_classes), values, math.nan)

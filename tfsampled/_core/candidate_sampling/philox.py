@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfsampled._core.static_ops import Size
 from tfsampled._core.xla import tracing_for_xla
 
 _ALG_PHILOX = 1
@@ -122,9 +123,7 @@ def _interleave(lanes: list[tf.Tensor]) -> tf.Tensor:
     return tf.reshape(tf.stack(lanes, axis=1), [-1])
 
 
-def _tf_philox(
-    stream: Stream, offset: int | tf.Tensor, count: int, dtype: tf.DType
-) -> tf.Tensor:
+def _tf_philox(stream: Stream, offset: Size, count: int, dtype: tf.DType) -> tf.Tensor:
     """Returns `count` numbers of TensorFlow's own Philox, the fastest off XLA."""
     # Only a stream that wraps carries into the upper half here; it is not read off XLA.
     low = stream.low + tf.cast(offset // _WORDS_PER_BLOCK, tf.uint64)
@@ -137,9 +136,7 @@ def _tf_philox(
     )
 
 
-def _philox_rounds(
-    stream: Stream, offset: int | tf.Tensor, num_blocks: int
-) -> list[tf.Tensor]:
+def _philox_rounds(stream: Stream, offset: Size, num_blocks: int) -> list[tf.Tensor]:
     """Computes Philox4x32-10 lane by lane, which XLA fuses with what reads the words.
 
     From TensorFlow's op XLA would compute all four words of a block for each of them.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import replicas, validation
@@ -109,7 +110,7 @@ def sample(
             "`true_classes` must have shape (batch, num_true). "
             f"Received: shape={true_classes.shape}, num_true={num_true}."
         )
-    weights = None
+    weights: Any = None
     if sampler == "FixedUnigram":
         weights = _fixed_weights(range_max, num_sampled if unique else 1, **options)
         options["unigrams"] = [float(weight) for weight in options["unigrams"]]
@@ -140,47 +141,32 @@ def sample(
                 tf.ones([num_sampled], tf.float32),
             )
         step = philox.blocks_per_call(num_sampled)
-        stream = next_stream(state.traced_position(), state.random_if_0(seeds), step)
+        position = state.traced_variable(0, "sampler_position")
+        stream = next_stream(position, state.random_if_0(seeds), step)
         if sampler == "LearnedUnigram":
-            counts = state.traced_class_weights(range_max)
+            ones = np.ones([range_max], np.int64)
+            counts = state.traced_variable(ones, "class_weights")
             drawn = draw_and_learn(
                 counts, true_classes, None, num_sampled, stream, unique
             )
             return with_counts(drawn, true_classes)
-        if weights is not None:
+        if sampler == "Uniform":
+            distribution = distributions.uniform(range_max)
+        elif sampler == "LogUniform":
+            distribution = distributions.log_uniform(range_max)
+        else:
             table = alias_method.alias_table(weights)
             distribution = distributions.fixed_unigram(table)
-        else:
-            distribution = _BY_RANGE[sampler](range_max)
         drawn = draw(distribution, range_max, num_sampled, stream, unique)
         return with_counts(drawn, true_classes)
 
 
-_BY_RANGE: dict[str, Callable[[int], Distribution]] = {
-    "Uniform": distributions.uniform,
-    "LogUniform": distributions.log_uniform,
-}
-
-
 def _fixed_weights(
-    range_max: int,
-    num_distinct: int,
-    *,
-    vocab_file: str,
-    distortion: float,
-    num_reserved_ids: int,
-    num_shards: int,
-    shard: int,
-    unigrams: Any,
+    range_max: int, num_distinct: int, *, vocab_file: str, unigrams: Any, **options: Any
 ) -> Any:
     """Reads and validates the weights of a fixed unigram sampler, `[range_max]`."""
-    weights = alias_method.class_weights(
-        alias_method.read_weights(vocab_file, unigrams),
-        distortion,
-        num_reserved_ids,
-        num_shards,
-        shard,
-    )
+    unigrams = alias_method.read_weights(vocab_file, unigrams)
+    weights = alias_method.class_weights(unigrams, **options)
     if len(weights) != range_max:
         raise ValueError(
             "`range_max` must be the number of weights, reserved ids included. "
@@ -193,10 +179,7 @@ def _fixed_weights(
 
 
 def next_stream(
-    position: tf.Variable,
-    seeds: tuple[int, int],
-    step: int,
-    per_replica: bool = False,
+    position: tf.Variable, seeds: tuple[int, int], step: int, per_replica: bool = False
 ) -> philox.Stream:
     """Counts a call and returns the random words that it reads.
 
@@ -232,7 +215,6 @@ def draw(
     """
     num_proposals = distribution.initial_proposals(num_sampled, bool(unique))
     propose = distribution.propose
-    num_tries: tf.Tensor | None
     if tracing_for_xla():
         ids, num_tries = sample_static(
             propose, stream, num_sampled, unique, num_classes, num_proposals

@@ -10,7 +10,6 @@ import secrets
 import weakref
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import validation
@@ -24,20 +23,9 @@ _VARIABLES: weakref.WeakKeyDictionary[Any, list[tf.Variable]] = (
 _INT32_MAX = 2**31 - 1
 
 
-def traced_position() -> tf.Variable:
-    """Returns `[]` int64: the number of calls of the sampler that is being traced."""
-    return _keep_alive(variable_outside(0, tf.int64, "sampler_position"))
-
-
-def traced_class_weights(range_max: int) -> tf.Variable:
-    """Returns `[range_max]` int64: ones, which `learned_unigram` starts from."""
-    return _keep_alive(
-        variable_outside(np.ones([range_max], np.int64), tf.int64, "class_weights")
-    )
-
-
-def _keep_alive(variable: tf.Variable) -> tf.Variable:
-    """Keeps a variable as long as the function that is being traced."""
+def traced_variable(initial_value: Any, name: str) -> tf.Variable:
+    """Makes an int64 variable that lives as long as the function being traced."""
+    variable = variable_outside(initial_value, tf.int64, name)
     graph = tf.compat.v1.get_default_graph()
     # Graphs of functions only: the graph outside them all would keep it for good.
     while hasattr(graph, "outer_graph"):

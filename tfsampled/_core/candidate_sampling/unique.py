@@ -68,15 +68,12 @@ def sample_unique(
         next_offset = tf.cast(proposals.next_offset, tf.int64)
         return distinct, num_tries + tries, next_offset
 
+    scalar = tf.TensorShape([])
     distinct, num_tries, _ = tf.while_loop(
         lambda ids, *_: tf.size(ids) < num_sampled,
         draw_round,
         (tf.zeros([0], tf.int64), tf.constant(0), tf.constant(0, tf.int64)),
-        shape_invariants=(
-            tf.TensorShape([None]),
-            tf.TensorShape([]),
-            tf.TensorShape([]),
-        ),
+        shape_invariants=(tf.TensorShape([None]), scalar, scalar),
     )
     return tf.slice(distinct, [0], [num_sampled]), num_tries
 
@@ -151,19 +148,14 @@ def sample_static(
     return ids, num_tries if unique else None
 
 
-def initial_proposals(
-    num_sampled: int,
-    unique: bool,
-    probabilities: np.ndarray | None = None,
-    multiplicity: np.ndarray | None = None,
-) -> int:
+def initial_proposals(num_sampled: int, unique: bool, *masses: np.ndarray) -> int:
     """Returns how many proposals to make at once, so that more are rarely needed.
 
     Args:
         num_sampled: How many classes to sample.
         unique: Whether they must be distinct.
-        probabilities: `[m]`, probabilities of classes; None if they change.
-        multiplicity: `[m]` or `[1]` float64, how many classes have each.
+        *masses: The probabilities and the multiplicity of `expected_distinct`; none if
+            they change.
 
     Returns:
         A multiple of four, at most about `4 * num_sampled`: where that does not
@@ -177,12 +169,12 @@ def initial_proposals(
     """
     if not unique:
         return _round_up_to_four(num_sampled + num_sampled // 64)
-    if probabilities is None or multiplicity is None:
+    if not masses:
         return _round_up_to_four(num_sampled + num_sampled // 4 + 64)
     low, high = num_sampled, 4 * num_sampled + 64
     while low < high:
         middle = (low + high) // 2
-        mean, deviation = expected_distinct(middle, probabilities, multiplicity)
+        mean, deviation = expected_distinct(middle, *masses)
         if mean - 4 * deviation >= num_sampled:
             high = middle
         else:

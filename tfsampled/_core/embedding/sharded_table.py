@@ -49,15 +49,14 @@ class Table:
         return tf.as_dtype(self.shards[0].dtype).base_dtype
 
     @property
-    def sizes(self) -> list[int | None]:
+    def sizes(self) -> list[Any]:
         """The number of rows of each shard, None where the graph does not know it."""
         return [tf.compat.dimension_value(shard.shape[0]) for shard in self.shards]
 
     @property
     def static_rows(self) -> int | None:
         """The number of rows of all shards, None where the graph does not know it."""
-        known = [size for size in self.sizes if size is not None]
-        return sum(known) if len(known) == len(self.shards) else None
+        return None if None in self.sizes else sum(self.sizes)
 
     def num_rows(self) -> int | tf.Tensor:
         """Returns the number of rows of all shards: an int, or int64 `[]`."""

@@ -17,7 +17,14 @@ import tensorflow as tf
 
 from tfsampled._core.embedding.sharded_table import unit_rows
 from tfsampled._core.full_softmax.shards import Shard
-from tfsampled._core.static_ops import compute_dtype, maximum, minimum, num_rows
+from tfsampled._core.static_ops import (
+    Size,
+    compute_dtype,
+    maximum,
+    minimum,
+    num_rows,
+)
+from tfsampled._core.validation import in_range
 from tfsampled._core.xla import tracing_for_xla
 
 # The logits of a chunk should fit into a core's share of the outer cache.
@@ -29,10 +36,8 @@ Carry = tuple[Any, ...]
 
 
 def chunk_size(
-    inputs: tf.Tensor,
-    num_bytes: int | None = None,
-    min_size: int | tf.Tensor = 1,
-) -> int | tf.Tensor:
+    inputs: tf.Tensor, num_bytes: int | None = None, min_size: Size = 1
+) -> Size:
     """Computes how many classes make a chunk.
 
     Args:
@@ -50,9 +55,7 @@ def chunk_size(
     return minimum(maximum(size, low), high)
 
 
-def first_chunk_size(
-    rows: int | tf.Tensor, size: int | tf.Tensor, min_size: int | tf.Tensor = 1
-) -> int | tf.Tensor:
+def first_chunk_size(rows: Size, size: Size, min_size: Size = 1) -> Size:
     """Computes the size of a first chunk that leaves a multiple of `size` rows."""
     # 10 rows, size 4 -> 2, which leaves 4 + 4; with min_size 3 -> 6, which leaves 4
     return minimum(rows, (rows - min_size) % size + min_size)
@@ -181,9 +184,8 @@ def find_in_chunk(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns which rows lie in a chunk, and their columns in it, 0 for the others."""
     # rows = [3, 6, 9], start 4, size 4 -> [False, True, False], [0, 2, 0]
-    start, size = tf.cast(start, tf.int64), tf.cast(size, tf.int64)
-    columns = rows - start
-    in_chunk = (columns >= 0) & (columns < size)
+    columns = rows - tf.cast(start, tf.int64)
+    in_chunk = in_range(columns, size)
     return in_chunk, tf.where(in_chunk, columns, 0)
 
 

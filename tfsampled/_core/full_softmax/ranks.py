@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,7 +52,10 @@ def full_softmax_ranks(
         is_repeated = tf.pad(is_repeated, [[0, 0], [1, 0]])
         exclude = tf.where(is_repeated, tf.constant(-1, exclude.dtype), exclude)
     inputs = tf.stop_gradient(tf.cast(inputs, compute_dtype(inputs.dtype)))
-    label_logits = tf.stop_gradient(_label_logits(inputs, weights, biases, labels))
+    valid = in_range(labels, weights.num_rows())
+    ids = tf.where(valid, labels, tf.zeros_like(labels))
+    label_logits = tf.stop_gradient(class_logits(ids, inputs, weights, biases))
+    label_logits = tf.where(valid, label_logits, math.nan)
     shards = shards_of(weights, biases)
     count = count_classes_above(shards, inputs, label_logits, labels, exclude)
     if exclude is not None:
@@ -126,12 +130,9 @@ def count_ranked_above(
         int64 `[N, T]`.
     """
     # logits = [[3, 1, 3]], ids = [0, 1, 2], labels = [[2]] -> [[1]]: class 0 by its id
-    counts = []
-    for label_logit, label in zip(
-        tf.unstack(label_logits, axis=1), tf.unstack(labels, axis=1), strict=True
-    ):
-        label_logit, label = label_logit[:, tf.newaxis], label[:, tf.newaxis]
-        ids = tf.cast(ids, label.dtype)
+    counts, ids = [], tf.cast(ids, labels.dtype)
+    for t in range(labels.shape[1]):
+        label_logit, label = label_logits[:, t : t + 1], labels[:, t : t + 1]
         # In a diverged model, whose logits are NaN, the label ranks last.
         above = (logits > label_logit) | tf.math.is_nan(label_logit)
         # The label's logit may be rounded otherwise here: it is not above itself.
@@ -141,16 +142,3 @@ def count_ranked_above(
             above &= is_counted
         counts.append(tf.reduce_sum(tf.cast(above, tf.int64), axis=-1))
     return tf.stack(counts, axis=1)
-
-
-def _label_logits(
-    inputs: tf.Tensor,
-    weights: Table,
-    biases: Table | None,
-    labels: tf.Tensor,
-) -> tf.Tensor:
-    """Computes the logits of labels `[N, T]`; NaN for one outside `[0, V)`."""
-    valid = in_range(labels, weights.num_rows())
-    ids = tf.where(valid, labels, tf.zeros_like(labels))
-    logits = class_logits(ids, inputs, weights, biases)
-    return tf.where(valid, logits, tf.constant(float("nan"), logits.dtype))

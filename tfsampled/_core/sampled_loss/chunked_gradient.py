@@ -13,7 +13,7 @@ know the batch, it decides between one chunk and several when it runs.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,10 +23,9 @@ from tfsampled._core.candidate_sampling.accidental_hits import AccidentalHits
 from tfsampled._core.embedding import matmul
 from tfsampled._core.embedding.class_logits import cap_derivative, cap_logits
 from tfsampled._core.sampled_loss.loss_functions import LossFunction
-from tfsampled._core.static_ops import maximum, minimum, num_columns, num_rows
-from tfsampled._core.xla import tracing_for_xla
+from tfsampled._core.static_ops import Size, maximum, minimum, num_columns, num_rows
+from tfsampled._core.xla import can_branch_on_data, tracing_for_xla
 
-Size: TypeAlias = int | tf.Tensor
 Sizes: TypeAlias = np.ndarray | tf.Tensor  # int32 `[number of chunks]`
 
 # So many logits (64 MiB in float32) are saved, and so many computed at a time.
@@ -63,10 +62,8 @@ class SampledLogits(NamedTuple):
 
         Both are in the dtype of `offset`. Without a cap there are no derivatives.
         """
-        logits, derivative = (
-            matmul.logits(self.inputs, self.rows, self.offset.dtype),
-            None,
-        )
+        derivative = None
+        logits = matmul.logits(self.inputs, self.rows, self.offset.dtype)
         if self.soft_cap is not None:
             logits = logits if self.biases is None else logits + self.biases
             logits = cap_logits(logits, self.soft_cap)
@@ -180,19 +177,12 @@ class Residuals(NamedTuple):
     d_logits: tuple[tf.Tensor, ...]
 
 
-class Gradients(NamedTuple):
-    """Gradients by the fields of `SampledLogits`; `offset` is summed to `[S]`."""
-
-    inputs: tf.Tensor
-    rows: tf.Tensor
-    offset: tf.Tensor
-
-
 def plan_chunks(loss_function: LossFunction, sampled: SampledLogits) -> ChunkPlan:
     """Decides what is saved, for a loss that is computed now."""
     batch, num_sampled = num_rows(sampled.inputs), num_rows(sampled.rows)
     num_saved = _num_rows(MAX_LOGITS, num_sampled, batch)
-    overlaps = _overlaps()
+    # Off XLA on a CPU one of two chunks computes while the other waits for memory.
+    overlaps = can_branch_on_data() and not tf.executing_eagerly()
     max_whole = min(MIN_OVERLAP, MAX_LOGITS) if overlaps else MAX_LOGITS
     num_whole = _num_rows(max_whole, num_sampled, batch)
     half = num_saved // 2
@@ -215,16 +205,6 @@ def plan_chunks(loss_function: LossFunction, sampled: SampledLogits) -> ChunkPla
 def _num_rows(limit: int, num_sampled: Size, batch: Size) -> Size:
     """Returns how many examples have up to `limit` logits, at least 1 of a batch."""
     return minimum(maximum(limit // maximum(num_sampled, 1), 1), batch)
-
-
-def _overlaps() -> bool:
-    """Tells whether to compute two chunks at once, off XLA on a CPU.
-
-    One computes while the other waits for memory.
-    """
-    if tf.executing_eagerly() or tracing_for_xla():
-        return False
-    return not tf.config.list_physical_devices("GPU")
 
 
 def forward(
@@ -253,7 +233,7 @@ def forward(
             partial = tf.zeros([plan.num_recomputed], true_logits.dtype)
             partial, _ = _scan_chunks(plan, chunk_fn, partial, ())
             partials.append(partial)
-        return _concat(partials), tuple(d_logits)
+        return tf.concat(partials, axis=0), tuple(d_logits)
 
     partial, d_logits = plan.choose(whole, chunks)
     loss, d_true_logits, d_partial = loss_function.combine(
@@ -262,8 +242,13 @@ def forward(
     return loss, Residuals(d_true_logits, d_partial, d_logits)
 
 
-def backward(plan: ChunkPlan, residuals: Residuals, dy: tf.Tensor) -> Gradients:
-    """Computes the gradients for the cotangent `dy` `[N]` of the loss."""
+def backward(
+    plan: ChunkPlan, residuals: Residuals, dy: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+    """Computes the gradients for the cotangent `dy` `[N]` of the loss.
+
+    Those by inputs `[N, D]`, by rows `[S, D]`, and by the offset, summed to `[S]`.
+    """
     dy = tf.expand_dims(dy * residuals.d_partial, 1)
     transposed = matmul.is_transposed(plan.sampled.inputs)
 
@@ -287,9 +272,7 @@ def backward(plan: ChunkPlan, residuals: Residuals, dy: tf.Tensor) -> Gradients:
         carry = tuple(map(tf.add_n, sums))
         if plan.recomputes:
 
-            def chunk_fn(
-                start: Size, size: Size
-            ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+            def chunk_fn(start: Size, size: Size) -> tuple:
                 chunk = cut.sampled.slice(start, size)
                 _, d_logits = plan.reduce(chunk)
                 dy_chunk = _slice(dy, start, size)
@@ -302,9 +285,9 @@ def backward(plan: ChunkPlan, residuals: Residuals, dy: tf.Tensor) -> Gradients:
             d_inputs = tf.zeros(shape, inputs[0].dtype)
             d_inputs, carry = _scan_chunks(plan, chunk_fn, d_inputs, carry)
             inputs.append(d_inputs)
-        return _concat(inputs), *matmul.rows_gradient(*carry)
+        return tf.concat(inputs, axis=0), *matmul.rows_gradient(*carry)
 
-    return Gradients(*plan.choose(whole, chunks))
+    return plan.choose(whole, chunks)
 
 
 def _reduce(
@@ -376,8 +359,7 @@ def _scan_chunks(
 def _greatest(logits: tf.Tensor, count: int) -> tf.Tensor:
     """Sets all but the greatest logits of each row to minus infinity; ties stay."""
     # logits = [[3, 1, 2]], count = 2 -> [[3, -inf, 2]]
-    num_sampled = tf.compat.dimension_value(logits.shape[1])
-    count = minimum(count, tf.shape(logits)[1] if num_sampled is None else num_sampled)
+    count = minimum(count, num_columns(logits))
     least = tf.math.top_k(logits, count).values[:, -1:]
     minus_infinity = tf.constant(float("-inf"), logits.dtype)
     return tf.where(logits < least, minus_infinity, logits)
@@ -395,7 +377,3 @@ def _slice(tensor: tf.Tensor, start: Size, size: Size) -> tf.Tensor:
     others = tensor.shape.as_list()[1:]
     sizes = [size, *(-1 if n is None else n for n in others)]
     return tf.slice(tensor, [start, *[0] * len(others)], sizes)
-
-
-def _concat(parts: Sequence[tf.Tensor]) -> tf.Tensor:
-    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfsampled._core import validation
+from tfsampled._core.candidate_sampling.expected_count import nan_if_out_of_range
 from tfsampled._core.candidate_sampling.samplers import Candidates
 from tfsampled._core.embedding.class_logits import cap_logits
 from tfsampled._core.embedding.sharded_table import Table
 from tfsampled._core.loss_arguments import broadcast_batch
-from tfsampled._core.static_ops import compute_dtype
+from tfsampled._core.static_ops import Size, compute_dtype, num_rows
 from tfsampled._core.xla import on_host
 
 
@@ -43,7 +43,7 @@ def lookup(
     labels: tf.Tensor,
     inputs: tf.Tensor,
     candidates: Candidates,
-    num_classes: int | tf.Tensor,
+    num_classes: Size,
     soft_cap: float | None = None,
 ) -> LogitInputs:
     """Looks up the rows of labels and candidates, and corrects the logits.
@@ -61,12 +61,15 @@ def lookup(
         soft_cap: Caps the labels' logits, before they are corrected.
     """
     dtype = compute_dtype(inputs.dtype)
+
+    def log_q(ids: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        return nan_if_out_of_range(tf.math.log(tf.cast(count, dtype)), ids, num_classes)
+
     num_true, sampled = labels.shape[1], candidates.sampled_candidates
     # One lookup for all ids, so that a table gets one IndexedSlices.
     with on_host():
         ids = tf.concat([tf.reshape(labels, [-1]), sampled], axis=0)
-    num_sampled = tf.compat.dimension_value(sampled.shape[0])
-    sizes = [-1, tf.size(sampled) if num_sampled is None else num_sampled]
+    sizes = [-1, num_rows(sampled)]
 
     rows = tf.ensure_shape(weights.rows(ids), [None, None])
     if rows.dtype != inputs.dtype:
@@ -75,8 +78,8 @@ def lookup(
         tf.ensure_shape(tf.cast(inputs, dtype), [None, None]), labels
     )
     true_rows, sampled_rows = tf.split(rows, sizes)
-    true_rows = tf.cast(true_rows, dtype)
-    true_rows = tf.reshape(true_rows, [-1, num_true, _dim(true_rows, inputs)])
+    dim = true_rows.shape[1] or inputs.shape[1] or tf.shape(true_rows)[1]
+    true_rows = tf.reshape(tf.cast(true_rows, dtype), [-1, num_true, dim])
     # With the axis kept, the gradient on a GPU does not wait for a shape.
     true_logits = tf.reduce_sum(
         tf.expand_dims(inputs, 1) * true_rows, axis=2, keepdims=True
@@ -88,33 +91,12 @@ def lookup(
         true_biases, sampled_biases = tf.split(all_biases, sizes)
         true_logits += tf.reshape(true_biases, [-1, num_true])
     true_logits = cap_logits(true_logits, soft_cap)
-    true_logits += _log_q_correction(
-        labels, candidates.true_expected_count, num_classes, dtype
-    )
+    true_logits -= log_q(labels, candidates.true_expected_count)
     true_logits = tf.ensure_shape(true_logits, [None, num_true])
-    correction = _log_q_correction(
-        sampled, candidates.sampled_expected_count, num_classes, dtype
-    )
+    correction = -log_q(sampled, candidates.sampled_expected_count)
     if correction.shape.rank is None or (
         correction.shape.rank == 2 and correction.shape[0] is None
     ):
         shape = [tf.shape(inputs)[0], tf.shape(sampled_rows)[0]]
         correction = tf.broadcast_to(correction, shape)
     return LogitInputs(true_logits, inputs, sampled_rows, sampled_biases, correction)
-
-
-def _dim(rows: tf.Tensor, inputs: tf.Tensor) -> int | tf.Tensor:
-    static = rows.shape[1] or inputs.shape[1]
-    return tf.shape(rows)[1] if static is None else static
-
-
-def _log_q_correction(
-    ids: tf.Tensor,
-    expected_count: tf.Tensor,
-    num_classes: int | tf.Tensor,
-    dtype: tf.DType,
-) -> tf.Tensor:
-    """Returns `-log(expected_count)`; NaN for ids that are out of range."""
-    correction = -tf.math.log(tf.cast(expected_count, dtype))
-    nan = tf.constant(float("nan"), dtype)
-    return tf.where(validation.in_range(ids, num_classes), correction, nan)
