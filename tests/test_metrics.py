@@ -160,8 +160,14 @@ def test_invalid_labels_raise_and_change_nothing(y_true, error, message):
 
 
 @pytest.mark.traced
-@each_metric
-@pytest.mark.parametrize("label", [1.7, 3.0])
+@pytest.mark.parametrize(
+    ("name", "label"),
+    helpers.cases(
+        METRICS,
+        [1.7, 3.0],
+        quick=lambda name, label: (name == "perplexity") == (label < 3),
+    ),
+)
 def test_invalid_labels_make_the_result_nan_under_xla(name, label):
     metric = METRICS[name]()
     update = tf.function(metric.update_state, jit_compile=True)
@@ -174,6 +180,41 @@ def test_labels_of_any_dtype_that_holds_the_ids(dtype):
     metric = metrics.TopKAccuracy(1)
     metric.update_state(tf.constant([0, 99], dtype), tf.one_hot([0, 1], 100))
     assert float(metric.result()) == 0.5
+
+
+def test_a_metric_of_ones_own():
+    class LabelLogit(metrics.ExactMetric):
+        _direction = "up"
+
+        def values_from_features(self, head, features, labels, mask):
+            logits = head(features)
+            return tf.gather(logits, labels, batch_dims=1)
+
+        def values_from_logits(self, logits, labels):
+            return tf.gather(logits, labels[:, 0], batch_dims=1)
+
+    model = SampledSoftmaxModel(keras.layers.Dense(DIM), SampledSoftmax(NUM_CLASSES, 8))
+    model.compile("sgd", metrics=[LabelLogit("label_logit")])
+    x, y = np.ones([8, DIM], "float32"), np.arange(8)
+    logs = model.evaluate(x, y, batch_size=3, verbose=0, return_dict=True)
+    logits = model.predict(x, verbose=0)
+    expected = logits[np.arange(8), y].mean()
+    assert logs["label_logit"] == pytest.approx(expected, rel=1e-5)
+    metric = LabelLogit()
+    metric.update_state(y, logits)
+    assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_the_dtype_of_the_mean(dtype):
+    metric = metrics.TopKAccuracy(1, dtype=dtype)
+    for label, number in enumerate((257, 100)):  # bfloat16 has no 257
+        metric.update_state([label] * number, [[1.0, 0.0]] * number)
+    assert float(metric.result()) == pytest.approx(257 / 357, rel=1e-6)
+    metric = metrics.MeanReciprocalRank(dtype=dtype)
+    metric.update_state([2], [[3.0, 2.0, 1.0]])
+    expected = 1 / 3 if dtype == "float64" else float(tf.cast(1 / 3, tf.bfloat16))
+    assert float(metric.result()) == pytest.approx(expected, rel=1e-12)
 
 
 @each_metric

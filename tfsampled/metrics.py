@@ -17,7 +17,13 @@ import tensorflow as tf
 
 from tfsampled._core import validation
 from tfsampled._core.full_softmax.ranks import count_ranked_above
-from tfsampled._core.labels import apply_weights, parse_labels, real_tensor
+from tfsampled._core.labels import (
+    apply_weights,
+    broadcast_to_examples,
+    parse_labels,
+    real_tensor,
+)
+from tfsampled._core.static_ops import compute_dtype
 from tfsampled.layers import SampledSoftmax
 from tfsampled.layers._head_labels import keras_mask
 from tfsampled.layers._losses import label_ranks
@@ -44,15 +50,17 @@ class ExactMetric(keras.metrics.Metric):
 
     Args:
         name: The metric's name in logs.
-        dtype: The dtype of the mean.
+        dtype: The dtype of the values; their sums are in float32 or float64.
     """
 
     def __init__(self, name: str | None = None, dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
         if not tf.as_dtype(self.dtype).is_floating:
             raise ValueError(f"`dtype` must be floating. Received: dtype={dtype!r}.")
-        self.total = self.add_weight(name="total", initializer="zeros")
-        self.count = self.add_weight(name="count", initializer="zeros")
+        # 16 bits would stop counting.
+        dtype = compute_dtype(tf.as_dtype(self.dtype)).name
+        self.total = self.add_weight(name="total", initializer="zeros", dtype=dtype)
+        self.count = self.add_weight(name="count", initializer="zeros", dtype=dtype)
 
     def values_from_features(
         self, head: SampledSoftmax, features: Any, labels: Any, mask: Any
@@ -143,7 +151,11 @@ class ExactMetric(keras.metrics.Metric):
         return tf.math.divide_no_nan(self.total.value, self.count.value)
 
     def _add(self, values: tf.Tensor, sample_weight: Any, example_mask: Any) -> None:
-        values = tf.cast(values, self.dtype)
+        values = tf.cast(values, self.total.dtype)
+        if sample_weight is not None:
+            sample_weight = broadcast_to_examples(
+                sample_weight, values.shape, "sample_weight"
+            )
         weights = apply_weights(tf.ones_like(values), sample_weight, example_mask)
         values = tf.where(weights == 0, tf.zeros_like(values), values)
         self.total.assign_add(tf.reduce_sum(values * weights))
@@ -156,7 +168,7 @@ class Perplexity(ExactMetric):
 
     Args:
         name: The metric's name in logs.
-        dtype: The dtype of the mean.
+        dtype: The dtype of the values; their sums are in float32 or float64.
 
     Example:
         >>> metric = Perplexity()
@@ -220,7 +232,7 @@ class TopKAccuracy(RankMetric):
     Args:
         k: How many classes are predicted.
         name: The metric's name in logs, `top_{k}_accuracy` by default.
-        dtype: The dtype of the mean.
+        dtype: The dtype of the values; their sums are in float32 or float64.
 
     Example:
         >>> metric = TopKAccuracy(k=2)
@@ -251,7 +263,7 @@ class MeanReciprocalRank(RankMetric):
 
     Args:
         name: The metric's name in logs.
-        dtype: The dtype of the mean.
+        dtype: The dtype of the values; their sums are in float32 or float64.
 
     Example:
         >>> metric = MeanReciprocalRank()
@@ -280,7 +292,7 @@ class NDCG(RankMetric):
     Args:
         k: How many classes are predicted.
         name: The metric's name in logs, `ndcg_{k}` by default.
-        dtype: The dtype of the mean.
+        dtype: The dtype of the values; their sums are in float32 or float64.
 
     Example:
         >>> metric = NDCG(k=2)

@@ -40,6 +40,18 @@ def test_plain_functions_and_eager_execution():
     assert xla.tracing_for_xla() is False
 
 
+def test_a_size_is_looked_for_once_in_each_tensor():
+    @tf.function(input_signature=[tf.TensorSpec([None])])
+    def step(x):
+        for _ in range(60):
+            x = tf.where(x > 0, x, x)  # 3 ** 60 paths
+        assert not xla.size_depends_on_data(x)
+        assert xla.size_depends_on_data(tf.unique(x).y)
+        return x
+
+    step.get_concrete_function()
+
+
 def test_variables_can_be_made_in_every_trace_of_a_function():
     made: list[tf.Variable] = []
 

@@ -10,7 +10,6 @@ from tests.distribute.reference import (
     CLASSES,
     DIM,
     OPTIONS,
-    RNG,
     SAMPLED,
     TABLE,
     X,
@@ -166,7 +165,7 @@ def test_ranks_and_the_best_classes(name):
 @pytest.mark.parametrize("make_optimizer", [LazyAdam, RowWiseAdagrad])
 def test_it_learns_and_each_replica_trains_its_own_rows(make_optimizer, dtype):
     head = make(lambda: make_optimizer(lambda: 0.1), "log_uniform", dtype)
-    means = RNG.normal(size=(CLASSES, DIM))[Y]
+    means = np.random.default_rng(4).normal(size=(CLASSES, DIM))[Y]
 
     def step(x, labels):
         x = tf.cast(x, dtype)
@@ -461,10 +460,31 @@ def test_initial_rows_and_draws_of_the_replicas_differ():
     np.testing.assert_array_equal(first(None)[0], tables)
 
 
+def test_evaluation_may_meet_a_class_that_is_never_drawn():
+    never = int(Y[0])
+    head = make(sampler=FixedUnigram(np.arange(CLASSES) != never))
+
+    def step(x, y):
+        return head.exact_loss(x, y), head.ranks(x, y)
+
+    results = zip(*run(step, X, Y), strict=True)
+    losses, ranks = map(np.concatenate, results)
+    logits = X @ TABLE.T + BIAS
+    own = logits[np.arange(len(Y)), Y]
+    np.testing.assert_allclose(losses, logsumexp64(logits) - own)
+    np.testing.assert_array_equal(ranks, (logits > own[:, np.newaxis]).sum(axis=1))
+
+
 def test_invalid_arguments_raise():
     strategy = two_replicas()
     with strategy.scope(), pytest.raises(ValueError, match="outside the strategy's"):
         ClassParallelSoftmax(strategy, 9, 2, 3, LazyAdam)
+    with pytest.raises(ValueError, match="`num_classes` must be less than 2"):
+        ClassParallelSoftmax(strategy, 2**31, 2, 1, LazyAdam)
+    one = tf.distribute.OneDeviceStrategy("CPU:0")
+    head = ClassParallelSoftmax(one, CLASSES, DIM, SAMPLED, LazyAdam)
+    with one.scope(), pytest.raises(ValueError, match=r"that `strategy\.run` runs"):
+        _ = head.trainable_variables
     with pytest.raises(ValueError, match="does not take num_shards, tied_to"):
         make(num_shards=2, tied_to=None)
     with pytest.raises(ValueError, match="`optimizer` must be a function that makes"):

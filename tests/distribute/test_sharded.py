@@ -20,8 +20,8 @@ from tests.distribute.reference import (
     expected_losses,
     labels_of,
 )
-from tests.helpers import cases, slow, two_replicas
-from tfsampled.distribute import ClassParallelSoftmax, ShardedSoftmax
+from tests.helpers import cases, logsumexp64, slow, two_replicas
+from tfsampled.distribute import ClassParallelSoftmax, ShardedSoftmax, _parts
 from tfsampled.layers import SampledSoftmax
 from tfsampled.optimizers import Adagrad, LazyAdam
 from tfsampled.samplers import FixedUnigram, LearnedUnigram
@@ -146,6 +146,35 @@ def test_masks_and_hard_negatives():
     np.testing.assert_allclose(losses, layer.sampled_loss(x, Y, mask=mask), rtol=1e-6)
 
 
+def test_negatives_of_ones_own():
+    """With all classes for a negative, nothing depends on the draw."""
+    head = make(log_q=None)
+    negatives = np.broadcast_to(np.arange(CLASSES), [len(Y), CLASSES])
+    logits = X @ TABLE.T + BIAS
+    expected = logsumexp64(logits) - logits[np.arange(len(Y)), Y]
+    for ids in (negatives, negatives[0]):
+        losses = head.sampled_loss(X, Y, negatives=ids)
+        np.testing.assert_allclose(losses, expected, rtol=1e-6)
+
+
+def test_options_of_the_optimizer():
+    def make_one():
+        return Adagrad(0.1, clipvalue=0.05, weight_decay=0.1)
+
+    head = make(make_one, use_bias=False)
+    layer = SampledSoftmax(CLASSES, SAMPLED, use_bias=False, dtype="float64")
+    layer.build((None, DIM))
+    layer.set_table(TABLE)
+    ids = tf.constant([0, 3, 8, 3])
+    values = tf.constant(np.random.default_rng(1).normal(size=(4, DIM)))
+    optimizer = make_one()
+    optimizer.build(layer.trainable_variables)
+    optimizer.apply([tf.IndexedSlices(values, ids)], layer.trainable_variables)
+    # ids 0, 8 and 3, 3: of the even classes rows 0 and 4, of the odd ones row 1
+    head.apply([tf.IndexedSlices(values[i::2], ids[i::2] // 2) for i in (0, 1)])
+    np.testing.assert_allclose(head.table(), layer.table(), rtol=1e-12)
+
+
 def test_it_learns_from_an_encoder():
     keras.utils.set_random_seed(1)
     head = make(lambda: LazyAdam(0.05), "log_uniform", "float32")
@@ -260,6 +289,43 @@ def test_parts_of_a_save_of_fewer_draw_differently(tmp_path):
     start = int(one._parts[0].head.sampler.position)
     positions = [int(part.head.sampler.position) for part in two._parts.values()]
     assert positions == [start, start + 2**24]
+    two.save(tmp_path / "two")
+    four = _parts.make(
+        *("test", dict.fromkeys(range(4)), 4),
+        num_classes=CLASSES,
+        dim=DIM,
+        num_sampled=SAMPLED,
+        optimizer=lambda: Adagrad(0.1),
+        sampler="log_uniform",
+        seed=None,
+        options={},
+    )
+    _parts.restore(tmp_path / "two", four, 4)
+    positions = [int(part.head.sampler.position) for part in four.values()]
+    assert positions == [start + index * 2**24 for index in range(4)]
+
+
+def test_rows_out_of_range_on_one_device_change_nothing_on_any():
+    head = make(use_bias=False)
+    before = [v.numpy() for v in head.trainable_variables]
+    gradients = [
+        tf.IndexedSlices(tf.ones([1, DIM], "float64"), [row], [CLASSES, DIM])
+        for row in (0, 99)
+    ]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="ids from 99 to 99"):
+        head.apply(gradients)
+    for variable, value in zip(head.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert [int(optimizer.iterations) for optimizer in head.optimizers] == [0, 0]
+
+
+def test_a_step_that_some_devices_have_taken_counts_on_all(tmp_path):
+    head = make()
+    head.optimizers[1].iterations.assign(3)  # a worker was lost before device 0
+    head.save(tmp_path / "step")
+    again = make()
+    again.restore(tmp_path / "step")
+    assert [int(optimizer.iterations) for optimizer in again.optimizers] == [3, 3]
 
 
 def test_a_table_is_listed_once():

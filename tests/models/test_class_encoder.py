@@ -60,7 +60,7 @@ def small_chunks(monkeypatch):
         [False, True],
         MODES,
         quick=lambda name, normalize, mode: (
-            mode == "eager" or (normalize and mode == "jit")
+            mode == "eager" or (name == "sampled_loss" and normalize and mode == "jit")
         ),
     ),
 )
@@ -75,7 +75,8 @@ def test_losses_and_gradients_are_those_of_a_table(name, mode, normalize, small_
         num_hard_negatives=5,
         use_bias=False,
     )
-    inputs = tf.constant(RNG.normal(size=(BATCH, DIM)).astype("float32"))
+    rng = np.random.default_rng(1)
+    inputs = tf.constant(rng.normal(size=(BATCH, DIM)).astype("float32"))
     head(inputs)
     plain(inputs)
     tower = head.class_tower.encoder
@@ -107,7 +108,7 @@ def test_losses_and_gradients_are_those_of_a_table(name, mode, normalize, small_
 
 def test_logits_ranks_and_the_best_are_those_of_all_rows(small_chunks):
     head = make_head()
-    inputs = RNG.normal(size=(BATCH, DIM)).astype("float32")
+    inputs = np.random.default_rng(1).normal(size=(BATCH, DIM)).astype("float32")
     logits = head(inputs).numpy()
     rows = head.class_tower.encoder(ITEMS).numpy()
     np.testing.assert_allclose(head.table(), rows, rtol=1e-5, atol=1e-6)
@@ -243,7 +244,8 @@ def test_a_layer_that_both_towers_share_is_not_saved_whole(tmp_path):
     )
     model = SampledSoftmaxModel(keras.Model(history, x), head)
     model.compile("adam")
-    model.fit(RNG.integers(0, CLASSES, (BATCH, 4)), Y, verbose=0)
+    words = np.random.default_rng(1).integers(0, CLASSES, (BATCH, 4))
+    model.fit(words, Y, verbose=0)
     assert len(model.trainable_weights) == 2
     model.save_weights(tmp_path / "model.weights.h5")
     with pytest.raises(ValueError, match=f"shared layers \\['{items.name}'\\]"):

@@ -67,7 +67,7 @@ def without_one():
     ("jit", "sampler", "bad", "message"),
     [
         (False, None, CLASSES, RANGE),
-        (False, without_one, NEVER, COUNT),
+        slow(False, without_one, NEVER, COUNT),
         (True, None, CLASSES, RANGE),
         slow(False, None, -1, RANGE),
         slow(True, None, -1, RANGE),

@@ -17,7 +17,6 @@ pytestmark = pytest.mark.eager
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIM = 4
-RNG = np.random.default_rng(0)
 
 
 def plain(classes=10, **head):
@@ -245,20 +244,22 @@ def test_a_sampler_of_two_heads_is_not_saved_whole(tmp_path):
     two_heads(sampler=samplers.Uniform()).load_weights(tmp_path / "model.weights.h5")
 
 
-def test_features_that_are_given_are_not_loaded(tmp_path):
-    def make(features):
-        head = SampledSoftmax(
-            len(features),
-            5,
-            class_encoder=keras.Sequential([keras.layers.Dense(DIM)]),
-            class_features=features,
-            use_bias=False,
-        )
-        encoder = [keras.Input((DIM,)), keras.layers.Rescaling(1.0)]
-        return SampledSoftmaxModel(keras.Sequential(encoder), head)
+def with_features(features):
+    head = SampledSoftmax(
+        len(features),
+        5,
+        class_encoder=keras.Sequential([keras.layers.Dense(DIM)]),
+        class_features=features,
+        use_bias=False,
+    )
+    encoder = [keras.Input((DIM,)), keras.layers.Rescaling(1.0)]
+    return SampledSoftmaxModel(keras.Sequential(encoder), head)
 
-    old, new = (rng.normal(size=(n, 2)) for rng, n in ((RNG, 10), (RNG, 12)))
-    model, other = make(old), make(new)
+
+def test_features_that_are_given_are_not_loaded(tmp_path):
+    rng = np.random.default_rng(0)
+    old, new = (rng.normal(size=(n, 2)) for n in (10, 12))
+    model, other = with_features(old), with_features(new)
     model.save_weights(tmp_path / "model.weights.h5")
     other.load_weights(tmp_path / "model.weights.h5")
     tower = other.head.class_tower
@@ -266,3 +267,13 @@ def test_features_that_are_given_are_not_loaded(tmp_path):
     np.testing.assert_allclose(
         tower.table(), model.head.class_tower.encoder(new), rtol=1e-5
     )
+
+
+def test_features_are_loaded_as_often_as_weights_are(tmp_path):
+    features = np.random.default_rng(0).normal(size=(10, 2))
+    with_features(features).save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    with_features(2 * features).save_weights(tmp_path / "other.weights.h5")
+    loaded.load_weights(tmp_path / "other.weights.h5")
+    column = loaded.head.class_tower.columns[0]
+    np.testing.assert_allclose(column, 2 * features, rtol=1e-6)

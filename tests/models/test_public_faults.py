@@ -439,6 +439,57 @@ def test_losses_and_steps_without_compile():
 def test_a_regularizer_of_logits_raises():
     with pytest.raises(ValueError, match="`activity_regularizer` must be None"):
         SampledSoftmax(CLASSES, 5, activity_regularizer="l2")
+    head = SampledSoftmax(CLASSES, 5, autocast=True)  # an argument of Layer, too
+    with pytest.raises(ValueError, match="`activity_regularizer` must be None"):
+        SampledSoftmaxModel(keras.layers.Dense(8), head, activity_regularizer="l2")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"optimizer": "none"}, {"loss": "mse"}, {"metrics": ["mae"]}]
+)
+def test_a_refused_compile_changes_nothing(arguments):
+    model = make()
+    model.compile("sgd", metrics=[TopKAccuracy(5)])
+    before = model.evaluate(X, Y, verbose=0)
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        model.compile(**{"metrics": [Perplexity()], **arguments})
+    assert model.evaluate(X, Y, verbose=0) == before
+    assert model.metrics_names == ["loss", "top_5_accuracy"]
+
+
+def test_weights_of_a_wrong_shape_move_no_sampler():
+    model = make()
+    model.compile("sgd")
+    model.train_on_batch(X, Y)
+    position = int(model.head.sampler.position)
+    with pytest.raises(ValueError, match="`sample_weight` must have the shape"):
+        model.train_on_batch(X, Y, sample_weight=np.ones([BATCH, 3], "float32"))
+    assert int(model.head.sampler.position) == position
+
+
+def test_a_mixed_policy_reads_the_values_of_a_stateless_call():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    ids = keras.Input((3,), dtype="int32")
+    embedding = keras.layers.Embedding(CLASSES, DIM)
+    features = keras.layers.GlobalAveragePooling1D()(embedding(ids))
+    head = SampledSoftmax(CLASSES, 5, tied_to=embedding, use_bias=False)
+    model = keras.Model(ids, head(features))
+    expected = 2.0 * np.asarray(model(IDS))
+    doubled = [2.0 * tf.constant(v) for v in model.trainable_variables]
+    others = list(model.non_trainable_variables)
+    logits, _ = model.stateless_call(doubled, others, IDS)
+    # Both the inputs and the table are doubled.
+    np.testing.assert_allclose(logits, 2.0 * expected, rtol=1e-5)
+
+
+def test_a_subclass_of_the_head_may_take_training():
+    class Head(SampledSoftmax):
+        def call(self, inputs, training=False):
+            return super().call(inputs)
+
+    inputs = keras.Input((DIM,))
+    model = keras.Model(inputs, Head(CLASSES, 5)(inputs, training=True))
+    assert model(X).shape == (BATCH, CLASSES)
 
 
 @pytest.mark.parametrize("top_k", [None, 5])

@@ -94,13 +94,14 @@ def assert_refused(model, x, y, before):
 
 @pytest.mark.parametrize(
     "name",
-    [name if name == "scaled" else slow(name) for name in OPTIMIZERS],
+    [name if name == "lazy_adam" else slow(name) for name in OPTIMIZERS],
 )
-def test_two_replicas_are_as_near_float64_as_one_device(name):
+def test_two_replicas_are_as_near_float64_as_one_device(name, runs_slow_tests):
     one_device = tf.distribute.get_strategy()
-    _, *truth = trained(one_device, OPTIMIZERS[name], dtype="float64")
-    _, *one = trained(one_device, OPTIMIZERS[name])
-    model, *two = trained(two_replicas(), OPTIMIZERS[name])
+    options = {"epochs": 3 if runs_slow_tests else 1}
+    _, *truth = trained(one_device, OPTIMIZERS[name], dtype="float64", **options)
+    _, *one = trained(one_device, OPTIMIZERS[name], **options)
+    model, *two = trained(two_replicas(), OPTIMIZERS[name], **options)
     assert_equal_copies(model)
     for exact, theirs, ours in zip(
         *([logs, *state] for logs, state in (truth, one, two)), strict=True
@@ -182,7 +183,8 @@ def test_replicas_draw_alike_or_classes_of_their_own(per_replica):
 
 def test_padding_under_replicas():
     """A mask, and labels that are seen as padding by a sampler of all replicas."""
-    words = RNG.integers(1, CLASSES, (16, 4)) * (np.arange(4) < [[3]])
+    words = np.random.default_rng(1).integers(1, CLASSES, (16, 4))
+    words *= np.arange(4) < 3
     labels = np.where(words > 0, words[:, ::-1].copy(), 0)
     labels[:, 0] = np.maximum(labels[:, 0], 1)
     results = []

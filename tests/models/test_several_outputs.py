@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import cross_entropy64, slow, two_replicas
+from tfsampled._core.labels import Labels
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import Perplexity, TopKAccuracy
 from tfsampled.models import SampledSoftmaxModel
@@ -73,7 +74,7 @@ def test_evaluation_is_that_of_the_logits(as_list):
     weight = np.linspace(0, 2, EXAMPLES).astype("float32")
     y = list(Y.values()) if as_list else Y
     ones = np.ones(EXAMPLES, "float32")
-    by_name = {"item": weight, "price": ones, "brand": ones}
+    by_name = {"item": weight, "price": weight[::-1], "brand": ones}
     weights = list(by_name.values()) if as_list else by_name
     logs = model.evaluate(
         X, y, EXAMPLES, verbose=0, sample_weight=weights, return_dict=True
@@ -86,7 +87,7 @@ def test_evaluation_is_that_of_the_logits(as_list):
     means = {
         "item": np.mean(weight * losses["item"]),
         "brand": np.mean(losses["brand"]),
-        "price": np.mean(errors**2),
+        "price": np.mean(weight[::-1] * errors[:, 0] ** 2),
     }
     regularization = float(tf.add_n(model.losses))
     total = sum(WEIGHTS[name] * means[name] for name in means) + regularization
@@ -106,7 +107,9 @@ def test_evaluation_is_that_of_the_logits(as_list):
         np.average(above < 2, weights=weight), rel=1e-5
     )
     assert logs["price_mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-5)
-    assert logs["price_weighted_mae"] == logs["price_mae"]
+    assert logs["price_weighted_mae"] == pytest.approx(
+        np.average(np.abs(errors[:, 0]), weights=weight[::-1]), rel=1e-5
+    )
     assert logs.keys() == {
         "loss",
         *(f"{name}_loss" for name in Y),
@@ -215,6 +218,41 @@ def test_invalid_labels_of_one_head_change_nothing(jit_compile):
         model.train_on_batch(X, {**Y, "brand": Y["brand"] + 15})
     after = [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
     assert_equal_weights(after, before)
+
+
+def test_what_compiled_steps_recorded_is_raised_once():
+    model = make()
+    outputs = model._outputs._head_outputs()
+    for output in outputs.values():
+        output.label_check.record(Labels(tf.constant([[99]], tf.int64), None, None), 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Received: ids from 99"):
+        model._outputs.raise_if_invalid()
+    model._outputs.raise_if_invalid()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("young_iterators")
+@pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size"])
+def test_a_masked_output_counts_its_steps_on_all_replicas(reduction):
+    words = np.array([[1, 2, 3, 4], [1, 0, 0, 0], [5, 6, 0, 0]])
+    y = {"next": words % 3, "rate": np.random.default_rng(1).normal(size=(3, 4, 1))}
+    results = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas()):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            inputs = keras.Input((4,), dtype="int32")
+            features = keras.layers.Embedding(9, DIM, mask_zero=True)(inputs)
+            outputs = {
+                "next": SampledSoftmax(3, 3, "uniform")(features),
+                "rate": keras.layers.Dense(1, name="rate")(features),
+            }
+            model = SampledSoftmaxModel.from_model(keras.Model(inputs, outputs))
+            loss = keras.losses.MeanSquaredError(reduction=reduction)
+            model.compile(keras.optimizers.SGD(0.5), loss={"rate": loss})
+        history = model.fit(words, y, batch_size=3, verbose=0).history
+        results.append([history["rate_loss"], *model.get_weights()])
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfsampled._core import validation
+from tfsampled._core.static_ops import Size
 from tfsampled._core.xla import on_host, tracing_for_xla
 
 
@@ -179,17 +180,14 @@ def parse_labels(
     # Padding repeats the example's first label; it is class 0 where there is none.
     # ids = [[-1, 7, 5], [-1, -1, -1]], ignore_class = -1 -> [[7, 7, 5], [0, 0, 0]]
     first = tf.argmax(tf.cast(is_label, tf.int32), axis=1)[:, tf.newaxis]
-    fill = tf.where(
-        tf.gather(is_label, first, batch_dims=1),
-        tf.gather(ids, first, batch_dims=1),
-        0,
-    )
-    return Labels(tf.where(is_label, ids, fill), is_label, example_mask)
+    ids = tf.where(is_label, ids, 0)
+    ids = tf.where(is_label, ids, tf.gather(ids, first, batch_dims=1))
+    return Labels(ids, is_label, example_mask)
 
 
 @on_host()
 def parse_class_lists(
-    values: Any, examples: tf.TensorShape, num_classes: int | tf.Tensor, name: str
+    values: Any, examples: tf.TensorShape, num_classes: Size, name: str
 ) -> tf.Tensor | None:
     """Converts lists of class ids, one for each example `[...]`.
 
@@ -242,9 +240,7 @@ def parse_negatives(
     return None, own
 
 
-def check_class_list(
-    ids: tf.Tensor, num_classes: int | tf.Tensor, name: str
-) -> tf.Tensor:
+def check_class_list(ids: tf.Tensor, num_classes: Size, name: str) -> tf.Tensor:
     """Returns ids that are not read before they are found to be -1 or a class."""
     check = class_list_check(ids, num_classes, name)
     with tf.control_dependencies(validation.assert_all([check])), on_host():
@@ -252,20 +248,17 @@ def check_class_list(
 
 
 @on_host()
-def class_list_check(
-    ids: tf.Tensor, num_classes: int | tf.Tensor, name: str
-) -> validation.Check:
+def class_list_check(ids: tf.Tensor, num_classes: Size, name: str) -> validation.Check:
     """Checks that every id is -1 or a class."""
     valid = tf.where(tf.equal(ids, -1), tf.zeros_like(ids), ids)
     return validation.ids_check(valid, num_classes, name)
 
 
 def apply_weights(
-    losses: tf.Tensor, sample_weight: Any, example_mask: tf.Tensor | None
+    losses: tf.Tensor, weight: tf.Tensor | None, example_mask: tf.Tensor | None
 ) -> tf.Tensor:
     """Multiplies losses `[...]` by their weights; a masked example has the loss 0."""
-    if sample_weight is not None:
-        weight = broadcast_to_examples(sample_weight, losses.shape, "sample_weight")
+    if weight is not None:
         weight = tf.cast(weight, losses.dtype)
         if example_mask is not None:  # a NaN there would make every gradient NaN
             weight = tf.where(example_mask, weight, tf.zeros_like(weight))

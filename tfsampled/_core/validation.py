@@ -12,7 +12,6 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from tfsampled._core.xla import on_host, tracing_for_xla
@@ -42,6 +41,17 @@ def positive_int(value: Any, name: str, **at_most: int | None) -> int:
                 f"`{name}` must be at most `{limit_name}`. Received: {name}={number}, "
                 f"{limit_name}={limit}."
             )
+    return number
+
+
+def num_classes(value: Any) -> int:
+    """Returns a number of classes, whose ids have to fit in int32, as an `int`."""
+    number = positive_int(value, "num_classes")
+    if number >= 2**31:
+        raise ValueError(
+            "`num_classes` must be less than 2**31: ids are int32 in results. "
+            f"Received: num_classes={number}."
+        )
     return number
 
 
@@ -229,7 +239,10 @@ def same_batch_checks(examples: Any, **values: Any) -> list[Check]:
             continue
         if isinstance(value, tf.RaggedTensor):
             value = value.row_lengths()
-        shape = value.shape if tf.is_tensor(value) else tf.TensorShape(np.shape(value))
+        if not hasattr(value, "shape"):
+            with on_host():
+                value = tf.convert_to_tensor(value)
+        shape = tf.TensorShape(value.shape)
         if shape.rank != 0 and None in (shape[:1].num_elements(), batch):
             checks.append(_same_size_check(name, value, examples))
     return checks

@@ -108,12 +108,13 @@ def size_depends_on_data(x: tf.Tensor) -> bool:
     XLA compiles few operations on such tensors. An unknown size alone says nothing: of
     a function's argument it is known when XLA compiles.
     """
-    pending = [x]
+    pending, seen = [x], set()
     while pending:
         tensor = pending.pop()
-        if not tensor.shape.is_fully_defined():
+        if id(tensor) not in seen and not tensor.shape.is_fully_defined():
             if tensor.op.type in _DATA_DEPENDENT_OPERATIONS:
                 return True
+            seen.add(id(tensor))
             pending.extend(tensor.op.inputs)
     return False
 

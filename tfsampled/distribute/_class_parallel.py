@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -53,6 +54,7 @@ class _Batch(NamedTuple):
         shape: int32, the axes `...` of this replica's examples.
         label_mask: bool `[n, T]` of this replica's examples, or None.
         example_mask: bool `[...]` of this replica's examples, or None.
+        sample_weight: `[...]` of this replica's examples, or None.
     """
 
     inputs: tf.Tensor
@@ -65,10 +67,7 @@ class _Batch(NamedTuple):
     shape: tf.Tensor
     label_mask: tf.Tensor | None
     example_mask: tf.Tensor | None
-
-    def own_examples(self, values: tf.Tensor) -> tf.Tensor:
-        """Takes `[n, ...]` of this replica's examples from values `[N, ...]`."""
-        return _take(values, self.start, self.shape)
+    sample_weight: tf.Tensor | None
 
 
 class ClassParallelSoftmax:
@@ -159,7 +158,7 @@ class ClassParallelSoftmax:
         self.num_replicas = strategy.num_replicas_in_sync
         self._parts = _parts.make(
             "ClassParallelSoftmax",
-            dict(local_replicas(strategy)),
+            local_replicas(strategy),
             self.num_replicas,
             num_classes=num_classes,
             dim=dim,
@@ -228,7 +227,8 @@ class ClassParallelSoftmax:
     ) -> tf.Tensor:
         """Computes the cross entropy over all classes, in chunks of classes.
 
-        Arguments, result and errors are those of `sampled_loss`.
+        Arguments, result and errors are those of `sampled_loss`, but labels that the
+        sampler never draws are valid.
         """
         return self._losses(inputs, labels, sample_weight, mask, _full_logsumexp)
 
@@ -236,7 +236,8 @@ class ClassParallelSoftmax:
         self, inputs: Any, labels: Any, sample_weight: Any, mask: Any, logsumexp: Any
     ) -> tf.Tensor:
         part = self._part()
-        batch = self._gather(inputs, labels, mask, sample_weight)
+        sampled = logsumexp is _sampled_logsumexp
+        batch = self._gather(inputs, labels, mask, sample_weight, sampled)
         with replicas.alone():
             own = tf.stack(logsumexp(part, batch))
         # [R, 2, N]: each replica's logsumexp, and its labels' share of the logit
@@ -244,11 +245,11 @@ class ClassParallelSoftmax:
         totals = tf.reduce_logsumexp(all_parts[:, 0], axis=0)
         losses = totals - tf.reduce_sum(all_parts[:, 1], axis=0)
         is_valid = tf.reduce_all(batch.in_range, axis=1)
-        losses = tf.where(is_valid, losses, _nan(losses))
-        losses = batch.own_examples(losses)
+        losses = tf.where(is_valid, losses, math.nan)
+        losses = _take(losses, batch.start, batch.shape)
         losses = tf.reshape(tf.cast(losses, part.head.variable_dtype), batch.shape)
         losses.set_shape(tf.convert_to_tensor(inputs).shape[:-1])
-        return apply_weights(losses, sample_weight, batch.example_mask)
+        return apply_weights(losses, batch.sample_weight, batch.example_mask)
 
     @tf.autograph.experimental.do_not_convert
     def ranks(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
@@ -271,10 +272,10 @@ class ClassParallelSoftmax:
             shard, first_class=self._replica(), stride=self.num_replicas
         )
         logits = tf.reduce_sum(logits, axis=0)
-        label_logits = tf.where(batch.in_range, logits, _nan(logits))
+        label_logits = tf.where(batch.in_range, logits, math.nan)
         count = count_classes_above([shard], rows, label_logits, batch.ids)
         (counts,) = replicas.all_gather(count[tf.newaxis])
-        ranks = batch.own_examples(tf.reduce_sum(counts, axis=0))
+        ranks = _take(tf.reduce_sum(counts, axis=0), batch.start, batch.shape)
         if batch.label_mask is not None:
             ranks = tf.where(batch.label_mask, ranks, tf.int32.max)
         best = tf.reduce_min(ranks, axis=1)
@@ -293,16 +294,12 @@ class ClassParallelSoftmax:
         rows, shape = self._flatten(inputs)
         all_inputs, start = self._gather_inputs(rows)
         found = min(k, head.num_classes)
-        values, own_ids = full_softmax_top_k(
-            _rows(head, all_inputs),
-            _class_table.full(head),
-            _class_table.biases(head),
-            found,
-        )
+        tables = _class_table.full(head), _class_table.biases(head)
+        values, own_ids = full_softmax_top_k(_rows(head, all_inputs), *tables, found)
         ids = own_ids * self.num_replicas + self._replica()
         # A replica may have fewer classes than k. NaN comes last.
         missing = [[0, 0], [0, k - found]]
-        values = tf.pad(values, missing, constant_values=float("nan"))
+        values = tf.pad(values, missing, constant_values=math.nan)
         ids = tf.pad(ids, missing, constant_values=self.num_classes)
         (all_values,) = replicas.all_gather(values[tf.newaxis])
         (all_ids,) = replicas.all_gather(ids[tf.newaxis])
@@ -345,7 +342,7 @@ class ClassParallelSoftmax:
     def _replica(self) -> int:
         """Returns the number of the replica that runs this code."""
         context = tf.distribute.get_replica_context()
-        count = 1 if context is None else context.num_replicas_in_sync
+        count = 0 if context is None else context.num_replicas_in_sync
         if count != self.num_replicas or (count > 1 and tf.executing_eagerly()):
             raise ValueError(
                 "A method of ClassParallelSoftmax must be called in the function that "
@@ -362,7 +359,12 @@ class ClassParallelSoftmax:
         return flatten_inputs(tf.cast(real_tensor(inputs, "inputs"), dtype), self.dim)
 
     def _gather(
-        self, inputs: Any, labels: Any, mask: Any, sample_weight: Any = None
+        self,
+        inputs: Any,
+        labels: Any,
+        mask: Any,
+        sample_weight: Any = None,
+        sampled: bool = False,
     ) -> _Batch:
         """Gathers the examples of all replicas, and validates their labels."""
         head, inputs = self._part().head, real_tensor(inputs, "inputs")
@@ -374,7 +376,9 @@ class ClassParallelSoftmax:
             labels, inputs.shape[:-1], head.num_true, head.ignore_class, mask
         )
         if sample_weight is not None:  # before a sampler moves
-            broadcast_to_examples(sample_weight, inputs.shape[:-1], "sample_weight")
+            sample_weight = broadcast_to_examples(
+                sample_weight, inputs.shape[:-1], "sample_weight"
+            )
         with tf.control_dependencies(validation.assert_all(checks)):
             own_ids = tf.identity(own.ids)
         ids, label_mask = replicas.all_gather(own_ids, own.label_mask)
@@ -388,7 +392,8 @@ class ClassParallelSoftmax:
         own_ids = tf.where(is_own, ids // self.num_replicas, 0)
         # The same on all replicas: if one refuses, all do, and no sampler moves.
         checks = [validation.ids_check(ids, self.num_classes, "labels")]
-        if (supported := head.sampler.supports(own_ids)) is not None:
+        supported = head.sampler.supports(own_ids) if sampled else None
+        if supported is not None:
             check = head.sampler._support_check(supported, is_own)
             (conditions,) = replicas.all_gather(check.condition[tf.newaxis])
             checks.append(check._replace(condition=tf.reduce_all(conditions)))
@@ -408,6 +413,7 @@ class ClassParallelSoftmax:
             shape=shape,
             label_mask=own.label_mask,
             example_mask=own.example_mask,
+            sample_weight=sample_weight,
         )
 
     def _gather_inputs(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -473,10 +479,6 @@ def _full_logsumexp(part: Part, batch: _Batch) -> tuple[tf.Tensor, tf.Tensor]:
     cap = head.logit_soft_cap
     logits = cap_logits(class_logits(batch.own_ids, rows, *tables), cap)
     return full_logsumexp(rows, *tables, cap), _weighted_sum(logits, batch)
-
-
-def _nan(x: tf.Tensor) -> tf.Tensor:
-    return tf.constant(float("nan"), x.dtype)
 
 
 def _weighted_sum(logits: tf.Tensor, batch: _Batch) -> tf.Tensor:

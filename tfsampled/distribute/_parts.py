@@ -7,7 +7,7 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -26,6 +26,7 @@ _SAMPLERS = (
     samplers.FixedUnigram,
     samplers.LearnedUnigram,
 )
+_INITIALIZERS = {"kernel_initializer": "glorot_uniform", "bias_initializer": "zeros"}
 _UNSUPPORTED = (
     "tied_to",
     "class_encoder",
@@ -134,7 +135,7 @@ def make(
     Raises:
         ValueError: If an argument has an invalid value.
     """
-    num_classes = validation.positive_int(num_classes, "num_classes")
+    num_classes = validation.num_classes(num_classes)
     dim = validation.positive_int(dim, "dim")
     if num_classes < count:
         raise ValueError(
@@ -156,18 +157,14 @@ def make(
         sampler.validate(num_classes, num_sampled)
     seed = validation.optional_int(seed, "seed")
     start = random.getrandbits(31)
+    first_seed = start if seed is None else seed
     parts = {}
     for index, device in devices.items():
         own_classes = len(range(index, num_classes, count))
         share = min(-(-num_sampled // count), own_classes)
         initializers = {
-            name: _with_seed(
-                options.get(name, default), start if seed is None else seed, index
-            )
-            for name, default in (
-                ("kernel_initializer", "glorot_uniform"),
-                ("bias_initializer", "zeros"),
-            )
+            name: _with_seed(options.get(name, default), first_seed, index)
+            for name, default in _INITIALIZERS.items()
         }
         with tf.device(device) if device else contextlib.nullcontext():
             own_sampler = _sampler_of_part(sampler, seed, index, count)
@@ -217,13 +214,10 @@ def _make_optimizer(
     return optimizer
 
 
-def local_replicas(
-    strategy: tf.distribute.Strategy,
-) -> Iterator[tuple[int, str | None]]:
-    """Yields number and device of each replica of this process."""
+def local_replicas(strategy: tf.distribute.Strategy) -> dict[int, str | None]:
+    """Returns the device of each replica of this process, by its number."""
     if strategy is tf.distribute.get_strategy():  # the default one
-        yield 0, None
-        return
+        return {0: None}
     numbers: list[int] = []
 
     def note(context: tf.distribute.experimental.ValueContext) -> int:
@@ -231,13 +225,12 @@ def local_replicas(
         return 0
 
     strategy.experimental_distribute_values_from_function(note)
-    yield from zip(numbers, strategy.extended.worker_devices, strict=True)
+    return dict(zip(numbers, strategy.extended.worker_devices, strict=True))
 
 
 def optimizers_of(parts: Mapping[int, Part]) -> list[Any]:
     """Returns the optimizers of the parts; none if they are not trained."""
-    optimizers = (part.optimizer for part in parts.values())
-    return [optimizer for optimizer in optimizers if optimizer is not None]
+    return [part.optimizer for part in parts.values() if part.optimizer is not None]
 
 
 def validate_gradients(gradients: Sequence[Any], parts: Collection[Part]) -> list[Any]:
@@ -272,13 +265,29 @@ def _with_seed(identifier: Any, seed: int, index: int) -> Any:
     return type(initializer).from_config({**config, "seed": seed + index})
 
 
-def save(path: str | os.PathLike[str], parts: Mapping[int, Part], count: int) -> None:
-    """Writes the parts of this process, of `count` in all."""
+def save(
+    path: str | os.PathLike[str],
+    parts: Mapping[int, Part],
+    count: int,
+    even_steps: bool = False,
+) -> None:
+    """Writes the parts of this process, of `count` in all.
+
+    Args:
+        path: The start of the files' paths.
+        parts: The parts.
+        count: The number of parts.
+        even_steps: Whether all parts get the largest number of steps of any.
+    """
     if others := _saved(path).keys() - {count}:
         raise ValueError(
             "`path` must not be that of a save in another number of parts. "
             f"Received: path={os.fspath(path)!r}, saved in {min(others)} parts."
         )
+    if even_steps and (trained := optimizers_of(parts)):
+        steps = max(int(optimizer.iterations) for optimizer in trained)
+        for optimizer in trained:
+            optimizer.iterations.assign(steps)
     for index, part in parts.items():
         tf.train.Checkpoint(**part.variables()).write(_path_of(path, index, count))
 
@@ -301,9 +310,7 @@ def restore(
             "`path` must be that of one whole save. Received: "
             f"path={os.fspath(path)!r}, number of files by parts: {files}."
         )
-    readers = [
-        tf.train.load_checkpoint(_path_of(path, index, saved)) for index in range(saved)
-    ]
+    readers = [tf.train.load_checkpoint(_path_of(path, i, saved)) for i in range(saved)]
     for part in parts.values():
         _validate(path, readers, part)
     for index, part in parts.items():
@@ -316,8 +323,9 @@ def restore(
         for name, variable in part.variables().items():
             if not part.is_per_class(variable):
                 saved_value = readers[index % saved].get_tensor(_key(name))
-                if name.endswith("_position"):  # parts must not draw alike
-                    saved_value += index // saved << 24
+                if name.endswith("_position"):
+                    # As `make` does, so that no two parts draw the same classes.
+                    saved_value += (index - index % saved) << 24
                 variable.assign(saved_value)
                 continue
             value = np.empty(variable.shape, variable.dtype.as_numpy_dtype)
@@ -356,15 +364,14 @@ def _shapes(shapes: Mapping[str, Any]) -> str:
 def _validate(path: str | os.PathLike[str], readers: list[Any], part: Part) -> None:
     """Raises `ValueError` unless the files are one save of such a part's table."""
     variables = {_key(name): v for name, v in part.variables().items()}
+    prefix = "head_" if part.optimizer is None else ""
     num_rows = 0
     steps: set[int] = set()
     for reader in readers:
         shapes = reader.get_variable_to_shape_map()
         dtypes = reader.get_variable_to_dtype_map()
         names = {name for name in shapes if name.endswith(_key(""))}
-        needed = names
-        if part.optimizer is None:
-            needed = {name for name in names if name.startswith("head_")}
+        needed = {name for name in names if name.startswith(prefix)}
         fits = needed == variables.keys() and all(
             dtypes[name] == v.dtype
             and shapes[name][1:] == v.shape[1:]

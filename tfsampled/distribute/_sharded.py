@@ -18,7 +18,7 @@ from tfsampled._core.xla import on_host, refuse_xla
 from tfsampled.distribute import _parts
 from tfsampled.distribute._parts import Part
 from tfsampled.layers import SampledSoftmax
-from tfsampled.optimizers._sparse_rows import validate_gradient
+from tfsampled.optimizers._sparse_rows import assert_rows_in_bounds, validate_gradient
 
 
 class ShardedSoftmax(SampledSoftmax):
@@ -159,12 +159,14 @@ class ShardedSoftmax(SampledSoftmax):
         """Updates `trainable_variables` by their gradients, each on its device."""
         _validate_context()
         gradients = _parts.validate_gradients(gradients, self._parts.values())
-        gradients = list(map(validate_gradient, gradients, self.trainable_variables))
-        count = len(self._parts)
-        for index, part in self._parts.items():
-            with tf.device(part.device):
-                # Of 2 devices: kernel_0, kernel_1, bias_0, bias_1.
-                part.apply(gradients[index::count])
+        variables, count = self.trainable_variables, len(self._parts)
+        gradients = list(map(validate_gradient, gradients, variables))
+        # All are valid before the first device changes anything.
+        with tf.control_dependencies(assert_rows_in_bounds(gradients, variables)):
+            for index, part in self._parts.items():
+                with tf.device(part.device):
+                    # Of 2 devices: kernel_0, kernel_1, bias_0, bias_1.
+                    part.apply(gradients[index::count])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes rows, biases, slots and the state of samplers and optimizers.
@@ -172,6 +174,7 @@ class ShardedSoftmax(SampledSoftmax):
         Each device writes its own file, `<path>-<device>-of-<devices>`: servers on
         several machines need a folder that all of them see. Call it when no worker is
         in a step, as after `ClusterCoordinator.join`. Give each save a path of its own.
+        A step that a lost worker had sent to some of the devices is counted on all.
 
         Args:
             path: The start of the files' paths, such as "checkpoints/step-1000".
@@ -179,7 +182,7 @@ class ShardedSoftmax(SampledSoftmax):
         Raises:
             ValueError: If a table in another number of parts was saved there.
         """
-        _parts.save(path, self._parts, len(self._parts))
+        _parts.save(path, self._parts, len(self._parts), even_steps=True)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Reads what `save`, or that of a `ClassParallelSoftmax`, has written.
@@ -285,11 +288,9 @@ def _validate_devices(devices: list[str]) -> None:
         with tf.device(device):
             placed.append(tf.Variable(0.0).device)
     # "CPU:1", placed on "/job:localhost/replica:0/task:0/device:CPU:1"
+    spec = tf.DeviceSpec.from_string
     fits = all(
-        tf.DeviceSpec.from_string(actual).make_merged_spec(
-            tf.DeviceSpec.from_string(device)
-        )
-        == tf.DeviceSpec.from_string(actual)
+        spec(actual).make_merged_spec(spec(device)) == spec(actual)
         for device, actual in zip(devices, placed, strict=True)
     )
     if not fits or len(set(placed)) < len(placed):

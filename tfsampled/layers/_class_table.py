@@ -27,17 +27,12 @@ def add_kernels(head: Any, dim: int) -> Any:
     with tf.init_scope():
         table = head.kernel_initializer(shape, dtype=head.variable_dtype)
         shards = partition.split(table, head.num_shards, head.partition_strategy)
-    kernels = [
-        _add_kernel(
-            head,
-            f"kernel_{index}",
-            shard.shape,
-            lambda shape, dtype, value=shard: value,
-        )
-        for index, shard in enumerate(shards)
-    ]
-    for index, kernel in enumerate(kernels):
-        setattr(head, f"_kernel_{index}", kernel)  # no checkpoint looks into lists
+    kernels = []
+    for index, shard in enumerate(shards):
+        kernel = _add_kernel(head, f"kernel_{index}", shard.shape, shard)
+        # tf.train.Checkpoint does not look inside Keras's lists.
+        setattr(head, f"_kernel_{index}", kernel)
+        kernels.append(kernel)
     return kernels
 
 
@@ -76,17 +71,22 @@ def biases(head: Any) -> Table | None:
 
 
 def _variables(head: Any) -> Table:
-    kernels = [uncast(kernel) for kernel in head.kernels]
+    kernels = [_stored_value(kernel) for kernel in head.kernels]
     table = Table.from_params(kernels, head.partition_strategy)
     return dataclasses.replace(
         table, normalize=head.normalize, devices=head.shard_devices
     )
 
 
-def uncast(variable: Any) -> Any:
+def _stored_value(variable: Any) -> Any:
     """Returns the value of a variable, which a mixed policy casts inside of layers."""
-    value, stored = variable.value, variable._value  # None before it is initialized
-    return value if stored is None or value.dtype == stored.dtype else stored
+    if not variable._autocast:
+        return variable.value
+    variable._autocast = False
+    try:
+        return variable.value
+    finally:
+        variable._autocast = True
 
 
 def validate_source(
@@ -137,11 +137,8 @@ def validate_embedding(embedding: Any) -> None:
             "`tied_to` must be a keras.layers.Embedding. "
             f"Received: tied_to={embedding!r}."
         )
-    for attribute, value in (
-        ("quantization_mode", None),
-        ("lora_enabled", False),
-        ("tie_weights", True),
-    ):
+    needed = {"quantization_mode": None, "lora_enabled": False, "tie_weights": True}
+    for attribute, value in needed.items():
         if (received := getattr(embedding, attribute, value)) != value:
             raise ValueError(
                 f"`tied_to` must have {attribute}={value}, or be left out: otherwise "

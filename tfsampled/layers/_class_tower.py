@@ -44,14 +44,17 @@ class ClassTower(keras.layers.Layer):
             )
         self.encoder = encoder
         self.num_classes = num_classes
-        self._is_loaded = not _is_config(features)
-        if _is_config(features):
-            features = _empty_features(features)
-        self._names = list(features) if isinstance(features, dict) else None
-        self._is_array = not isinstance(features, (dict, tuple))
-        arrays = [features] if self._is_array else features
-        if isinstance(features, dict):
-            arrays = features.values()
+        is_config = isinstance(features, dict) and set(features) == _CONFIG
+        self._is_given = self._is_loaded = not is_config
+        if is_config:
+            self._names, self._is_array = features["names"], features["is_array"]
+            arrays = _empty_arrays(features)
+        else:
+            self._names = list(features) if isinstance(features, dict) else None
+            self._is_array = not isinstance(features, (dict, tuple))
+            arrays = [features] if self._is_array else features
+            if self._names is not None:
+                arrays = features.values()
         arrays = [_as_array(array) for array in arrays]
         sizes = [array.shape[0] if array.ndim else None for array in arrays]
         if not arrays or set(sizes) != {num_classes}:
@@ -75,13 +78,11 @@ class ClassTower(keras.layers.Layer):
         Raises:
             ValueError: If it does not make rows of `dim` numbers.
         """
-        inputs = self._structure(
-            [
-                keras.KerasTensor((None, *column.shape[1:]), column.dtype.name)
-                for column in self.columns
-            ]
-        )
-        shape = tuple(self.encoder(inputs).shape)
+        inputs = [
+            keras.KerasTensor((None, *column.shape[1:]), column.dtype.name)
+            for column in self.columns
+        ]
+        shape = tuple(self.encoder(self._structure(inputs)).shape)
         if len(shape) != 2 or None in shape[1:] or dim not in (None, shape[1]):
             raise ValueError(
                 "`class_encoder` must make [batch, dim], with the dim of the inputs. "
@@ -115,9 +116,12 @@ class ClassTower(keras.layers.Layer):
         return tf.gather_nd(rows[:, tf.newaxis], index)
 
     def table(self) -> tf.Tensor:
-        """Computes the rows of all classes, in chunks of classes, for inference."""
-        if self._is_reused and self._cache.table is not None:
-            return self._cache.table.value()
+        """Computes the rows of all classes for inference, or takes those `reused`."""
+        cached = self._cache.table if self._is_reused else None
+        return self._encode_table() if cached is None else cached.value()
+
+    def _encode_table(self) -> tf.Tensor:
+        """Computes the rows of all classes, in chunks of classes."""
         if self.num_classes <= CHUNK:
             return self.encode(tf.range(self.num_classes, dtype=tf.int64), False)
         num_chunks = -(-self.num_classes // CHUNK)
@@ -135,9 +139,7 @@ class ClassTower(keras.layers.Layer):
         """Encodes all classes anew, for every `table` inside of `reused`."""
         if not self.built:
             self.build(None)
-        before, self._is_reused = self._is_reused, False
-        rows = self.table()
-        self._is_reused = before
+        rows = self._encode_table()
         if self._cache.table is None:
             self._cache.table = tf.Variable(rows, trainable=False)
         else:
@@ -160,10 +162,6 @@ class ClassTower(keras.layers.Layer):
             if exported:
                 del self.exported_table
 
-    def get_build_config(self) -> None:
-        """Returns None: the head builds its tower."""
-        return None
-
     def save_own_variables(self, store: Any) -> None:
         """Saves the features."""
         for index, column in enumerate(self.columns):
@@ -174,7 +172,7 @@ class ClassTower(keras.layers.Layer):
 
     def load_own_variables(self, store: Any) -> None:
         """Loads the features, unless they were given."""
-        if self._is_loaded:
+        if self._is_given:
             return
         for index, column in enumerate(self.columns):
             values = np.ascontiguousarray(store[str(index)])
@@ -220,20 +218,12 @@ class TowerTable:
         return unit_rows(rows) if self.normalize else rows
 
 
-def _is_config(features: Any) -> bool:
-    return isinstance(features, dict) and set(features) == _CONFIG
-
-
-def _empty_features(config: dict[str, Any]) -> Any:
+def _empty_arrays(config: dict[str, Any]) -> list[np.ndarray]:
     """Returns features of the shapes and dtypes of a config."""
-    arrays = [
-        np.zeros(shape, object if dtype == "string" else dtype)
+    return [
+        np.full(shape, b"", object) if dtype == "string" else np.zeros(shape, dtype)
         for shape, dtype in zip(config["shapes"], config["dtypes"], strict=True)
     ]
-    arrays = [a if a.dtype != object else np.full(a.shape, b"", object) for a in arrays]
-    if config["names"] is not None:
-        return dict(zip(config["names"], arrays, strict=True))
-    return arrays[0] if config["is_array"] else tuple(arrays)
 
 
 def _as_array(feature: Any) -> np.ndarray:

@@ -13,9 +13,7 @@ import tensorflow as tf
 from tfsampled._core import replicas, validation
 from tfsampled._core.labels import (
     Labels,
-    broadcast_to_examples,
     integer_labels,
-    pad_ragged,
     parse_class_lists,
     parse_labels,
     real_tensor,
@@ -43,16 +41,8 @@ def parse_valid(
         labels = integer_labels(labels)
         with tf.control_dependencies(assertions), on_host():
             labels = tf.identity(labels)
-    examples = inputs.shape[:-1]
-    targets = parse(head, labels, examples, mask)
-    if sample_weight is not None:  # before the sampler moves
-        broadcast_to_examples(sample_weight, examples, "sample_weight")
+    targets = parse(head, labels, inputs.shape[:-1], mask)
     return inputs, validated(head, targets, sampled)
-
-
-def dense(head: Any, labels: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
-    """Pads ragged labels with `ignore_class`."""
-    return pad_ragged(labels, head.num_true, head.ignore_class)
 
 
 def parse(head: Any, labels: Any, examples: tf.TensorShape, mask: Any) -> Labels:

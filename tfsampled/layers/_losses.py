@@ -9,11 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.candidate_sampling.samplers import (
-    Candidates,
-    Draw,
-    with_counts,
-)
+from tfsampled._core.candidate_sampling.samplers import Candidates, Draw, with_counts
 from tfsampled._core.candidate_sampling.union import certain, union
 from tfsampled._core.embedding.sharded_table import unit_rows
 from tfsampled._core.full_softmax.loss import LossOptions, full_softmax_loss
@@ -22,6 +18,7 @@ from tfsampled._core.labels import (
     Labels,
     PackedExamples,
     apply_weights,
+    broadcast_to_examples,
     flatten_inputs,
     parse_negatives,
     real_tensor,
@@ -43,6 +40,10 @@ def compute_losses(
     negatives: Any = None,
 ) -> tf.Tensor:
     """Computes the losses `[...]` of valid labels."""
+    if sample_weight is not None:  # refused before the sampler moves
+        sample_weight = broadcast_to_examples(
+            sample_weight, inputs.shape[:-1], "sample_weight"
+        )
     rows, shape = logit_rows(head, inputs, targets.example_mask)
     shared, own = parse_negatives(negatives, inputs.shape[:-1], head.num_classes)
     valid = [ids for ids in (shared, own) if ids is not None]

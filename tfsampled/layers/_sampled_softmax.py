@@ -151,8 +151,8 @@ class SampledSoftmax(keras.layers.Layer):
         seed: Any = None,
         **kwargs: Any,
     ) -> None:
-        # Logits are never less precise than float32.
-        super().__init__(autocast=False, **kwargs)
+        # A mixed policy must not round the inputs.
+        super().__init__(**{**kwargs, "autocast": False})
         if self.activity_regularizer is not None:
             raise ValueError(
                 "`activity_regularizer` must be None: training computes no logits. "
@@ -162,9 +162,7 @@ class SampledSoftmax(keras.layers.Layer):
             raise ValueError(
                 f"`dtype` must be floating. Received: dtype={self.variable_dtype}."
             )
-        self.num_classes = validation.positive_int(
-            num_classes, "num_classes", limit=2**31 - 1
-        )
+        self.num_classes = validation.num_classes(num_classes)
         self.num_sampled = validation.static_int(num_sampled, "num_sampled")
         self.sampler = samplers.get(sampler, seed)
         self.sampler.validate(self.num_classes, self.num_sampled)
@@ -285,8 +283,7 @@ class SampledSoftmax(keras.layers.Layer):
         """Returns the rows of all classes `[num_classes, dim]`, in the order of ids."""
         if self.class_tower is not None:
             return self.class_tower.table()
-        shards = [_class_table.uncast(kernel) for kernel in self.kernels]
-        return partition.join(shards, self.partition_strategy)
+        return _class_table.full(self).all_rows()
 
     def set_table(self, kernel: Any, bias: Any = None) -> None:
         """Assigns the kernel `[num_classes, dim]`, and the bias `[num_classes]`.
@@ -298,13 +295,11 @@ class SampledSoftmax(keras.layers.Layer):
         kernel = tf.convert_to_tensor(kernel, self.variable_dtype)
         shape = (self.num_classes, self.kernels[0].shape[-1])
         bias_shape = None if bias is None else np.shape(bias)
-        if kernel.shape != shape or bias_shape != (
-            (self.num_classes,) if self.use_bias else None
-        ):
+        needed = shape[:1] if self.use_bias else None
+        if kernel.shape != shape or bias_shape != needed:
             raise ValueError(
-                f"`kernel` must have the shape {shape}, and `bias` the shape "
-                f"{shape[:1] if self.use_bias else None}. Received: "
-                f"kernel.shape={kernel.shape}, bias.shape={bias_shape}."
+                f"`kernel` must have the shape {shape}, and `bias` the shape {needed}. "
+                f"Received: kernel.shape={kernel.shape}, bias.shape={bias_shape}."
             )
         shards = partition.split(kernel, self.num_shards, self.partition_strategy)
         if self.use_bias:
@@ -359,8 +354,10 @@ class SampledSoftmax(keras.layers.Layer):
                 sampler never draws. The sampler has not moved then. Under XLA the loss
                 of an example with a label out of range is NaN.
         """
+        if negatives is not None:
+            negatives = validation.as_class_ids(negatives, "negatives")
         # Those of all examples have no axis for them.
-        own = negatives if np.ndim(negatives) > 1 else None
+        own = None if negatives is None or negatives.shape.rank == 1 else negatives
         inputs, targets = head_labels.parse_valid(
             self, inputs, labels, sample_weight, mask, sampled=True, negatives=own
         )
@@ -368,11 +365,7 @@ class SampledSoftmax(keras.layers.Layer):
 
     @tf.autograph.experimental.do_not_convert
     def exact_loss(
-        self,
-        inputs: Any,
-        labels: Any,
-        sample_weight: Any = None,
-        mask: Any = None,
+        self, inputs: Any, labels: Any, sample_weight: Any = None, mask: Any = None
     ) -> tf.Tensor:
         """Computes the cross entropy over all classes, in chunks of classes.
 
@@ -411,12 +404,10 @@ class SampledSoftmax(keras.layers.Layer):
     def example_mask(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
         """Returns True for each example that has a label, False for padding."""
         inputs = real_tensor(inputs, "inputs")
-        example_mask = head_labels.parse(
-            self, labels, inputs.shape[:-1], mask
-        ).example_mask
-        if example_mask is None:
+        targets = head_labels.parse(self, labels, inputs.shape[:-1], mask)
+        if targets.example_mask is None:
             return tf.ones(tf.shape(inputs)[:-1], tf.bool)
-        return example_mask
+        return targets.example_mask
 
     @tf.autograph.experimental.do_not_convert
     def top_k(
@@ -442,9 +433,8 @@ class SampledSoftmax(keras.layers.Layer):
         k = validation.positive_int(k, "k", num_classes=self.num_classes)
         rows, shape = logit_rows(self, inputs)
         exclude = head_labels.class_lists(self, exclude, inputs, "exclude")
-        values, classes = full_softmax_top_k(
-            rows, _class_table.full(self), _class_table.biases(self), k, exclude
-        )
+        tables = _class_table.full(self), _class_table.biases(self)
+        values, classes = full_softmax_top_k(rows, *tables, k, exclude)
         if self.logit_soft_cap is not None:
             capped = cap_logits(values, self.logit_soft_cap)
             values = tf.where(classes < 0, values, capped)  # where classes run out
@@ -452,7 +442,9 @@ class SampledSoftmax(keras.layers.Layer):
         values = tf.cast(values, self.variable_dtype)
         return tf.reshape(values, shape), tf.cast(tf.reshape(classes, shape), tf.int32)
 
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+    def compute_output_spec(
+        self, inputs: Any, *args: Any, **kwargs: Any
+    ) -> keras.KerasTensor:
         """Returns the shape and the dtype of the logits."""
         shape = self.compute_output_shape(inputs.shape)
         return keras.KerasTensor(shape, self.variable_dtype)

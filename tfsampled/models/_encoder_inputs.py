@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
@@ -25,7 +25,7 @@ def functional_inputs(model: Any) -> Any:
     return getattr(model, "input", inputs)
 
 
-def match_inputs(model: Any, x: Any, dropped: Collection[str | None] = ()) -> Any:
+def match_inputs(model: Any, x: Any, dropped: Collection[str | None]) -> Any:
     """Returns what of a dict is an input of the model, in the order of its inputs.
 
     TensorFlow sorts dicts, of which Keras warns; and there may be inputs that the model
@@ -42,12 +42,6 @@ def match_inputs(model: Any, x: Any, dropped: Collection[str | None] = ()) -> An
     if isinstance(x, dict) and len(x) > 1 and getattr(inputs, "name", None) in x:
         return x[inputs.name]
     return x
-
-
-def has_inputs(model: Any, names: Sequence[str | None]) -> bool:
-    """Returns whether a functional or Sequential model has inputs of these names."""
-    known = [x.name for x in getattr(model, "inputs", None) or []]
-    return all(name is None or name in known for name in names)
 
 
 def named_input(model: Any, x: Any, name: str, argument: str) -> Any:
@@ -71,15 +65,6 @@ def named_input(model: Any, x: Any, name: str, argument: str) -> Any:
         f"`{argument}` must be the name of an input. Received: {argument}={name!r}, "
         f"inputs={sorted(x) if isinstance(x, Mapping) else names}."
     )
-
-
-def serving_signature(inputs: Any) -> list[Any]:
-    """Returns a serving signature: `inputs`, of any batch size."""
-    return [
-        tf.nest.map_structure(
-            lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype, x.name), inputs
-        )
-    ]
 
 
 def are_tensors(inputs: Any) -> bool:

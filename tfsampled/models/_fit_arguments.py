@@ -59,14 +59,13 @@ def first_labels(y: Any) -> np.ndarray | None:
 
 def validate_metrics(metrics: Any, argument: str) -> list[ExactMetric]:
     metrics = [] if metrics is None else tf.nest.flatten(metrics)
-    names = [str(getattr(metric, "name", None)) for metric in metrics]
-    for metric in metrics:
-        if not isinstance(metric, ExactMetric):
-            raise ValueError(
-                f"`{argument}` must be metrics of tfsampled.metrics, such as "
-                "TopKAccuracy(1) for accuracy; Keras's need the logits of all classes. "
-                f"Received: {argument}={metrics!r}."
-            )
+    if not all(isinstance(metric, ExactMetric) for metric in metrics):
+        raise ValueError(
+            f"`{argument}` must be metrics of tfsampled.metrics, such as "
+            "TopKAccuracy(1) for accuracy; Keras's need the logits of all classes. "
+            f"Received: {argument}={metrics!r}."
+        )
+    names = [metric.name for metric in metrics]
     if len(set(names)) < len(names):
         raise ValueError(
             f"`{argument}` must have different names. Received: {', '.join(names)}."
@@ -132,6 +131,5 @@ def warn_if_unordered(heads: Mapping[str, Any], y: Any) -> None:
     for name, head in heads.items():
         labels = first_labels(y.get(name) if isinstance(y, dict) else y)
         if labels is not None and isinstance(head.sampler, LogUniform):
-            head.sampler.warn_if_unordered(
-                labels, head.num_classes, labels != head.ignore_class
-            )
+            is_label = labels != head.ignore_class
+            head.sampler.warn_if_unordered(labels, head.num_classes, is_label)

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import replicas
+from tfsampled.layers._head_labels import keras_mask
 
 
 class KerasOutput:
@@ -25,6 +26,7 @@ class KerasOutput:
     ) -> None:
         self.loss_mean = keras.metrics.Mean(name=f"{name}_loss")
         self._has_loss = loss is not None
+        self._is_sum = getattr(loss, "reduction", None) == "sum"
         # Has no layers: it compiles the loss and the metrics, as Keras reads them.
         self._compiled = keras.Model(name=name)
         self._compiled.compile(
@@ -37,11 +39,11 @@ class KerasOutput:
         return {metric.name: metric for metric in metrics if metric.name != "loss"}
 
     def build(self, y: Any, y_pred: Any) -> None:
-        """Makes the metrics' variables, for targets and predictions like these.
+        """Makes the metrics' variables.
 
         Args:
-            y: A KerasTensor.
-            y_pred: A KerasTensor.
+            y: Targets.
+            y_pred: A KerasTensor like the predictions.
         """
         y, y_pred = (
             tf.zeros([1] + [size or 1 for size in x.shape[1:]], x.dtype)
@@ -67,12 +69,17 @@ class KerasOutput:
         del training, validated, negatives
         if not self._has_loss:
             return tf.zeros([])
-        # Keras takes the mean over this replica's examples, divided by the number of
-        # replicas.
         loss = self._compiled.compute_loss(None, y, y_pred, sample_weight)
-        num_examples = tf.cast(tf.shape(y_pred)[0], tf.float32)
-        share = tf.math.divide_no_nan(num_examples, batch_size(y_pred))
-        return loss * replicas.num_replicas() * tf.cast(share, loss.dtype)
+        loss *= replicas.num_replicas()
+        if self._is_sum:
+            return loss
+        # Keras takes the mean over this replica's examples, or of a masked output over
+        # its unmasked steps, divided by the number of replicas.
+        mask = keras_mask(y_pred)
+        count = tf.shape(y_pred)[0] if mask is None else tf.math.count_nonzero(mask)
+        count = tf.cast(count, tf.float32)
+        share = tf.math.divide_no_nan(count, replicas.mean(count))
+        return loss * tf.cast(share, loss.dtype)
 
     def update_metrics(
         self, y: Any, y_pred: tf.Tensor, sample_weight: Any, exclude: Any

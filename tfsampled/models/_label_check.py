@@ -71,17 +71,16 @@ class LabelCheck:
         )
         return in_range & supported & is_class
 
-    def raise_if_invalid(self) -> None:
-        """Raises what was recorded, and clears it. Waits for the step.
+    def take(self) -> str | None:
+        """Returns the message for what was recorded, and clears it. Waits for the step.
 
-        Raises:
-            tf.errors.InvalidArgumentError: If a violation was recorded.
+        None if no violation was recorded.
         """
         values = self._violations.numpy().tolist()
         count, low, high, unsupported, negatives, exclude = values
         batches = count + unsupported + negatives + exclude
         if not batches:
-            return
+            return None
         self._violations.assign(tf.zeros_like(self._violations))
         message = self._head.sampler.unsupported_label_message
         if negatives or exclude:
@@ -94,11 +93,9 @@ class LabelCheck:
             message = validation.out_of_range_message(
                 "labels", self._head.num_classes, low, high
             )
-        raise tf.errors.InvalidArgumentError(
-            None,
-            None,
-            f"{message} (Such batches: {batches}. A compiled "
-            "step cannot raise; it skipped them, and they have changed nothing.)",
+        return (
+            f"{message} (Such batches: {batches}. A compiled step cannot raise. "
+            "Training skipped them; an evaluation's result does not count.)"
         )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import replicas, validation
-from tfsampled._core.labels import Labels, class_list_check
+from tfsampled._core.labels import Labels, class_list_check, pad_ragged
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.xla import on_host
 from tfsampled.layers import SampledSoftmax
@@ -52,12 +52,11 @@ class Outputs:
     ) -> None:
         self._is_single = not isinstance(head, dict)
         self.heads: dict[str, SampledSoftmax] = {"": head} if self._is_single else head
-        for value in self.heads.values():
-            if not isinstance(value, SampledSoftmax):
-                raise ValueError(
-                    "`head` must be a tfsampled.layers.SampledSoftmax, or a dict of "
-                    f"them by output. Received: head={head!r}."
-                )
+        if not all(isinstance(value, SampledSoftmax) for value in self.heads.values()):
+            raise ValueError(
+                "`head` must be a tfsampled.layers.SampledSoftmax, or a dict of them "
+                f"by output. Received: head={head!r}."
+            )
         if len({id(value) for value in self.heads.values()}) < len(self.heads):
             raise ValueError("`head` must have a different layer for each output.")
         if not isinstance(encoder, keras.layers.Layer):
@@ -90,7 +89,7 @@ class Outputs:
             self._k[name] = k
         self._encoder = encoder
         self._validated = False
-        self.compile(loss=None, loss_weights=None, metrics=None, weighted_metrics=None)
+        self.compile()
 
     def by_name(self, values: Any, argument: str = "y") -> dict[str, Any]:
         """Returns values by output; none if `values` is None."""
@@ -114,17 +113,16 @@ class Outputs:
 
     def encoder_inputs(self, x: Any) -> Any:
         """Returns the inputs that the encoder reads."""
-        names = self.negatives
-        names = set(names.values()) if isinstance(names, dict) else {names}
+        names = tf.nest.flatten(self.negatives)
         return encoder_inputs.match_inputs(self._encoder, x, names)
 
     @on_host()
-    def negatives_checks(self, x: Any) -> list[validation.Check]:
-        """Checks the classes that a training step compares with besides the sampled."""
+    def class_list_checks(self, x: Any, argument: str) -> list[validation.Check]:
+        """Checks the inputs that `exclude` or `negatives` names."""
         checks = []
-        for name, ids in self.class_lists(x, "negatives").items():
+        for name, ids in self.class_lists(x, argument).items():
             ids, num_classes = tf.cast(ids, tf.int64), self.heads[name].num_classes
-            checks.append(class_list_check(ids, num_classes, "negatives"))
+            checks.append(class_list_check(ids, num_classes, argument))
         return checks
 
     def class_lists(self, x: Any, argument: str) -> dict[str, Any]:
@@ -132,16 +130,14 @@ class Outputs:
         names = getattr(self, argument)
         if not isinstance(names, dict):
             names = dict.fromkeys(self.heads, names)
-        ids = {
-            output: encoder_inputs.named_input(self._encoder, x, name, argument)
-            for output, name in names.items()
-            if name is not None
-        }
-        # Keras traces a model that is exported for floats, too.
-        return {
-            output: tf.cast(x, tf.int64) if tf.as_dtype(x.dtype).is_floating else x
-            for output, x in ids.items()
-        }
+        lists = {}
+        for output, name in names.items():
+            if name is not None:
+                ids = encoder_inputs.named_input(self._encoder, x, name, argument)
+                # Keras traces a model that is exported for floats, too.
+                is_floating = tf.as_dtype(ids.dtype).is_floating
+                lists[output] = tf.cast(ids, tf.int64) if is_floating else ids
+        return lists
 
     @contextlib.contextmanager
     def reused_classes(
@@ -189,29 +185,41 @@ class Outputs:
                 results.update({f"{prefix}classes": classes, f"{prefix}scores": scores})
         return results.get("", results)
 
-    def compile(self, **arguments: Any) -> None:
-        """Takes `loss`, `loss_weights`, `metrics` and `weighted_metrics`."""
-        if self._is_single and arguments["loss_weights"] is not None:
+    def compile(
+        self,
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+    ) -> None:
+        """Takes arguments of `keras.Model.compile`."""
+        arguments = {
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+        }
+        if self._is_single and loss_weights is not None:
             raise ValueError(
                 "`loss_weights` must be None for a model with one output. "
-                f"Received: loss_weights={arguments['loss_weights']!r}."
+                f"Received: loss_weights={loss_weights!r}."
             )
         named = {name: self.by_name(value, name) for name, value in arguments.items()}
         weights = named.pop("loss_weights")
         outputs: dict[str, HeadOutput | KerasOutput] = {}
         for name in self._features:
-            loss, metrics, weighted = (values.get(name) for values in named.values())
+            own_loss, *own = (values.get(name) for values in named.values())
             if name not in self.heads:
-                if (loss, metrics, weighted) != (None, None, None):
-                    outputs[name] = KerasOutput(name, loss, metrics, weighted)
+                if [own_loss, *own] != [None, None, None]:
+                    outputs[name] = KerasOutput(name, own_loss, *own)
                 continue
-            if loss is not None:
+            if own_loss is not None:
                 raise ValueError(
                     "`loss` must be None for an output of a SampledSoftmax: it trains "
                     "on the head's sampled loss and is evaluated on its exact loss. "
-                    f"Received: loss={loss!r}."
+                    f"Received: loss={own_loss!r}."
                 )
-            outputs[name] = HeadOutput(name, self.heads[name], metrics, weighted)
+            outputs[name] = HeadOutput(name, self.heads[name], *own)
         self._outputs, self._loss_weights = outputs, weights
         self._is_built = False
         self.compile_arguments = arguments
@@ -237,8 +245,7 @@ class Outputs:
         """Returns the mean losses of several outputs by their names in logs."""
         if self._is_single:
             return {}
-        means = {name: output.loss_mean for name, output in self._outputs.items()}
-        return {f"{name}_loss": mean for name, mean in means.items()}
+        return {f"{name}_loss": one.loss_mean for name, one in self._outputs.items()}
 
     def targets(self, y: Any) -> Any:
         """Returns the targets of outputs with a loss or a metric; of heads integers."""
@@ -249,14 +256,11 @@ class Outputs:
                 "`y` must have targets for each output with a loss. "
                 f"Received: none for {missing}."
             )
-        return self.pack(
-            {
-                name: head_labels.dense(self.heads[name], unwrap_labels(y[name]))
-                if name in self.heads
-                else y[name]
-                for name in self._outputs
-            }
-        )
+        targets = {name: y[name] for name in self._outputs}
+        for name, head in self.heads.items():
+            labels = unwrap_labels(y[name])
+            targets[name] = pad_ragged(labels, head.num_true, head.ignore_class)
+        return self.pack(targets)
 
     def class_weights(self, class_weight: Mapping[int, float]) -> np.ndarray:
         """Returns the weights of the first classes; the last is that of the rest."""
@@ -292,15 +296,12 @@ class Outputs:
     ) -> list[validation.Check]:
         """Checks that targets and weights have a value for each example."""
         targets, weights = self.by_name(y), self._weights_by_name(sample_weight)
-        return [
-            check
-            for name in self._outputs
-            for check in validation.same_batch_checks(
-                tf.nest.flatten(self.encoder_inputs(x))[0],
-                y=targets[name],
-                sample_weight=weights.get(name),
-            )
-        ]
+        first = tf.nest.flatten(self.encoder_inputs(x))[0]
+        checks = []
+        for name in self._outputs:
+            values = {"y": targets[name], "sample_weight": weights.get(name)}
+            checks += validation.same_batch_checks(first, **values)
+        return checks
 
     def label_checks(self, y: Any) -> list[validation.Check]:
         """Checks the labels of a training step, before the encoder is called."""
@@ -314,17 +315,18 @@ class Outputs:
         """Returns whether a compiled step can use the labels; if not, records why."""
         y = self.by_name(y)
         ids = self.class_lists(x, "negatives" if training else "exclude")
-        return tf.reduce_all(
-            [
-                output.record(y[name], masks.get(name), training, ids.get(name))
-                for name, output in self._head_outputs().items()
-            ]
-        )
+        usable = [
+            output.record(y[name], masks.get(name), training, ids.get(name))
+            for name, output in self._head_outputs().items()
+        ]
+        return tf.reduce_all(usable)
 
     def raise_if_invalid(self) -> None:
-        """Raises what compiled steps have recorded."""
-        for output in self._head_outputs().values():
-            output.label_check.raise_if_invalid()
+        """Raises the first of what compiled steps have recorded, and clears all."""
+        checks = [output.label_check for output in self._head_outputs().values()]
+        messages = [message for check in checks if (message := check.take())]
+        if messages:
+            raise tf.errors.InvalidArgumentError(None, None, messages[0])
 
     @contextlib.contextmanager
     def validated_labels(self, validated: bool) -> Iterator[None]:
@@ -405,9 +407,8 @@ class HeadOutput:
         self.label_check = LabelCheck(head)
         self._metrics = validate_metrics(metrics, "metrics")
         self._weighted = validate_metrics(weighted_metrics, "weighted_metrics")
-        if shared := [
-            metric.name for metric in self._weighted if metric in self._metrics
-        ]:
+        shared = [metric.name for metric in self._weighted if metric in self._metrics]
+        if shared:
             raise ValueError(
                 "`metrics` and `weighted_metrics` must not share a metric object. "
                 f"Received: {shared[0]!r} in both."
@@ -509,9 +510,8 @@ class HeadOutput:
         )
 
     def _parse(self, y: Any, features: tf.Tensor) -> Labels:
-        return head_labels.parse(
-            self.head, y, features.shape[:-1], head_labels.keras_mask(features)
-        )
+        mask = head_labels.keras_mask(features)
+        return head_labels.parse(self.head, y, features.shape[:-1], mask)
 
     @on_host()
     def _ids_and_mask(self, y: Any) -> tuple[tf.Tensor, tf.Tensor | None]:

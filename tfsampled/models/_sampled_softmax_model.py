@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -104,20 +103,27 @@ class SampledSoftmaxModel(DistributedModel):
         negatives: str | dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        # The encoder has its own dtype policy, and sees the same inputs in each step.
-        super().__init__(autocast=False, **kwargs)
+        # `predict` must not cast inputs: `fit` and `evaluate` do not.
+        super().__init__(**{**kwargs, "autocast": False})
+        if self.activity_regularizer is not None:
+            raise ValueError(
+                "`activity_regularizer` must be None: give it to a layer of the "
+                "encoder. Received: "
+                f"activity_regularizer={self.activity_regularizer!r}."
+            )
         self._outputs = Outputs(encoder, head, top_k, exclude, negatives)
         self.encoder = encoder
         self.head: Any = head
         for name, value in head.items() if isinstance(head, dict) else ():
-            setattr(self, f"_head_{name}", value)  # no checkpoint looks into dicts
+            # tf.train.Checkpoint does not look inside Keras's dicts.
+            setattr(self, f"_head_{name}", value)
         self._class_weights: np.ndarray | None = None
         self.supports_masking = True
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._has_mask: bool | None = None  # unknown before the encoder is called
         inputs = encoder_inputs.functional_inputs(encoder)
-        excluded = tf.nest.flatten(exclude if top_k else [])
-        if inputs is not None and encoder_inputs.has_inputs(encoder, excluded):
+        excluded = set(tf.nest.flatten(exclude if top_k else []))
+        if inputs is not None and excluded <= {None, *(x.name for x in encoder.inputs)}:
             self(encoder_inputs.keras_tensors_like(inputs))
 
     top_k = property(operator.attrgetter("_outputs.top_k"))
@@ -207,19 +213,19 @@ class SampledSoftmaxModel(DistributedModel):
             ValueError: If a head is given a loss, or a metric that needs all the
                 logits.
         """
-        self._outputs.compile(
-            loss=loss,
-            loss_weights=loss_weights,
-            metrics=metrics,
-            weighted_metrics=weighted_metrics,
-        )
         scales_loss = kwargs.get("auto_scale_loss", True)
         if scales_loss and self.dtype_policy.name == "mixed_float16":
             optimizer = keras.optimizers.get(optimizer)
             if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
                 # Keras's own would make gradients as large as the tables.
                 optimizer = LossScaleOptimizer(optimizer)
-        super().compile(optimizer=optimizer, **kwargs)
+        before = dict(vars(self._outputs))
+        try:
+            self._outputs.compile(loss, loss_weights, metrics, weighted_metrics)
+            super().compile(optimizer=optimizer, **kwargs)
+        except Exception:  # the traced steps have the metrics from before
+            vars(self._outputs).update(before)
+            raise
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """Returns the arguments of `compile`, metrics included."""
@@ -306,9 +312,7 @@ class SampledSoftmaxModel(DistributedModel):
             weights = self._outputs.class_weights(class_weight)
             sample_weight = self._outputs.sample_weight(y, sample_weight, weights)
         with self._fitting():
-            logs = super().train_on_batch(
-                x, y, sample_weight=sample_weight, return_dict=return_dict
-            )
+            logs = super().train_on_batch(x, y, sample_weight, None, return_dict)
         self._raise_if_invalid()
         return logs
 
@@ -364,9 +368,7 @@ class SampledSoftmaxModel(DistributedModel):
         """Trains on one batch: the sampled loss and an optimizer step."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y = self._outputs.targets(y)
-        sample_weight = self._outputs.sample_weight(
-            y, sample_weight, self._class_weights
-        )
+        weights = self._outputs.sample_weight(y, sample_weight, self._class_weights)
         self._build_for(x, y)
         with tf.init_scope():
             self._build_optimizer()
@@ -375,18 +377,18 @@ class SampledSoftmaxModel(DistributedModel):
             # XLA updates tables in place in a branch too.
             tf.cond(
                 self._outputs.record(x, y, self._masks_before_training(x), True),
-                lambda: self._train(x, y, sample_weight, validated=True),
+                lambda: self._train(x, y, weights, validated=True),
                 lambda: None,
             )
         else:
-            checks = self._outputs.batch_checks(x, y, sample_weight)
-            checks += self._outputs.negatives_checks(x)
+            checks = self._outputs.batch_checks(x, y, weights)
+            checks += self._outputs.class_list_checks(x, "negatives")
             if self._has_mask is False:
                 checks += self._outputs.label_checks(y)
             # With a mask, the labels are validated once the encoder has made it.
             assertions = replicas.all_finished(validation.assert_all(checks))
             with tf.control_dependencies(assertions):
-                self._train(x, y, sample_weight, validated=self._has_mask is False)
+                self._train(x, y, weights, validated=self._has_mask is False)
         means = {"loss": self._loss_mean, **self._outputs.loss_means()}
         return logs_of_step({name: mean.result() for name, mean in means.items()})
 
@@ -398,9 +400,11 @@ class SampledSoftmaxModel(DistributedModel):
         self._build_for(x, y)
         sample_weight = self._outputs.sample_weight(y, sample_weight)
         features = self._features(x, training=False)
+        checks = self._outputs.batch_checks(x, y, sample_weight)
         if tracing_for_xla():
             self._outputs.record(x, y, self._outputs.masks(features), False)
-        checks = self._outputs.batch_checks(x, y, sample_weight)
+        else:
+            checks += self._outputs.class_list_checks(x, "exclude")
         with tf.control_dependencies(validation.assert_all(checks)):
             loss = self.compute_loss(x, y, features, sample_weight, training=False)
             self._update_loss_mean(loss, y, features)
@@ -434,9 +438,8 @@ class SampledSoftmaxModel(DistributedModel):
         Raises:
             ValueError: If there are no labels, or they do not fit the features.
         """
-        loss = self._outputs.compute_loss(
-            x, self._outputs.targets(y), y_pred, sample_weight, training
-        )
+        y = self._outputs.targets(y)
+        loss = self._outputs.compute_loss(x, y, y_pred, sample_weight, training)
         loss = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
         return loss / replicas.num_replicas()
 
@@ -457,29 +460,26 @@ class SampledSoftmaxModel(DistributedModel):
         """
         inputs = encoder_inputs.functional_inputs(self.encoder)
         if input_signature is None and inputs is not None:
-            input_signature = encoder_inputs.serving_signature(inputs)
+            input_signature = [inputs]
         with self._outputs.reused_classes(exported=True):
             return super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the serialized encoder and head, and the other arguments."""
-        heads = self._outputs.heads.values()
-        tied_embedding.refuse_shared_layers(self.encoder, heads)
-
-        def serialize(function: Callable[[SampledSoftmax], Any]) -> Any:
-            heads = self._outputs.heads.items()
-            return self._outputs.pack({name: function(head) for name, head in heads})
-
+        heads = self._outputs.heads
+        tied_embedding.refuse_shared_layers(self.encoder, heads.values())
+        tied = {
+            name: tied_embedding.tied_index(self.encoder, head)
+            for name, head in heads.items()
+        }
         return {
             **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "head": serialize(keras.saving.serialize_keras_object),
+            "head": keras.saving.serialize_keras_object(self.head),
             "top_k": self.top_k,
             "exclude": self.exclude,
             "negatives": self.negatives,
-            "tied_embedding": serialize(
-                functools.partial(tied_embedding.tied_index, self.encoder)
-            ),
+            "tied_embedding": self._outputs.pack(tied),
         }
 
     @classmethod
@@ -512,8 +512,7 @@ class SampledSoftmaxModel(DistributedModel):
             optimizer.build(self.trainable_variables)
 
     def _features(self, x: Any, training: bool) -> tf.Tensor:
-        x = self._outputs.encoder_inputs(x)
-        features = self.encoder(x, training=training)
+        features = self.encoder(self._outputs.encoder_inputs(x), training=training)
         masks = self._outputs.masks(features).values()
         self._has_mask = any(mask is not None for mask in masks)
         return features
@@ -578,7 +577,7 @@ class SampledSoftmaxModel(DistributedModel):
     def _retrace_after_error(self) -> Iterator[None]:
         """Drops the traced steps after an error.
 
-        Otherwise TensorFlow traces the next labels as of any shape, refused ones too.
+        Otherwise TensorFlow relaxes the traced shape to fit the refused labels as well.
         """
         try:
             yield

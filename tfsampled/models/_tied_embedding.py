@@ -12,10 +12,8 @@ from tfsampled.layers import SampledSoftmax
 
 def tied_index(encoder: Any, head: SampledSoftmax) -> int | None:
     """Returns the position of the head's Embedding among the encoder's, or None."""
-    for index, layer in enumerate(_embeddings(encoder)):
-        if layer is head.tied_to:
-            return index
-    return None
+    embeddings = _embeddings(encoder)
+    return embeddings.index(head.tied_to) if head.tied_to in embeddings else None
 
 
 def heads_from_config(head: dict[str, Any], encoder: Any, index: Any) -> Any:
@@ -79,7 +77,7 @@ def _find_tied(
 def refuse_shared_layers(encoder: Any, heads: Iterable[SampledSoftmax]) -> None:
     """Raises `ValueError` if parts of a model have a layer in common.
 
-    Keras would load a copy for each. An Embedding of the encoder may be tied to.
+    Keras would load a copy for each. A head may be tied to an Embedding of the encoder.
     """
     seen = set(map(id, _layers(encoder)))
     for head in heads:
@@ -91,8 +89,9 @@ def refuse_shared_layers(encoder: Any, heads: Iterable[SampledSoftmax]) -> None:
         layers = _layers(parts)
         if shared := [layer.name for layer in layers if id(layer) in seen]:
             raise ValueError(
-                "Encoder, class encoders and samplers must have no layer in common in "
-                "a model that is saved whole: use `save_weights`, or export it. "
+                "Encoder, class encoders, samplers and Embeddings of heads must have "
+                "no layer in common in a model that is saved whole: use "
+                "`save_weights`, or export it. "
                 f"Received: shared layers {shared}."
             )
         seen.update(map(id, layers))

@@ -45,7 +45,7 @@ class Sampler(keras.layers.Layer):
         ValueError: If `seed` is something else.
     """
 
-    unsupported_label_message = "labels contain a class that the sampler never draws."
+    unsupported_label_message = "`labels` must be classes that the sampler draws."
     takes_num_sampled = True  # False if it brings its own number of classes
     samples_labels = False  # True if an example's own label is among the classes
 

@@ -16,10 +16,12 @@ def as_counts(counts: Any) -> np.ndarray:
         ValueError: If they are not finite numbers of at least 0.
     """
     try:
+        if isinstance(counts, str):  # as `encode` writes them into a config
+            counts = np.frombuffer(zlib.decompress(base64.b64decode(counts)), "<f4")
         counts = np.asarray(counts, np.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, zlib.error):
         raise ValueError(
-            f"`counts` must be real numbers. Received: counts={counts!r}."
+            f"`counts` must be real numbers. Received: a {type(counts).__name__}."
         ) from None
     if counts.ndim != 1 or not counts.size:
         raise ValueError(
@@ -46,10 +48,3 @@ def encode(counts: np.ndarray) -> str:
     """Returns the counts as text: float32, compressed, base64."""
     data = zlib.compress(counts.astype("<f4").tobytes(), level=1)
     return base64.b64encode(data).decode("ascii")
-
-
-def decode(counts: Any) -> Any:
-    """Returns what `encode` was given; older configs hold the counts as a list."""
-    if isinstance(counts, str):
-        counts = np.frombuffer(zlib.decompress(base64.b64decode(counts)), "<f4")
-    return counts

@@ -11,7 +11,6 @@ import tensorflow as tf
 from tfsampled._core import replicas, validation
 from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled._core.candidate_sampling.union import distinct
-from tfsampled.samplers import _counts
 from tfsampled.samplers._base import Sampler, variable
 from tfsampled.samplers._label_frequency import LabelFrequency
 
@@ -31,7 +30,7 @@ class _LabelSampler(Sampler):
         "`labels` must be classes whose count in the sampler is above 0."
     )
 
-    def __init__(self, counts: Any, decay: float, **kwargs: Any) -> None:
+    def __init__(self, counts: Any = None, decay: float = 0.999, **kwargs: Any) -> None:
         super().__init__(seed=0, **kwargs)
         self.frequency = LabelFrequency(counts, decay)
 
@@ -56,11 +55,6 @@ class _LabelSampler(Sampler):
     def get_config(self) -> dict[str, Any]:
         """See `Sampler.get_config`."""
         return {"name": self.name, **self.frequency.get_config()}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
-        """Makes an equal sampler."""
-        return cls(**{**config, "counts": _counts.decode(config["counts"])})
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -93,9 +87,6 @@ class InBatch(_LabelSampler):
         Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
         Recommendations, 2019, https://doi.org/10.1145/3298689.3346996
     """
-
-    def __init__(self, counts: Any = None, decay: float = 0.999, **kwargs: Any) -> None:
-        super().__init__(counts, decay, **kwargs)
 
     def draw(
         self,

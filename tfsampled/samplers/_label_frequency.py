@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import replicas, validation
+from tfsampled._core.candidate_sampling.expected_count import gather_clipped
 from tfsampled._core.xla import Constant
 from tfsampled.samplers import _counts
 from tfsampled.samplers._base import variable
@@ -71,7 +72,7 @@ class LabelFrequency(tf.Module):
         """Returns where the given count is above 0; None if it is learned."""
         if self.counts is None:
             return None
-        return tf.gather(self._probabilities.tensor(), labels) > 0
+        return gather_clipped(self._probabilities.tensor(), labels) > 0
 
     def state(self) -> dict[str, tf.Variable]:
         """Returns the variables to save, by name."""
@@ -120,6 +121,4 @@ class LabelFrequency(tf.Module):
     def _decayed(self, classes: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         sums, steps = map(replicas.own_copy, (self._sums, self._steps))
         age = tf.cast(step - tf.gather(steps, classes), tf.float64)
-        return tf.gather(sums, classes) * tf.pow(
-            tf.constant(self.decay, age.dtype), age
-        )
+        return tf.gather(sums, classes) * self.decay**age

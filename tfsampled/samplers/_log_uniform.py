@@ -36,12 +36,8 @@ class LogUniform(Sampler):
         (TensorShape([64]), TensorShape([2, 1]), TensorShape([64]))
     """
 
-    def __init__(
-        self, seed: int | keras.random.SeedGenerator | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(seed, **kwargs)
-        self._num_labels = 0  # that were looked at
-        self._sum_logs = 0.0
+    _num_labels = 0  # that were looked at
+    _sum_logs = 0.0
 
     def draw(
         self,

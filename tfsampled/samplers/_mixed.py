@@ -48,10 +48,7 @@ class Mixed(Sampler):
         self, samplers: Sequence[Sampler | tuple[Sampler, int]], **kwargs: Any
     ) -> None:
         super().__init__(seed=0, **kwargs)
-        pairs = [
-            pair if isinstance(pair, (list, tuple)) else (pair, None)
-            for pair in samplers
-        ]
+        pairs = [x if isinstance(x, (list, tuple)) else (x, None) for x in samplers]
         if not pairs or not all(
             len(pair) == 2 and isinstance(pair[0], Sampler) for pair in pairs
         ):
@@ -132,25 +129,15 @@ class Mixed(Sampler):
 
     def get_config(self) -> dict[str, Any]:
         """See `Sampler.get_config`."""
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "name": self.name,
-            "samplers": [
-                serialize(sampler) if number is None else [serialize(sampler), number]
-                for sampler, number in zip(self.samplers, self.numbers, strict=True)
-            ],
-        }
+        pairs = zip(self.samplers, self.numbers, strict=True)
+        samplers = [one if number is None else [one, number] for one, number in pairs]
+        serialized = keras.saving.serialize_keras_object(samplers)
+        return {"name": self.name, "samplers": serialized}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Mixed:
         """Makes an equal sampler."""
-        deserialize = keras.saving.deserialize_keras_object
-        samplers = [
-            (deserialize(one[0]), one[1])
-            if isinstance(one, (list, tuple))
-            else deserialize(one)
-            for one in config["samplers"]
-        ]
+        samplers = keras.saving.deserialize_keras_object(config["samplers"])
         return cls(**{**config, "samplers": samplers})
 
     @staticmethod

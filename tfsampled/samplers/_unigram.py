@@ -9,11 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import replicas
-from tfsampled._core.candidate_sampling import (
-    alias_method,
-    distributions,
-    samplers,
-)
+from tfsampled._core.candidate_sampling import alias_method, distributions, samplers
 from tfsampled._core.candidate_sampling.distributions import Distribution
 from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled.samplers import _counts
@@ -82,8 +78,8 @@ class FixedUnigram(Sampler):
         super().build(num_classes)
         if self._distribution is None:
             weights = self._weights()
-            # Classes are drawn by a float64 sum. That of many numbers in float32, by
-            # which TensorFlow's op counts, stops growing.
+            # Classes are drawn by a float64 sum. TensorFlow's op reports probabilities
+            # by a float32 sum, which stops growing.
             share = (weights / np.sum(weights, dtype=np.float64)).astype(np.float32)
             table = alias_method.alias_table(weights)._replace(probability=share)
             self._distribution = distributions.fixed_unigram(table)
@@ -104,18 +100,12 @@ class FixedUnigram(Sampler):
             "distortion": self.distortion,
         }
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> FixedUnigram:
-        """Makes an equal sampler."""
-        return cls(**{**config, "counts": _counts.decode(config["counts"])})
-
     def _weights(self) -> np.ndarray:
         return alias_method.class_weights(self.counts, self.distortion)
 
     def _validate_weights(self, num_sampled: int) -> None:
-        alias_method.validate_weights(
-            self._weights(), num_sampled, _MAX_TRIES, "counts"
-        )
+        weights = self._weights()
+        alias_method.validate_weights(weights, num_sampled, _MAX_TRIES, "counts")
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -137,11 +127,7 @@ class LearnedUnigram(Sampler):
         [1, 3, 1]
     """
 
-    def __init__(
-        self, seed: int | keras.random.SeedGenerator | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(seed, **kwargs)
-        self.class_weights: Any = None
+    class_weights: Any = None
 
     def build(self, num_classes: int) -> None:
         """See `Sampler.build`; heads that share a sampler need equal classes.
@@ -169,13 +155,8 @@ class LearnedUnigram(Sampler):
         """See `Sampler.draw`; then counts the labels."""
         labels, label_mask = replicas.all_gather(labels, label_mask)
         stream = self._next_stream(labels, num_sampled)
-        return samplers.draw_and_learn(
-            replicas.own_copy(self.class_weights),
-            labels,
-            label_mask,
-            num_sampled,
-            stream,
-        )
+        counts = replicas.own_copy(self.class_weights)
+        return samplers.draw_and_learn(counts, labels, label_mask, num_sampled, stream)
 
     def state(self) -> dict[str, tf.Variable]:
         """Returns the position and the counts."""
