@@ -41,7 +41,8 @@ def is_on(device, *tensors):
 @pytest.mark.parametrize("mode", ["eager", "function"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_and_gradients(device, name, mode):
-    weights = tf.Variable(RNG.standard_normal((CLASSES, DIM)), dtype="float32")
+    rng = np.random.default_rng(1)
+    weights = tf.Variable(rng.standard_normal((CLASSES, DIM)), dtype="float32")
     biases = tf.Variable(tf.zeros([CLASSES]))
 
     @MODES[mode]

@@ -245,8 +245,12 @@ def test_a_batch_of_1_is_broadcast(count):
 EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("dtype", EPS)
+@pytest.mark.parametrize(
+    ("dtype", "jit"),
+    helpers.cases(
+        EPS, [False, True], quick=lambda dtype, jit: not jit or dtype == "bfloat16"
+    ),
+)
 def test_every_floating_dtype(dtype, jit):
     """What the same (rounded) numbers give in float64, rounded once to the dtype."""
     arguments = example()
@@ -284,7 +288,7 @@ def test_every_floating_dtype(dtype, jit):
         )
 
 
-@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("graph", [False, helpers.slow(True)])
 def test_top_k_has_the_gradients_of_the_logits(graph):
     arguments = example()
     sources = [tf.constant(arguments[name]) for name in ("inputs", "weights", "biases")]

@@ -99,7 +99,7 @@ def test_three_calls_with_the_default_sampler(loss, dtype, remove_hits):
         [False, True],
         [False, True],
         quick=lambda loss, unique, remove_hits: (
-            unique == remove_hits == (loss == "sampled_softmax_loss")
+            unique and remove_hits and loss == "sampled_softmax_loss"
         ),
     ),
 )

@@ -232,11 +232,13 @@ def test_seeds_after_the_loss_stay_in_step_with_tensorflow():
     np.testing.assert_array_equal(next_ours, next_theirs)
 
 
+@pytest.mark.slow
 def test_a_v1_graph_with_every_v2_behaviour_off():
     """`tf.compat.v1.disable_v2_behavior()` changes shapes and `==` of tensors."""
     program = (
         "import tensorflow as tf, tfsampled\n"
         "tf.compat.v1.disable_v2_behavior()\n"
+        "tf.compat.v1.set_random_seed(1)\n"
         "x = tf.compat.v1.placeholder(tf.float32, [None, 2])\n"
         "y = tf.compat.v1.placeholder(tf.int32, [None, 1])\n"
         "w = tf.compat.v1.get_variable('w', [9, 2],"
@@ -248,7 +250,7 @@ def test_a_v1_graph_with_every_v2_behaviour_off():
         "with tf.compat.v1.Session() as session:\n"
         "    session.run(tf.compat.v1.global_variables_initializer())\n"
         "    ours = session.run(losses, {x: [[1., 2.]] * 3, y: [[1], [2], [8]]})\n"
-        "assert abs(ours[0] - ours[1]).max() < 1e-6, ours\n"
+        "assert (abs(ours[0] - ours[1]) < 1e-5 * ours[0]).all(), ours\n"
         "print('equal')\n"
     )
     done = subprocess.run(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import slow
+from tests.helpers import jit_or_not, slow
 from tests.optimizers import steps
 from tfsampled.optimizers import Adagrad, LazyAdam, RowWiseAdagrad
 
@@ -59,7 +59,7 @@ def lazy_adam_in_numpy(grads, rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
     return w
 
 
-@MODES
+@jit_or_not
 def test_lazy_adam_moves_the_rows_touched_and_their_moments_only(jit):
     grads = steps.gradients(100, copies=8)
     ours = steps.train(LazyAdam(0.01), [steps.sparse(g) for g in grads], jit=jit)
@@ -77,7 +77,7 @@ def row_wise_in_numpy(grads, rate=0.1, initial=0.1, epsilon=1e-7):
     return w
 
 
-@MODES
+@jit_or_not
 @pytest.mark.parametrize("form", [steps.sparse, steps.dense], ids=["rows", "dense"])
 def test_row_wise_adagrad_in_numpy(jit, form):
     grads = steps.gradients(100)
@@ -130,7 +130,7 @@ def test_a_table_of_another_dtype(ours, dtype):
 
 
 @pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
-@MODES
+@jit_or_not
 def test_a_gradient_wider_than_its_table(ours, jit):
     grad = steps.gradients(1)[0]
     np.testing.assert_allclose(
@@ -142,7 +142,7 @@ def test_a_gradient_wider_than_its_table(ours, jit):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@MODES
+@jit_or_not
 def test_many_copies_are_summed_in_more_than_16_bits(dtype, jit):
     values = tf.fill([4000, 1], tf.cast(1e-2, dtype))
     grad = tf.IndexedSlices(values, tf.zeros([4000], tf.int64))
@@ -157,7 +157,7 @@ def test_many_copies_are_summed_in_more_than_16_bits(dtype, jit):
 @pytest.mark.parametrize(
     "options", [{"loss_scale_factor": 1024.0}, {"clipnorm": 1.0}, {"clipvalue": 0.5}]
 )
-@MODES
+@jit_or_not
 def test_sums_that_float16_cannot_hold_are_scaled_or_clipped_first(options, jit):
     grad = tf.IndexedSlices(
         tf.fill([2, 1], tf.constant(4e4, tf.float16)), tf.constant([0, 0])
@@ -243,7 +243,7 @@ def test_a_dense_gradient_after_row_sparse_ones_is_corrected_too():
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-8)
 
 
-@MODES
+@jit_or_not
 def test_a_counter_that_is_set_back_is_no_harm(jit):
     grad = steps.sparse((np.array([3]), np.ones([1, 4])))
 

@@ -4,6 +4,7 @@ import gc
 import weakref
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import tfsampled
@@ -22,6 +23,7 @@ def uniform_sampler(module, jit_compile=None):
     )
 
 
+@pytest.mark.slow
 def test_each_traced_function_starts_anew():
     """A new shape is a new trace, and starts anew: in TensorFlow as well."""
     kernel = uniform_sampler(tf)

@@ -19,7 +19,6 @@ from tfsampled.samplers import (
 
 CLASSES, DIM = 12, 4
 SHARE = np.arange(1, CLASSES + 1) / np.arange(1, CLASSES + 1).sum()
-RNG = np.random.default_rng(7)
 
 MAKERS = {
     "in_batch": InBatch,
@@ -35,7 +34,7 @@ quick_samplers = pytest.mark.parametrize(
 
 
 def batches(count, batch=16):
-    return RNG.choice(CLASSES, (count, batch, 1), p=SHARE)
+    return np.random.default_rng(7).choice(CLASSES, (count, batch, 1), p=SHARE)
 
 
 def found(candidates):
@@ -87,7 +86,8 @@ def test_one_sampler_draws_alike_in_all_modes(name):
         np.testing.assert_allclose([counts[id] for id in ids], expected, rtol=1e-5)
 
 
-@quick_samplers
+@each_sampler
+@pytest.mark.slow
 def test_expected_counts_are_the_share_of_draws(name):
     sampler, draws = MAKERS[name](), 1200
     sampler.build(CLASSES)
@@ -193,7 +193,8 @@ def test_the_mean_gradient_nears_that_of_the_full_softmax(name, log_q):
     assert errors[1] < 0.05
 
 
-@quick_samplers
+@each_sampler
+@pytest.mark.slow
 def test_a_model_of_frequencies_alone_learns_them(name):
     num_sampled = None
     head = SampledSoftmax(CLASSES, num_sampled, MAKERS[name](), log_q="corrected")
@@ -221,7 +222,7 @@ def test_a_model_of_frequencies_alone_learns_them(name):
     np.testing.assert_allclose(mean, SHARE, rtol=0.25)
 
 
-@each_sampler
+@quick_samplers
 def test_a_saved_sampler_goes_on(name, tmp_path):
     def make():
         layers = [keras.Input((DIM,)), SampledSoftmax(CLASSES, None, MAKERS[name]())]
@@ -303,7 +304,7 @@ def test_labels_that_no_sampler_takes_are_refused():
     assert np.isfinite(head.sampled_loss(np.ones((2, DIM), "float32"), [1, 3])).all()
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_one_labeled_example_has_no_one_to_be_compared_with(jit_compile):
     head = SampledSoftmax(CLASSES, None, InBatch(), ignore_class=-1)
     inputs = tf.ones([3, DIM])
@@ -385,3 +386,13 @@ def test_learned_counts_go_on_beyond_the_whole_numbers_of_float32():
         frequency.update(labels, None)
     assert float(frequency._sums[1]) == 2**25 + 3 * 64
     assert float(frequency._total) == CLASSES * 2**25 + 3 * 64
+
+
+def test_labels_out_of_range_of_given_counts_raise():
+    for sampler in (InBatch(SHARE), Recent(4, SHARE), Mixed([InBatch(SHARE)])):
+        head = SampledSoftmax(CLASSES, None, sampler)
+        for label in (-1, CLASSES):
+            with pytest.raises(
+                tf.errors.InvalidArgumentError, match="`labels` must be"
+            ):
+                head.sampled_loss(np.ones([2, DIM], "float32"), [1, label])

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers import split_shards
+from tests.helpers import cases, split_shards
 from tfsampled._core.embedding import partition
 from tfsampled._core.embedding.sharded_table import Table
 
@@ -44,9 +44,17 @@ def test_rows_needed_is_the_last_row_that_locate_asks_for(num_classes, sizes, st
     assert partition.rows_needed(num_classes, sizes, strategy) == asked
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("strategy", partition.STRATEGIES)
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("count", "strategy", "jit_compile"),
+    cases(
+        [1, 2, 3, 5],
+        partition.STRATEGIES,
+        [False, True],
+        quick=lambda count, strategy, jit_compile: (
+            count in (1, 3) and jit_compile == (strategy == "mod")
+        ),
+    ),
+)
 def test_rows_and_their_gradient(count, strategy, jit_compile):
     whole = np.arange(22.0, dtype=np.float32).reshape(11, 2)
     variables = [tf.Variable(piece) for piece in split_shards(whole, count, strategy)]

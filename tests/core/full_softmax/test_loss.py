@@ -48,12 +48,12 @@ MODES = helpers.MODES | {
 # fewer classes than a chunk, whole chunks, an odd chunk below and above half of one
 CASES = [
     *[("eager", num_classes) for num_classes in (1, 7, 8, 9, 16, 23, 40)],
-    *[("unknown batch", num_classes) for num_classes in (7, 31)],
-    ("jit", 23),
-    *[("jit, unknown batch", num_classes) for num_classes in (7, 31)],
+    ("unknown batch", 31),
+    ("jit, unknown batch", 31),
     *[helpers.slow("function", num_classes) for num_classes in (1, 9, 16, 23)],
-    *[helpers.slow(mode, 16) for mode in ("unknown batch", "jit, unknown batch")],
-    helpers.slow("jit", 7),
+    *[helpers.slow("unknown batch", num_classes) for num_classes in (7, 16)],
+    *[helpers.slow("jit, unknown batch", num_classes) for num_classes in (7, 16)],
+    *[helpers.slow("jit", num_classes) for num_classes in (7, 23)],
 ]
 all_cases = pytest.mark.parametrize(("mode", "num_classes"), CASES)
 

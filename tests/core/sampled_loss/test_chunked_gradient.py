@@ -185,7 +185,7 @@ def test_far_apart_logits(scale, graph, chunks):
         assert_near(ours[1][index], reference[1][index], truth[1][index], name)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_masked_and_nan_rows_do_not_affect_others(jit_compile, chunks):
     """Candidates at minus infinity add nothing; NaN stays in its example."""
     operands, correction, labels, sampled = make_operands()
@@ -330,8 +330,10 @@ def test_one_trace_computes_one_chunk_or_several(loss, by_example, monkeypatch):
             np.testing.assert_allclose(ours, eager, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("for_xla", [False, True])
-@pytest.mark.parametrize("batch", [None, BATCH])
+@pytest.mark.parametrize(
+    ("batch", "for_xla"),
+    [(None, False), (None, True), slow(BATCH, False), slow(BATCH, True)],
+)
 def test_residuals_are_bounded(batch, for_xla, monkeypatch):
     """At most `MAX_LOGITS` derivatives are saved, with a batch of unknown size too."""
     monkeypatch.setattr(chunked_gradient, "MAX_LOGITS", 7 * SAMPLED)
