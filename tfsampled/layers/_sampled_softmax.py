@@ -395,8 +395,8 @@ class SampledSoftmax(keras.layers.Layer):
                 has the rank `num_classes`: it is never found.
 
         Returns:
-            int32, `[batch]` or `[batch, time]`: 0 where a label is the best class. The
-            rank of a masked example has no meaning.
+            int32, `[batch]` or `[batch, time]`: 0 where a label is the best class, the
+            largest int32 where an example has no label.
         """
         ranks = label_ranks(self, inputs, labels, mask, exclude)
         return tf.reduce_min(ranks, axis=-1)
