@@ -1,9 +1,9 @@
 """Exact metrics over all classes, in chunks: never `[batch, num_classes]` at once.
 
-`SampledSoftmaxModel.compile(metrics=[...])` takes them. They need the logit of every
-class, which training does not compute. So they are updated in `evaluate` and in
-validation only, and the logs of a training step hold the loss alone. A model that has
-all its logits takes them too: called with logits, they are ordinary Keras metrics.
+Pass them to `SampledSoftmaxModel.compile(metrics=[...])`. They need the logits of all
+classes, which training does not compute, so they are updated only in `evaluate` and in
+validation, and the logs of a training step hold only the loss. With a model that
+outputs all logits they work like any Keras metric.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _PRECISION = {tf.bfloat16: 8, tf.float16: 11, tf.float32: 24, tf.float64: 53}
 
 
 class ExactMetric(keras.metrics.Metric):
-    """The weighted mean of a value that each example has.
+    """Computes the weighted mean of a value per example.
 
     A subclass implements `values_from_features` and `values_from_logits`. Its attribute
-    `_direction` tells callbacks such as `keras.callbacks.EarlyStopping` whether more
-    ("up") or less ("down") is better.
+    `_direction` tells callbacks such as `keras.callbacks.EarlyStopping` whether a
+    higher ("up") or a lower ("down") value is better.
 
     Args:
         name: The metric's name in logs.

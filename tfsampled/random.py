@@ -1,26 +1,27 @@
 """The candidate samplers of `tf.random`, which also run under XLA.
 
-A sampler draws `num_sampled` class ids and says how often each label and each of these
-ids is expected among them. With replacement, the expected count of a class of
-probability `P` is `P * num_sampled`. With `unique=True` it is `1 - (1 - P)**num_tries`,
-where `num_tries` draws were needed to find `num_sampled` different classes. See
+A sampler draws `num_sampled` class ids and returns them with the expected counts of the
+labels and of these ids. With replacement, the expected count of a class of probability
+`P` is `P * num_sampled`. With `unique=True` it is `1 - (1 - P)**num_tries`, where
+`num_tries` draws were needed to find `num_sampled` different classes. See
 https://www.tensorflow.org/extras/candidate_sampling.pdf.
 
-Each function draws the ids that TensorFlow draws from the same seeds, call by call. Off
-XLA TensorFlow's own op draws them. In a `tf.function(jit_compile=True)`, where
-TensorFlow has no such op, compiled code does, and these things differ:
+Each function draws the ids that TensorFlow draws from the same seeds, call by call.
+Without XLA, it calls TensorFlow's own op. In a `tf.function(jit_compile=True)`, where
+that op does not exist, compiled code draws them, with these differences:
 
 - The first call of a traced function draws what the first call of TensorFlow's op in
   a function draws, the second what its second draws, and so on. A new trace (new
   shapes) starts anew, as in TensorFlow. But `tf.random.set_seed`, which restarts the
   ops of traced functions too, does not restart compiled code that was traced before:
   make the function anew to start again.
-- Ops called eagerly with equal arguments share one position in the random stream;
-  compiled code shares its position with nobody but the calls of the same traced code.
+- Ops called eagerly with equal arguments share one position in the random stream. In
+  compiled code, only the calls of the same trace share a position.
 - Without any seed the draws are different in each process and each trace.
 - The expected count of a label out of range is NaN instead of an error.
-- A function that runs in several places shares one position. TensorFlow gives each
-  place, and the forward pass that a gradient tape records, a position of its own.
+- A traced function that is called in several places has one position for all of them.
+  TensorFlow gives each place, and the forward pass that a gradient tape records, a
+  position of its own.
 - A compiled function that draws cannot be exported as a SavedModel by itself, nor run
   in other replicas of a distribution strategy than the first.
 - A plain `tf.function` that was traced before keeps TensorFlow's op: if a compiled
@@ -206,8 +207,9 @@ def fixed_unigram_candidate_sampler(
     the weights are an input of the graph. Off XLA they are an attribute of TensorFlow's
     op: four bytes a class in every graph that is saved.
 
-    With `unique=True`, `num_sampled` distinct classes must be found in `2**31` tries on
-    average, after which TensorFlow's op ends the process.
+    With `unique=True`, the weights must let `num_sampled` distinct classes be found in
+    fewer than `2**31` tries on average: after that many, TensorFlow's op aborts the
+    process.
 
     Args:
         true_classes: int64 `[batch, num_true]`, the labels. They may be sampled too.

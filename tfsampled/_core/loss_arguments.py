@@ -122,8 +122,8 @@ def convert_inputs(inputs: Any, weights: Table) -> tf.Tensor:
     dim = weights.shards[0].shape[1:]
     if not inputs.shape.is_compatible_with(tf.TensorShape([None]).concatenate(dim)):
         raise ValueError(
-            "`inputs` must have the shape [batch, dim] with the dim of `weights`; of "
-            "more axes make one, in labels too. Received: "
+            "`inputs` must have the shape [batch, dim] with the dim of `weights`; "
+            "flatten further batch axes, in `labels` too. Received: "
             f"inputs.shape={inputs.shape}, dim of weights={dim}."
         )
     return inputs

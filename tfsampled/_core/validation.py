@@ -266,7 +266,8 @@ def assert_all(checks: Sequence[Check]) -> list[tf.Tensor | tf.Operation]:
     whose data are good computes the conditions and nothing else.
 
     Returns:
-        An empty list in eager execution, which has raised, or if there are no checks.
+        An empty list if there are no checks, and in eager execution, where a check that
+        fails raises at once.
 
     Raises:
         tf.errors.InvalidArgumentError: In eager execution, if a check fails.

@@ -95,9 +95,9 @@ class Constant:
 
 
 def can_branch_on_data() -> bool:
-    """Returns whether data may decide what runs next: where it costs no waiting.
+    """Returns whether control flow may depend on data without the host waiting for it.
 
-    XLA compiles static shapes. A GPU would have to finish before the host goes on.
+    XLA compiles static shapes. With a GPU, the host would have to wait for its result.
     """
     return not tracing_for_xla() and not tf.config.list_physical_devices("GPU")
 

@@ -81,9 +81,9 @@ class ClassParallelSoftmax:
 
         z_r = log(sum_{c of r} exp(s_c)),      loss = log(sum_r exp(z_r)) - s_label
 
-    with the corrected logits `s` of `SampledSoftmax`. What a step sends are inputs,
-    labels and a few numbers for each example, however many classes there are; rows and
-    their gradients stay where they are.
+    with the corrected logits `s` of `SampledSoftmax`. A step sends inputs, labels and a
+    few numbers per example, however many classes there are; rows and their gradients
+    stay on their devices.
 
     Create it outside the strategy's scope, and call its methods in the function that
     `strategy.run` runs, inside a `tf.function`. The loss of an example is that of a
@@ -101,13 +101,13 @@ class ClassParallelSoftmax:
         num_sampled: The number of classes that all replicas draw together. Each draws
             its share, rounded up, but not more than its classes.
         optimizer: A function that makes a `LazyAdam`, `Adagrad` or `RowWiseAdagrad` of
-            `tfsampled.optimizers`: each replica has one of its own. It must not clip by
-            a norm, of which a replica would know its own rows' part alone. None for a
-            table that is not trained: it has no slots, and `save` and `restore` are of
-            its rows and biases alone.
+            `tfsampled.optimizers`, called once per replica. It must not clip by norm,
+            since a replica knows the gradients of its own rows only. None for a table
+            that is not trained: it has no slots, and `save` and `restore` handle only
+            its rows and biases.
         sampler: `"log_uniform"`, `"uniform"`, or a `LogUniform`, `Uniform`,
-            `FixedUnigram` or `LearnedUnigram`, of which each replica gets one for its
-            classes. Their order by frequency is that of all classes.
+            `FixedUnigram` or `LearnedUnigram`. Each replica gets its own for its
+            classes, which keep their order by frequency.
         seed: Makes draws and initial rows repeatable; those of the replicas differ. A
             sampler's or initializer's own seed comes first.
         **options: Other arguments of `SampledSoftmax`: `num_true`, `use_bias`,
@@ -175,8 +175,8 @@ class ClassParallelSoftmax:
     def heads(self) -> list[SampledSoftmax]:
         """The layers of this process's replicas, in their order.
 
-        With a strategy of one replica the only one has all classes: a model to export
-        is made of it.
+        With a strategy of one replica, the only layer has all classes. Use it to make a
+        model for export.
         """
         return [part.head for part in self._parts.values()]
 
@@ -326,16 +326,16 @@ class ClassParallelSoftmax:
         _parts.save(path, self._parts, self.num_replicas)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
-        """Reads what `save` has written, with any number of replicas.
+        """Restores what `save` has written, with any number of replicas.
 
-        Without an `optimizer`, rows and biases are all that is read. Otherwise the
-        learning rate and the number of steps are restored too, and a sampler goes on
-        from where the one of its replica stood; with another number of replicas, from
-        where one of those stood.
+        Without an `optimizer`, only rows and biases are restored. Otherwise slots, the
+        learning rate, the number of steps and the samplers are restored too. With
+        another number of replicas, samplers continue from positions that are derived
+        from the saved ones, so that no two of them draw the same classes.
 
         Raises:
-            ValueError: If a file is missing, or they are not of one save of such a
-                table. Nothing has changed then.
+            ValueError: If a file is missing, or the files do not come from a single
+                save of a matching table. Nothing is changed then.
         """
         _parts.restore(path, self._parts, self.num_replicas)
 

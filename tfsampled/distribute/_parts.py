@@ -42,12 +42,12 @@ _UNSUPPORTED = (
 
 
 class Part(NamedTuple):
-    """Some of the classes: of `count` parts, class `c` is class `c // count` of one.
+    """One of `count` parts: part `c % count` holds class `c` as its class `c // count`.
 
     Attributes:
-        head: Their table.
-        optimizer: What trains it; None if it is not trained.
-        device: Where they lie; None for wherever TensorFlow places variables.
+        head: The table of these classes.
+        optimizer: The optimizer of the table; None if it is not trained.
+        device: The device of the variables; None leaves the placement to TensorFlow.
         total: The number of classes of all parts.
     """
 

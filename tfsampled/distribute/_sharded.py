@@ -38,11 +38,11 @@ class ShardedSoftmax(SampledSoftmax):
 
     Workers that call `apply` at the same time do not overwrite each other: on a
     parameter server differences are added to rows and slots, and steps are counted, in
-    place. But of `LazyAdam`'s largest moments (`amsgrad`), and of all its slots with
-    `correct_skipped`, only what the last worker wrote remains; `LearnedUnigram` may
-    lose some labels, and two workers may draw the same classes.
+    place. There are exceptions: the last write wins for `LazyAdam`'s largest moments
+    (`amsgrad`), and for all its slots with `correct_skipped`; `LearnedUnigram` may lose
+    some labels; and two workers may draw the same classes.
 
-    Calling it, and `table()`, bring all rows to where they are called.
+    Calling the layer, or `table()`, copies all rows to the device of the caller.
 
     Create it outside the strategy's scope. A worker may have one replica, that is at
     most one GPU. `jit_compile=True` is not possible around the methods, which run on
@@ -56,13 +56,13 @@ class ShardedSoftmax(SampledSoftmax):
         num_sampled: The number of classes to draw. Each device draws its share, rounded
             up, but not more than its classes.
         optimizer: A function that makes a `LazyAdam`, `Adagrad` or `RowWiseAdagrad` of
-            `tfsampled.optimizers`, one for each device. It must not clip by a norm, of
-            which a device would know its own rows' part alone. None for a table that is
-            not trained: it has no slots, and `save` and `restore` are of its rows and
-            biases alone.
+            `tfsampled.optimizers`, called once per device. It must not clip by norm,
+            since a device knows the gradients of its own rows only. None for a table
+            that is not trained: it has no slots, and `save` and `restore` handle only
+            its rows and biases.
         sampler: `"log_uniform"`, `"uniform"`, or a `LogUniform`, `Uniform`,
-            `FixedUnigram` or `LearnedUnigram`, of which each device gets one for its
-            classes. Their order by frequency is that of all classes.
+            `FixedUnigram` or `LearnedUnigram`. Each device gets its own for its
+            classes, which keep their order by frequency.
         seed: Makes draws and initial rows repeatable; those of the devices differ. A
             sampler's or initializer's own seed comes first.
         num_hard_negatives: See `SampledSoftmax`.
@@ -174,7 +174,8 @@ class ShardedSoftmax(SampledSoftmax):
         Each device writes its own file, `<path>-<device>-of-<devices>`: servers on
         several machines need a folder that all of them see. Call it when no worker is
         in a step, as after `ClusterCoordinator.join`. Give each save a path of its own.
-        A step that a lost worker had sent to some of the devices is counted on all.
+        First sets the step counts of all devices to the largest of them, since a lost
+        worker may have sent its last step to some devices only.
 
         Args:
             path: The start of the files' paths, such as "checkpoints/step-1000".
@@ -185,14 +186,14 @@ class ShardedSoftmax(SampledSoftmax):
         _parts.save(path, self._parts, len(self._parts), even_steps=True)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
-        """Reads what `save`, or that of a `ClassParallelSoftmax`, has written.
+        """Restores what `save`, or that of a `ClassParallelSoftmax`, has written.
 
         The number of parts may differ. If it does not, each device reads its own file.
-        `ClassParallelSoftmax.restore` reads these files too, and says more.
+        See `ClassParallelSoftmax.restore`, which reads these files too, for details.
 
         Raises:
-            ValueError: If a file is missing, or they are not of one save of such a
-                table. Nothing has changed then.
+            ValueError: If a file is missing, or the files do not come from a single
+                save of a matching table. Nothing is changed then.
         """
         _parts.restore(path, self._parts, len(self._parts))
 
@@ -279,9 +280,9 @@ class ShardedSampler(samplers.Sampler):
 
 
 def _validate_devices(devices: list[str]) -> None:
-    """Raises `ValueError` unless each is another device.
+    """Raises `ValueError` unless the devices exist and differ from each other.
 
-    TensorFlow takes another device where there is no such one.
+    TensorFlow silently takes another device if one does not exist.
     """
     placed = []
     for device in devices:

@@ -21,12 +21,13 @@ _CONFIG = {"names", "is_array", "shapes", "dtypes"}
 
 
 class ClassTower(keras.layers.Layer):
-    """Features of the classes, and the layer that makes rows of them.
+    """The features of the classes, and the layer that computes rows from them.
 
-    Features are saved with the head and are no weights of it.
+    Features are saved with the head, but are not weights of it.
 
     Args:
-        encoder: A layer or model: features of a batch of classes to `[batch, dim]`.
+        encoder: A layer or model that maps the features of a batch of classes to
+            `[batch, dim]`.
         features: An array, or a dict or tuple of arrays, with `num_classes` rows; or
             their shapes as in `arguments`, for features that are loaded later.
         num_classes: The number of classes.

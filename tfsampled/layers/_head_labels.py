@@ -80,8 +80,8 @@ def checks(
 def validated(head: Any, targets: Labels, sampled: bool) -> Labels:
     """Returns labels that are not read before they are found to be valid.
 
-    Not before those of all replicas are, if they are to be `sampled`: otherwise some
-    replicas' samplers would move on without the others'.
+    If `sampled`, the labels of all replicas must be found valid first: otherwise some
+    replicas would advance their samplers and others would not.
     """
     label_checks = checks(head, targets.ids, targets.label_mask, sampled)
     assertions = validation.assert_all(label_checks)

@@ -29,9 +29,9 @@ class SampledSoftmax(keras.layers.Layer):
 
     $$z_c = (x \cdot w_c + b_c) / \tau$$
 
-    at temperature $\tau$. It adds what Dense does not have: `sampled_loss`, which costs
-    `num_sampled` classes and not all of them; `exact_loss`, the full cross entropy; and
-    `top_k`. None of them makes a tensor of all the logits.
+    at temperature $\tau$. Beyond Dense it has `sampled_loss`, whose cost grows with
+    `num_sampled` and not with `num_classes`; `exact_loss`, the full cross entropy; and
+    `top_k`. None of these creates a tensor of all logits.
     `tfsampled.models.SampledSoftmaxModel` uses them in `fit`, `evaluate` and `predict`.
 
     The table `kernel` is `[num_classes, dim]`: a class is a row, and the gradient of
@@ -66,17 +66,18 @@ class SampledSoftmax(keras.layers.Layer):
         num_hard_negatives: How many of the sampled classes, those of the highest
             corrected logits, enter an example's sampled loss. None for all.
         log_q: `"standard"` subtracts the log of the expected count from the logits of
-            sampled classes and labels. `"corrected"` does so for sampled classes alone:
-            a label is not sampled, but always there. None leaves all logits as they
-            are.
+            sampled classes and labels. `"corrected"` does so for sampled classes only,
+            since a label is always present and not sampled. None leaves all logits as
+            they are.
         tied_to: A `keras.layers.Embedding` of `num_classes` rows whose table this layer
             shares. Initializer, regularizer and constraint are then the embedding's.
-        class_encoder: A layer or model that makes the row of a class from its features,
-            as an item tower: there is no table then. The sampled loss encodes the
-            labels and the sampled classes alone, each once (under XLA each as often as
-            it occurs), with `training=True`. All else encodes every class, in chunks;
-            `SampledSoftmaxModel` does so once in an `evaluate` or `predict`.
-        class_features: What `class_encoder` takes: an array, or a dict or tuple of
+        class_encoder: A layer or model that computes the row of a class from its
+            features, such as an item tower; it replaces the table. The sampled loss
+            encodes only the labels and the sampled classes, each once (under XLA, as
+            often as it occurs), with `training=True`. All other methods encode every
+            class, in chunks; `SampledSoftmaxModel` does so once per `evaluate` or
+            `predict`.
+        class_features: The inputs of `class_encoder`: an array, or a dict or tuple of
             arrays, of numbers or strings, with `num_classes` rows. Saved with the
             layer.
         num_shards: The number of variables that the table is cut into; `kernel` is then
@@ -84,7 +85,7 @@ class SampledSoftmax(keras.layers.Layer):
         partition_strategy: `"div"`, contiguous runs of classes, or `"mod"`, class `c`
             in shard `c % num_shards`.
         ignore_class: A label that marks padding, such as -1 or 0. An example without
-            another label has the loss 0 and no part in any mean.
+            any other label has a loss of 0 and does not count in means.
         kernel_initializer: Initializer of the table.
         bias_initializer: Initializer of the bias.
         kernel_regularizer: Regularizer of the table. It reads the whole table in each
@@ -93,8 +94,8 @@ class SampledSoftmax(keras.layers.Layer):
         kernel_constraint: Constraint of the table. A class is a row, so the axis of a
             norm per class is 1.
         bias_constraint: Constraint of the bias.
-        seed: Seed of a sampler given by name. None starts at a random position, which
-            `keras.utils.set_random_seed`, called before the layer is made, fixes.
+        seed: Seed of a sampler given by name. None starts at a random position; to fix
+            it, call `keras.utils.set_random_seed` before the layer is created.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -369,8 +370,9 @@ class SampledSoftmax(keras.layers.Layer):
     ) -> tf.Tensor:
         """Computes the cross entropy over all classes, in chunks of classes.
 
-        Arguments, result and errors are those of `sampled_loss`. The forward pass holds
-        a few thousand logits of each example, however many classes there are.
+        Arguments, result and errors are those of `sampled_loss`, but there are no
+        `negatives`, and labels that the sampler never draws are valid. The forward pass
+        holds a few thousand logits of each example, however many classes there are.
         """
         inputs, targets = head_labels.parse_valid(
             self, inputs, labels, sample_weight, mask, sampled=False
@@ -383,9 +385,9 @@ class SampledSoftmax(keras.layers.Layer):
     ) -> tf.Tensor:
         """Counts the classes with a higher logit than the example's best label.
 
-        Among equal logits the lower id ranks first, as in `top_k`. But the label's own
-        logit may be rounded otherwise than the others: of classes with the same row
-        all may rank above it, or none. Computed in chunks of classes.
+        Among equal logits the lower id ranks first, as in `top_k`. However, the label's
+        own logit may be rounded differently from the others, so that all classes with
+        an equal row may rank above it, or none. Computed in chunks of classes.
 
         Args:
             inputs: As in `sampled_loss`.

@@ -26,10 +26,10 @@ def functional_inputs(model: Any) -> Any:
 
 
 def match_inputs(model: Any, x: Any, dropped: Collection[str | None]) -> Any:
-    """Returns what of a dict is an input of the model, in the order of its inputs.
+    """Returns the entries of a dict that are inputs of the model, in their order there.
 
-    TensorFlow sorts dicts, of which Keras warns; and there may be inputs that the model
-    alone does not read. Of a model whose inputs are unknown, `dropped` names them.
+    TensorFlow sorts dicts, about which Keras warns, and `x` may have entries that the
+    model does not read. If the model's inputs are unknown, `dropped` names the latter.
     """
     inputs = functional_inputs(model)
     if inputs is None and isinstance(x, dict) and not x.keys().isdisjoint(dropped):

@@ -1,4 +1,4 @@
-"""Labels that no compiled step can train on: recorded there, reported by `fit`.
+"""Records invalid labels of compiled steps, for `fit` to report.
 
 A step that XLA has compiled cannot raise. It validates its labels first, skips the
 update if any is invalid, and records that for the host to report.

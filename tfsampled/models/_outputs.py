@@ -1,7 +1,7 @@
-"""Outputs of a model: of a `SampledSoftmax`, or trained on a loss of Keras's.
+"""The outputs of a model: those of a `SampledSoftmax`, and those with a Keras loss.
 
-A model has one output, whose name is "", or several by name. Values by output come as
-users give them: of one output the value, of several a dict or a list.
+A model has a single output, whose name is "", or several named ones. Users pass values
+by output: for a single output the value itself, for several a dict or a list.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from tfsampled.models._label_check import LabelCheck
 
 
 class Outputs:
-    """All outputs of a model, and what `compile` has said of them.
+    """The outputs of a model, with what `compile` received for them.
+
+    `head`, `top_k`, `exclude` and `negatives` may also be dicts by output.
 
     Args:
         encoder: The model's encoder.
-        head: A `SampledSoftmax`, or several by output.
-        top_k: How many classes a head predicts, None for logits; or that by output.
-        exclude: The name of the input that lists classes not to predict; or that by
-            output.
-        negatives: The name of the input that lists classes to compare with; or that by
-            output.
+        head: A `SampledSoftmax`.
+        top_k: The number of classes to predict; None for logits.
+        exclude: The name of the input that lists classes not to predict.
+        negatives: The name of the input that lists classes to compare with.
     """
 
     def __init__(
@@ -460,8 +460,8 @@ class HeadOutput:
     ) -> tf.Tensor:
         """Computes the sum of the weighted losses over the number of examples.
 
-        That number is the mean of the replicas, so that the mean of the results is that
-        of all examples.
+        The number of examples is averaged over the replicas, so that the mean of their
+        results is the mean over all examples.
 
         Args:
             y: Integer labels, as in `SampledSoftmax.sampled_loss`.

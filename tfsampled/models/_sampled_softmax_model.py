@@ -52,19 +52,19 @@ class SampledSoftmaxModel(DistributedModel):
 
     A training step validates its labels before it changes anything. If one is out of
     range, or one that the sampler never draws, weights, slots and sampler state stay as
-    they are, and the step raises. With several steps per execution those before it have
-    changed them. A step compiled by XLA cannot raise: it skips the batch, and `fit`,
-    `train_on_batch`, `evaluate` or `test_on_batch` raise later. Which labels a mask
-    leaves out is known only after the encoder was called: with a mask, and without XLA,
-    the encoder's own state (moving averages, seeds) has moved by the time of the error.
+    they are, and the step raises. With several steps per execution, the steps before it
+    have been applied. A step compiled by XLA cannot raise: it skips the batch, and
+    `fit`, `train_on_batch`, `evaluate` or `test_on_batch` raise later. With a mask and
+    without XLA, labels are validated after the encoder is called, which computes the
+    mask: the encoder's own state (moving averages, seeds) has then been updated.
 
     Args:
         encoder: A layer or model that makes the features, `[batch, dim]` or
             `[batch, time, dim]`, from `x`.
         head: The `tfsampled.layers.SampledSoftmax` over the classes. For several
-            outputs a dict of them, by the names of the encoder's outputs: then the
-            encoder is a functional model whose output is a dict, and what has no head
-            is an output as it is.
+            outputs a dict of them, by the names of the encoder's outputs. The encoder
+            must then be a functional model whose output is a dict; its outputs without
+            a head are passed through.
         top_k: None for logits `[..., num_classes]`; an int for a dict of `classes`
             (`[..., top_k]`, int32, best first) and `scores` (their logits). With
             several outputs also a dict by output; the names are then `{output}_classes`
@@ -74,8 +74,8 @@ class SampledSoftmaxModel(DistributedModel):
             metrics. With several outputs also a dict by output.
         negatives: The name of an input of class ids `[n]` or `[batch, n]` that training
             compares with besides the sampled ones; see `SampledSoftmax.sampled_loss`.
-            With several outputs also a dict by output. An input that is named here and
-            not the encoder's is left out where the encoder is called.
+            With several outputs also a dict by output. An input that is not one
+            of the encoder's is not passed to it.
         **kwargs: Arguments of `keras.Model`, such as `name`.
 
     Raises:
@@ -139,13 +139,13 @@ class SampledSoftmaxModel(DistributedModel):
     ) -> SampledSoftmaxModel:
         """Wraps a functional or Sequential model that ends in a `SampledSoftmax`.
 
-        Layers and weights are shared: training one trains the other. Of a model with
-        several outputs each `SampledSoftmax` trains on its sampled loss, and the others
-        on what `compile(loss={name: ...})` says. An output's name is its key in a dict
-        of outputs, or the name of its layer.
+        Layers and weights are shared: training one model trains the other. With several
+        outputs, each `SampledSoftmax` trains on its sampled loss, and each other output
+        on its loss in `compile(loss={name: ...})`. The name of an output is its key in
+        a dict of outputs, or the name of its layer.
 
         Args:
-            model: A built model with an output of a `SampledSoftmax`, or several.
+            model: A built model with one or more `SampledSoftmax` output layers.
             top_k: As in the constructor.
             **kwargs: Other arguments of the constructor.
 
@@ -193,8 +193,8 @@ class SampledSoftmaxModel(DistributedModel):
     ) -> None:
         """Configures the model for training, as `keras.Model.compile` without a loss.
 
-        Of a model with several outputs each argument is a dict by output, or a list
-        with a value for each.
+        With several outputs, each of the arguments `loss`, `loss_weights`, `metrics`
+        and `weighted_metrics` is a dict by output, or a list with a value for each.
 
         Args:
             optimizer: Any Keras optimizer, or its name. Under the policy
@@ -280,8 +280,8 @@ class SampledSoftmaxModel(DistributedModel):
         """Trains the model, as `keras.Model.fit`, on labels that are class ids.
 
         Warns if an array of labels does not suit a `LogUniform` sampler. `class_weight`
-        weighs each label: each time step by itself, and several labels of an example by
-        the mean of their weights.
+        weights each example by the class of its label, or by the mean over its labels,
+        and each time step separately.
 
         Raises:
             tf.errors.InvalidArgumentError: If a label is out of range, or one that the

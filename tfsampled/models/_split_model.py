@@ -21,8 +21,8 @@ def split_model(model: Any) -> tuple[keras.Model, Any]:
     heads = {key: op for key, op in heads.items() if isinstance(op, SampledSoftmax)}
     if not heads:
         raise ValueError(
-            "`model` must be a functional or Sequential model (with its Input) with an "
-            "output that is that of a tfsampled.layers.SampledSoftmax. Received: "
+            "`model` must be a functional or Sequential model (with its Input) that "
+            "ends in a tfsampled.layers.SampledSoftmax. Received: "
             f"{getattr(model, 'name', model)!r} with the outputs {outputs}."
         )
     inputs, name = functional_inputs(model), f"{model.name}_encoder"

@@ -49,9 +49,9 @@ def _find_tied(
     name = tied_to["config"]["name"]
     embeddings = _embeddings(encoder)
     if isinstance(index, int):
-        # Its name is not to be trusted alone: two layers may have one, and Keras gives
-        # an Embedding that has none another name each time. Its place is, unless there
-        # is another layer, or one of that name elsewhere.
+        # The name alone is not reliable: two layers may share it, and Keras names an
+        # unnamed Embedding differently each time. The position is reliable, unless the
+        # layer there has another shape, or the name is that of a different Embedding.
         shape = (tied_to["config"]["input_dim"], tied_to["config"]["output_dim"])
         found = embeddings[index] if index < len(embeddings) else None
         if (

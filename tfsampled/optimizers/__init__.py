@@ -1,4 +1,4 @@
-"""Optimizers whose step costs the rows touched, not the rows there are."""
+"""Optimizers whose cost per step depends on the rows updated, not on the table."""
 
 from tfsampled.optimizers._adagrad import Adagrad
 from tfsampled.optimizers._lazy_adam import LazyAdam

@@ -13,9 +13,9 @@ from tfsampled.optimizers._row_sparse_optimizer import RowSparse, validate_at_le
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class Adagrad(RowSparse, keras.optimizers.Adagrad):
-    """`keras.optimizers.Adagrad`, at the cost of the rows touched.
+    """`keras.optimizers.Adagrad` that updates only the rows in the gradient.
 
-    For each row `r` of the gradient `g`, whose copies are summed first,
+    Duplicate rows are summed first. Then, for each row `r` of the gradient `g`,
 
         a_r = a_r + g_r ** 2
         w_r = w_r - learning_rate * g_r / sqrt(a_r + epsilon)

@@ -15,9 +15,10 @@ from tfsampled.optimizers._row_sparse_optimizer import RowSparse, validate_at_le
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class LazyAdam(RowSparse, keras.optimizers.Adam):
-    """Adam on the rows touched.
+    """Adam that updates only the rows in the gradient.
 
-    For each row `r` of the gradient `g` of step `t`, whose copies are summed first,
+    Duplicate rows are summed first. Then, in step `t` and for each row `r` of the
+    gradient `g`,
 
         m_r = m_r + (1 - beta_1) * (g_r - m_r)
         v_r = v_r + (1 - beta_2) * (g_r ** 2 - v_r)
@@ -25,8 +26,8 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
                     * m_r / (sqrt(v_r) + epsilon)
 
     and nothing else is read or written. If every row is touched in every step, this is
-    `keras.optimizers.Adam` on the densified gradient. A row that is not touched does
-    not move, while in Adam its moments decay and it moves on by them.
+    `keras.optimizers.Adam` on the densified gradient. A row that is not touched stays
+    as it is, whereas in Adam its moments decay and continue to move it.
 
     `correct_skipped=True` makes up for that. If a row was skipped `k` times, its
     moments first decay as in Adam, by `beta_1 ** k` and `beta_2 ** k`. The row is then
@@ -38,9 +39,9 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
     which is 1 for a row that is touched in every step and nears 10 for one that is
     touched rarely. It needs one more int64 per row.
 
-    A dense gradient gets Keras's own update, or the corrected one of all rows, so that
-    one optimizer serves the encoder and the table. NaN in a gradient makes the values
-    that it meets NaN, as in Keras.
+    A dense gradient gets Keras's own update, or with `correct_skipped` the corrected
+    update of all rows, so that one optimizer serves the encoder and the table. NaN in a
+    gradient makes the values that it updates NaN, as in Keras.
 
     Row-sparse gradients are unscaled, clipped (`clipnorm`, `global_clipnorm`,
     `clipvalue`) like the dense gradient, and decayed (`weight_decay`) on the rows

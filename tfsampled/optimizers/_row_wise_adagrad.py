@@ -14,9 +14,9 @@ from tfsampled.optimizers._row_sparse_optimizer import RowSparse, validate_at_le
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class RowWiseAdagrad(RowSparse):
-    """Adagrad with one accumulator per row: a `D`-th of the state for a dim of `D`.
+    """Adagrad with one accumulator per row, `1 / D` of the state for rows of size `D`.
 
-    For each row `r` of the gradient `g`, whose copies are summed first,
+    Duplicate rows are summed first. Then, for each row `r` of the gradient `g`,
 
         a_r = a_r + mean(g_r ** 2)
         w_r = w_r - learning_rate * g_r / sqrt(a_r + epsilon)

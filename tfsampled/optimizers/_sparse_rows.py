@@ -1,7 +1,7 @@
 """Row-sparse gradients: duplicates summed, values clipped, rows read and written.
 
-Nothing here costs what the table costs: as many rows are read, computed and written as
-a gradient has.
+The cost of everything here depends on the number of rows in the gradient, not on the
+size of the table.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Samplers for `tfsampled.layers.SampledSoftmax`: which classes a step looks at.
 
 A sampler takes integer labels and returns class ids, the labels' expected counts and
-the ids' expected counts. It owns its state, first of all the number of calls so far. So
-it draws the same in compiled code, and a run that goes on from a checkpoint or a
-`.keras` file draws what the unbroken run would have drawn.
+the ids' expected counts. It owns its state, such as the number of calls so far, so it
+draws the same ids in compiled code, and a run that is resumed from a checkpoint or a
+`.keras` file draws what the uninterrupted run would have drawn.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def get(
         seed: The seed of a sampler that is given by name.
 
     Raises:
-        ValueError: If there is no such sampler, or it comes with its own seed.
+        ValueError: If there is no such sampler, or `seed` is given with a `Sampler`.
 
     Example:
         >>> type(get("uniform", seed=3)).__name__

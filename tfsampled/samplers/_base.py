@@ -21,21 +21,21 @@ _NO_GLOBAL_SEED = 87654321  # TensorFlow's own, where only an operation has a se
 class Sampler(keras.layers.Layer):
     """Draws the classes that a head compares its labels with.
 
-    A subclass implements `draw`, and `supports` where it needs it.
-    Variables that it makes in `build` and returns from `state` are saved in `.keras`
-    and weights files and in checkpoints. They are no weights of the head:
+    A subclass implements `draw` and, if it does not draw every class, `supports`.
+    Variables that it creates in `build` and returns from `state` are saved in `.keras`
+    and weights files and in checkpoints. They are not weights of the head:
     `get_weights` and `count_params` leave them out.
 
-    Off XLA `draw` and `supports` run on the host, where labels come from.
-    Under a distribution strategy `draw` gets the labels of its replica; those samplers
-    of this package that take or count labels gather all.
+    Except under XLA, `draw` and `supports` run on the host, where labels come from.
+    Under a distribution strategy, `draw` gets the labels of its own replica. The
+    samplers of this package that take or count labels gather those of all replicas.
 
     Args:
         seed: An int or a `keras.random.SeedGenerator`, of which one seed is taken;
             makes the draws repeatable. The first calls draw what TensorFlow's samplers
             draw with this operation seed and no global one (with `num_sampled` below
             `2**20`, where TensorFlow's position overflows). None starts at a random
-            place of the stream, which `keras.utils.set_random_seed` fixes.
+            position; to fix it, call `keras.utils.set_random_seed` before.
         per_replica: Whether each replica of a distribution strategy draws classes of
             its own, from another part of the stream. By default all draw the same ones,
             as one device would for all their examples.
@@ -159,7 +159,7 @@ class Sampler(keras.layers.Layer):
         raise NotImplementedError
 
     def supports(self, labels: tf.Tensor) -> tf.Tensor | None:
-        """Returns where labels can be drawn, in their shape; None for everywhere."""
+        """Returns whether each label can be drawn, in their shape; None if all can."""
         del labels
         return None
 
@@ -236,9 +236,10 @@ def _shapes(store: Any) -> dict[str, tuple[int, ...]]:
 
 
 def variable(value: Any, name: str, dtype: Any = np.int64) -> tf.Variable:
-    """Makes a variable outside the graph that may be being traced.
+    """Makes a variable outside of any graph that is being traced.
 
-    It lies where the head's do: XLA compiles for one device, and reads no other.
+    It is placed with the head's variables: XLA compiles for one device and reads no
+    other.
     """
     with tf.init_scope():
         return tf.Variable(np.asarray(value, dtype), trainable=False, name=name)

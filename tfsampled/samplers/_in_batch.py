@@ -61,21 +61,22 @@ class _LabelSampler(Sampler):
 class InBatch(_LabelSampler):
     """Takes the labels of the other examples of the batch, of all replicas.
 
-    A class is compared with once, however many examples have it, and never with an
-    example that has it itself. It is expected with the probability
-    `1 - (1 - p)**n`, that one of the `n` labels of the other examples is of that class,
-    whose share of all labels is `p`. So a frequent class is not pushed down for being
-    in many batches.
+    Each class counts once, however many examples have it, and is never compared with an
+    example that has it. Its expected count is `1 - (1 - p)**n`, the probability that at
+    least one of the `n` labels of the other examples is this class, where `p` is its
+    share of all labels. So a frequent class is not penalized for being in many batches.
 
     Args:
         counts: `[num_classes]`, how often each class is a label. None learns it while
             training, and saves it with the head.
-        decay: Where the frequency is learned, how much the labels of a step weigh
-            beside those of the next. 0.999 remembers some thousand steps.
+        decay: If the frequency is learned, the weight of the labels of a step relative
+            to those of the next. 0.999 remembers about a thousand steps.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Raises:
-        ValueError: If `counts` or `decay` is invalid, or a batch has one example.
+        ValueError: If `counts` or `decay` is invalid. A batch of a single example
+            raises it as well, or `tf.errors.InvalidArgumentError` if the batch size is
+            not known before running.
 
     Example:
         >>> sampler = InBatch(counts=[1, 2, 3, 2])

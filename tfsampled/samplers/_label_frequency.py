@@ -17,9 +17,10 @@ from tfsampled.samplers._base import variable
 class LabelFrequency(tf.Module):
     """The share of each class among the labels.
 
-    Learned, it is that of the labels so far, each step weighing `decay` times as much
-    as the next. A step reads and writes the classes of its batch alone: a class keeps
-    its sum as of the last step that had it, and that step's number.
+    If learned, it is the share of the labels so far, where each step weighs `decay`
+    times as much as the next. A step reads and writes only the classes of its batch:
+    for each class, its sum at the last step that had it is stored, and that step's
+    number.
 
     Args:
         counts: `[num_classes]`, how often each class is a label; None to learn it.

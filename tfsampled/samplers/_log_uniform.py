@@ -19,11 +19,12 @@ _ENOUGH_LABELS = 1000  # to judge their order
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class LogUniform(Sampler):
-    """Draws classes in the order of their frequency, the most frequent one first.
+    """Draws classes from a log-uniform (Zipfian) distribution, low ids most often.
 
-    `P(c) = log((c + 2) / (c + 1)) / log(num_classes + 1)`. `fit`, and eager calls of
-    `sample`, look at the first 1000 labels or so, and warn if `Uniform` would make
-    these likelier: then the ids plainly are not in that order.
+    `P(c) = log((c + 2) / (c + 1)) / log(num_classes + 1)`, for class ids in order of
+    decreasing frequency. `fit`, and eager calls of `sample`, look at the first 1000
+    labels or so, and warn if these are likelier under `Uniform`: then the ids are
+    evidently not in that order.
 
     Args:
         seed: See `Sampler`.

@@ -23,13 +23,14 @@ _MAX_TRIES = 2**24
 class FixedUnigram(Sampler):
     """Draws classes in proportion to `counts[c] ** distortion`.
 
-    The counts are no part of a traced graph, which only refers to a table made of
-    them. They are part of the config, compressed, and so of a `.keras` file.
+    The counts are not embedded in a traced graph, which only refers to a table computed
+    from them. They are part of the config, compressed, and so of a `.keras` file.
 
     Args:
         counts: `[num_classes]`, at least 0 and finite: how often each class occurs. A
-            class of count 0 is never drawn, and must not be a label either.
-        distortion: The power; 0.75 is word2vec's, 0 makes the classes alike.
+            class of count 0 is never drawn, and must not be a label either, unless
+            `distortion` is 0.
+        distortion: The power; 0.75 is word2vec's, 0 makes all classes equally likely.
         seed: See `Sampler`.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 

@@ -1,7 +1,7 @@
 """Accidental hits: sampled classes that are a label of the example they are scored for.
 
-Off XLA TensorFlow's own operation finds them. XLA has none, and no shapes that depend
-on data: there every label has an entry, which is without effect if its class was not
+Without XLA, TensorFlow's own operation finds them. XLA has no such operation and only
+static shapes: there every label has an entry, which has no effect if its class was not
 sampled.
 """
 

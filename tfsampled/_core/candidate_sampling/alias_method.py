@@ -74,8 +74,8 @@ def class_weights(
 ) -> np.ndarray:
     """Computes a shard's weights: 0 for reserved ids, then `unigram**distortion`.
 
-    The ids are counted as TensorFlow counts them: the first weight has the number of
-    reserved ids in this shard.
+    As in TensorFlow, the first unigram has the id `k` if `k` reserved ids are in this
+    shard, the next one `k + 1`, and so on. Id `c` is in shard `c % num_shards`.
 
     Returns:
         `[n]` float32.
@@ -109,9 +109,9 @@ def validate_weights(
 
     Args:
         weights: `[n]` float32, from `class_weights`.
-        num_distinct: How many distinct classes have to be found.
-        max_tries: In at most how many tries, on average.
-        name: The argument that the weights were made from.
+        num_distinct: The number of distinct classes to be found.
+        max_tries: The number of tries in which they must be found, on average.
+        name: The argument that the weights were computed from.
 
     Raises:
         ValueError: If a weight or their sum is no finite float32, a weight is negative,

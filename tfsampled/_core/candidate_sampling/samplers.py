@@ -51,9 +51,9 @@ class Draw(NamedTuple):
 
     Attributes:
         ids: `[num_sampled]` int64 class ids.
-        expected_count: Class ids of any shape to their expected counts, float32.
-        is_drawn: bool `[num_sampled]`, False where `ids` has no class to be compared
-            with but any; None if all are drawn.
+        expected_count: Maps class ids of any shape to their expected counts, float32.
+        is_drawn: bool `[num_sampled]`, False where `ids` holds an arbitrary class that
+            was not drawn; None if all were drawn.
     """
 
     ids: tf.Tensor

@@ -54,7 +54,7 @@ def count_labels(
         total: `[]` int32, the sum of the weights.
 
     Returns:
-        What has to run for the weights to change.
+        The operation that updates the weights.
     """
     labels = tf.reshape(labels, [-1])
     # labels = [2, 9, 2], range_max = 5 -> is_counted = [1, 0, 1]

@@ -16,9 +16,10 @@ def distinct(
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Keeps one copy of each class.
 
-    Off XLA the others are left out. Under XLA, where no shape may depend on data, they
-    come first and are marked; their id is that of the last class, so that no other
-    rows are read. If nothing is left off XLA, one id stays, marked.
+    Without XLA, all other ids are removed; if none would be left, one is kept and
+    marked as not drawn. Under XLA, whose shapes are static, the other ids come first
+    and are marked as not drawn. They are set to the last id that is kept, so that no
+    other row is read.
 
     Args:
         ids: int64 `[n]`.
@@ -45,8 +46,8 @@ def distinct(
 def union(draws: Sequence[Draw]) -> Draw:
     """Returns the classes of independent draws.
 
-    A class is in the union unless it is in none of the draws:
-    `1 - prod_i (1 - expected_count_i)`.
+    The expected count of a class is the probability that at least one of the draws has
+    it, `1 - prod_i (1 - expected_count_i)`.
     """
     ids = tf.concat([drawn.ids for drawn in draws], axis=0)
     is_drawn = None

@@ -154,12 +154,12 @@ def initial_proposals(num_sampled: int, unique: bool, *masses: np.ndarray) -> in
     Args:
         num_sampled: How many classes to sample.
         unique: Whether they must be distinct.
-        *masses: The probabilities and the multiplicity of `expected_distinct`; none if
-            they change.
+        *masses: The `probabilities` and `multiplicity` of `expected_distinct`; left out
+            if they change from call to call.
 
     Returns:
-        A multiple of four, at most about `4 * num_sampled`: where that does not
-        suffice, drawing more is cheaper.
+        A multiple of four, at most about `4 * num_sampled`. If that does not suffice,
+        another round is cheaper than a larger one.
 
     Example:
         >>> initial_proposals(100, unique=False)

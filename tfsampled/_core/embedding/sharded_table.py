@@ -26,8 +26,8 @@ class Table:
         normalize: Whether rows are divided by their Euclidean norm when they are read;
             they are then in the dtype of logits.
         divisor: What rows are divided by when they are read.
-        devices: Where each shard lies: what reads all its rows runs there, and has no
-            gradient. None for wherever TensorFlow places it.
+        devices: The device of each shard. Operations that read all rows of a shard run
+            there and have no gradient. None leaves the placement to TensorFlow.
     """
 
     shards: tuple[Any, ...]

@@ -115,7 +115,8 @@ def scan_shards(
 ) -> Carry:
     """Runs `scan_chunks` for all shards.
 
-    On one device a shard goes on from the last; several work side by side.
+    Without devices, each shard continues with the carry of the one before. Shards with
+    devices of their own run in parallel, and their carries are merged.
 
     Args:
         shards: The shards.

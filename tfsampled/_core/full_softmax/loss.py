@@ -52,10 +52,10 @@ class Targets(NamedTuple):
 
 
 class LossOptions(NamedTuple):
-    """What differs from the cross entropy.
+    """Options that modify the cross entropy.
 
     Attributes:
-        label_smoothing: The share of the target that all classes have alike.
+        label_smoothing: The share of the target that is spread evenly over all classes.
         soft_cap: Caps the logits; None for no cap.
         z_loss: The weight of the squared log of the softmax's denominator.
         logsumexp: Whether the result is the logsumexp alone; label weights are then 0.

@@ -29,8 +29,8 @@ class Shard:
         first_class: Class of row 0.
         stride: Distance between the classes of neighboring rows.
         normalize: Whether weights are divided by their norm when a chunk is read.
-        device: Where all that reads the rows runs, so that they are not copied; None
-            for wherever TensorFlow places it.
+        device: The device on which operations that read the rows run, so that the rows
+            are not copied. None leaves the placement to TensorFlow.
     """
 
     weights: tf.Tensor
@@ -100,7 +100,7 @@ def shards_of(table: Table, biases: Table | None = None) -> list[Shard]:
 
 
 def _prepared(shard: Shard, divisor: float) -> Shard:
-    """Divides the biases; on a device of its own a shard then has no gradient."""
+    """Divides the biases; stops the gradients of a shard on a device of its own."""
     weights, biases = shard.weights, shard.biases
     with tf.device(shard.device) if shard.device else contextlib.nullcontext():
         if biases is not None and divisor != 1:

@@ -1,8 +1,9 @@
 """A loss of sampled logits and its gradient, a chunk of examples at a time.
 
-Shapes: `N` examples, `D` features, `S` sampled classes. Tensors of `[N, S]` are what
-costs. Three matrix products are needed: for the logits, for the gradient of the inputs
-and for that of the rows. Between them stand the passes of `LossFunction` alone.
+Shapes: `N` examples, `D` features, `S` sampled classes. Tensors of shape `[N, S]`
+dominate the cost. Three matrix products are needed: for the logits, for the gradient of
+the inputs and for that of the rows. Most other passes over these tensors are those of
+`LossFunction`.
 
 The derivatives by the logits of the first examples are saved for the backward pass, as
 many as fit into `MAX_LOGITS`. Those of the others are computed again there, chunk by
@@ -28,9 +29,9 @@ from tfsampled._core.xla import can_branch_on_data, tracing_for_xla
 
 Sizes: TypeAlias = np.ndarray | tf.Tensor  # int32 `[number of chunks]`
 
-# So many logits (64 MiB in float32) are saved, and so many computed at a time.
+# At most this many logits (64 MiB in float32) are saved, and computed at a time.
 MAX_LOGITS = 1 << 24
-# Up to so many logits are one chunk, even where two could be computed at once.
+# Up to this many logits form a single chunk, even where two chunks could overlap.
 MIN_OVERLAP = 1 << 17
 
 
@@ -114,12 +115,12 @@ class ChunkPlan(NamedTuple):
         sampled: The logits of all examples.
         reduce: Computes what the loss needs of the logits of a chunk, see `_reduce`.
         is_whole: Whether all examples are one chunk.
-        saved: If not, the logits of the chunks whose derivatives are saved; empty
-            before `cut`.
-        sizes: The number of examples in each of them.
-        num_saved: The number of examples in all of them, the first ones.
-        num_recomputed: The number of examples after them, whose derivatives are
-            computed again. It is 0 if it is known that there are none.
+        saved: If there are several chunks, the logits of those whose derivatives are
+            saved; empty before `cut`.
+        sizes: The number of examples in each saved chunk.
+        num_saved: The number of examples in all saved chunks, which come first.
+        num_recomputed: The number of the other examples, whose derivatives are computed
+            again. It is the int 0 if it is known that there are none.
     """
 
     sampled: SampledLogits
@@ -247,7 +248,9 @@ def backward(
 ) -> tuple[tf.Tensor, ...]:
     """Computes the gradients for the cotangent `dy` `[N]` of the loss.
 
-    Those by inputs `[N, D]`, by rows `[S, D]`, and by the offset, summed to `[S]`.
+    Returns:
+        The gradients of the inputs `[N, D]`, of the rows `[S, D]`, and of the offset,
+        summed to `[S]`.
     """
     dy = tf.expand_dims(dy * residuals.d_partial, 1)
     transposed = matmul.is_transposed(plan.sampled.inputs)
@@ -317,11 +320,10 @@ def _scan_chunks(
     results: tf.Tensor,
     carry: tuple[tf.Tensor, ...],
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-    """Calls `chunk_fn(start, size)` on one chunk after the other of those recomputed.
+    """Calls `chunk_fn(start, size)` for each recomputed chunk in turn.
 
     Args:
-        plan: Which examples these are. A chunk has as many as are saved; the last may
-            have fewer.
+        plan: The plan. A chunk has `num_saved` examples; the last may have fewer.
         chunk_fn: Returns `[size, ...]` results, and what is added to `carry`.
         results: `[num_recomputed, ...]`, to be overwritten.
         carry: The initial sums.

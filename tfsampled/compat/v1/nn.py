@@ -42,8 +42,8 @@ def sampled_softmax_loss(
 ):
     """Computes the softmax cross entropy over the labels and a sample of the classes.
 
-    This is `tfsampled.nn.sampled_softmax_loss` with a choice of how a table in shards
-    is laid out. See there for the formula, the errors and all about the arguments.
+    This is `tfsampled.nn.sampled_softmax_loss` with a choice of how a sharded table is
+    laid out. See there for the formula and for details of the arguments and errors.
 
     Args:
         weights: The class embeddings `[num_classes, dim]`, in one piece or in shards.
@@ -119,8 +119,8 @@ def nce_loss(
 ):
     """Computes the noise-contrastive estimation loss: labels against noise classes.
 
-    This is `tfsampled.nn.nce_loss` with a choice of how a table in shards is laid out.
-    See there for the formula, the errors and all about the arguments.
+    This is `tfsampled.nn.nce_loss` with a choice of how a sharded table is laid out.
+    See there for the formula and for details of the arguments and errors.
 
     Args:
         weights: The class embeddings `[num_classes, dim]`, in one piece or in shards.
