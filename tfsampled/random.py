@@ -204,8 +204,8 @@ def fixed_unigram_candidate_sampler(
     """Samples classes in proportion to given weights.
 
     `P(class) = weight**distortion / sum of all weight**distortion`. In compiled code
-    the weights are an input of the graph. Off XLA they are an attribute of TensorFlow's
-    op: four bytes a class in every graph that is saved.
+    the weights are an input of the graph. Without XLA they are an attribute of
+    TensorFlow's op, which takes four bytes per class in every saved graph.
 
     With `unique=True`, the weights must let `num_sampled` distinct classes be found in
     fewer than `2**31` tries on average: after that many, TensorFlow's op aborts the

@@ -105,7 +105,7 @@ class ClassTower(keras.layers.Layer):
         return tf.cast(rows, self.variable_dtype)
 
     def sampled_rows(self, ids: tf.Tensor) -> tf.Tensor:
-        """Computes rows in training, each distinct class once off XLA."""
+        """Computes rows in training, each distinct class once without XLA."""
         if tracing_for_xla():  # where no shape may depend on data
             return self.encode(ids, training=True)
         # ids = [7, 2, 7] -> encodes [7, 2], index = [0, 1, 0]

@@ -122,21 +122,21 @@ def upcast(gradient: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
 def sum_duplicates(gradient: tf.IndexedSlices, table: Any) -> tf.IndexedSlices:
     """Sums the copies of repeated rows.
 
-    Off XLA the result has the distinct rows, `k <= n`. Under XLA, where no shape may
-    depend on data, `k = n`: the other copies of a row become zeros with the id
+    Without XLA the result has the distinct rows, `k <= n`. Under XLA, whose shapes are
+    static, `k = n`: the other copies of a row become zeros with the id
     `num_rows`, which `write` and `add` drop there. So do ids out of range, and rows
     whose sum is 0: a lookup in shards makes such a row for an id of another shard.
 
     Args:
-        gradient: Values `[n, ...]`, ids `[n]`, in any order. Off XLA the caller asserts
-            that the ids are in range.
+        gradient: Values `[n, ...]`, ids `[n]`, in any order. Without XLA the caller
+            asserts that the ids are in range.
         table: The variable `[num_rows, ...]`.
 
     Returns:
         Values `[k, ...]` in `accumulation_dtype`, and ids `[k]`.
     """
     # ids = [7, 7, 2], values = [[1], [3], [5]]
-    # off XLA: ids = [7, 2], values = [[4], [5]]
+    # without XLA: ids = [7, 2], values = [[4], [5]]
     # under XLA, 9 rows: ids = [7, 9, 2], values = [[4], [0], [5]]
     gradient = upcast(gradient, table)
     ids, values = gradient.indices, gradient.values

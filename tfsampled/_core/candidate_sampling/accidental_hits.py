@@ -23,9 +23,9 @@ class AccidentalHits(NamedTuple):
     Attributes:
         indices: int64 `[num_hits, 2]`: an example, ascending, and a position among the
             sampled classes.
-        is_hit: bool `[num_hits]`, False for an entry without effect; None off XLA,
+        is_hit: bool `[num_hits]`, False for an entry without effect; None without XLA,
             where all are hits.
-        hits_per_row: The number of entries of each example; None off XLA, where it
+        hits_per_row: The number of entries of each example; None without XLA, where it
             depends on data.
         row_splits: int32 `[batch + 1]`, the entries before each example; None until
             `with_row_splits`, and under XLA.

@@ -124,8 +124,9 @@ def _interleave(lanes: list[tf.Tensor]) -> tf.Tensor:
 
 
 def _tf_philox(stream: Stream, offset: Size, count: int, dtype: tf.DType) -> tf.Tensor:
-    """Returns `count` numbers of TensorFlow's own Philox, the fastest off XLA."""
-    # Only a stream that wraps carries into the upper half here; it is not read off XLA.
+    """Returns `count` numbers of TensorFlow's own Philox, the fastest without XLA."""
+    # Only a stream that wraps around carries into the upper half here. Without XLA none
+    # is read that far.
     low = stream.low + tf.cast(offset // _WORDS_PER_BLOCK, tf.uint64)
     return tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=[count],

@@ -1,6 +1,6 @@
 """Candidate samplers: labels to sampled classes and their expected counts.
 
-`sample` serves the mirrors of `tf.random`: TensorFlow's op off XLA, and under XLA,
+`sample` serves the mirrors of `tf.random`: TensorFlow's op without XLA, and under XLA,
 which has no such op, tensor code that draws the same ids from the same seeds. `draw` is
 the tensor code alone, for callers that own the sampler's state.
 """

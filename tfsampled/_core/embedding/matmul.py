@@ -1,8 +1,8 @@
 """The matrix products of logits and of their gradient.
 
 bfloat16 inputs and rows are multiplied as they are, by the hardware's instructions for
-them, which sum in float32. Off XLA TensorFlow rounds the sum to bfloat16; under XLA the
-sum is the result. Derivatives by logits of bfloat16 rows are cast to bfloat16 as well.
+them, which sum in float32. Without XLA TensorFlow rounds the sum to bfloat16; under XLA
+the sum is the result. Derivatives by logits of bfloat16 rows are cast to bfloat16, too.
 float16 cannot hold small probabilities: there the derivatives are float32, and the
 logits are multiplied in float16 under XLA only, since CPUs multiply float16 slowly.
 
@@ -42,7 +42,7 @@ def is_transposed(inputs: tf.Tensor) -> bool:
     """Tells whether to compute the gradient of the rows as `(x^T d)^T`.
 
     On a CPU a product is slow if its first factor is large and transposed. But if `x`
-    has many columns, transposing the result off XLA takes longer than that saves.
+    has many columns, transposing the result without XLA takes longer than that saves.
     """
     if tracing_for_xla():
         return True

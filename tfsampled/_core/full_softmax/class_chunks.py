@@ -206,7 +206,7 @@ def update_rows_inplace(
 ) -> tf.Tensor:
     """Writes `rows` in `dtype` into a table of `empty_like`, from row `start` on.
 
-    Nothing else may read the `table` passed in: off XLA its memory is changed. A
+    Nothing else may read the `table` passed in: without XLA its memory is changed. A
     scatter or a TensorArray would hold the table twice.
     """
     rows = bitcast(tf.cast(rows, dtype), table.dtype)

@@ -182,7 +182,7 @@ def plan_chunks(loss_function: LossFunction, sampled: SampledLogits) -> ChunkPla
     """Decides what is saved, for a loss that is computed now."""
     batch, num_sampled = num_rows(sampled.inputs), num_rows(sampled.rows)
     num_saved = _num_rows(MAX_LOGITS, num_sampled, batch)
-    # Off XLA on a CPU one of two chunks computes while the other waits for memory.
+    # Without XLA on a CPU one of two chunks computes while the other waits for memory.
     overlaps = can_branch_on_data() and not tf.executing_eagerly()
     max_whole = min(MIN_OVERLAP, MAX_LOGITS) if overlaps else MAX_LOGITS
     num_whole = _num_rows(max_whole, num_sampled, batch)
