@@ -114,6 +114,41 @@ def test_own_candidates(loss, unique, remove_hits):
     assert_close(ours(labels, inputs), theirs(labels, inputs))
 
 
+@pytest.mark.parametrize("name", ["softmax_loss", slow("sampled_softmax_loss")])
+def test_a_compiled_loss_in_the_tape_of_a_plain_function(name):
+    """TensorFlow traces its gradient outside, and compiles it."""
+    weights, biases, labels, inputs = example()
+    options: dict[str, Any] = {}
+    if name == "sampled_softmax_loss":
+        values = tf.random.log_uniform_candidate_sampler(
+            labels, 1, SAMPLED, True, CLASSES, seed=3
+        )
+        sizes = {"num_sampled": SAMPLED, "num_classes": CLASSES}
+        options = {"sampled_values": values, **sizes}
+
+    def loss(labels, inputs):
+        function = getattr(tfsampled.nn, name)
+        return tf.reduce_sum(function(weights, biases, labels, inputs, **options))
+
+    compiled = tf.function(loss, jit_compile=True, reduce_retracing=True)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 1], labels.dtype),
+            tf.TensorSpec([None, inputs.shape[1]]),
+        ]
+    )
+    def gradient(labels, inputs):
+        with tf.GradientTape() as tape:
+            value = compiled(labels, inputs)
+        return tf.convert_to_tensor(tape.gradient(value, weights))
+
+    with tf.GradientTape() as tape:
+        value = loss(labels, inputs)
+    expected = tf.convert_to_tensor(tape.gradient(value, weights))
+    np.testing.assert_allclose(gradient(labels, inputs), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("strategy", ["mod", slow("div")])
 def test_shards(strategy):
     weights, _, labels, inputs = example()

@@ -6,6 +6,7 @@ The package's only imports of what TensorFlow has no public name for are here.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ except ImportError:
     _ResourceVariable = None
 
 _HOST = "CPU:0"
+_FOR_XLA = contextvars.ContextVar("for_xla", default=False)
 _DATA_DEPENDENT_OPERATIONS = {"ListDiff", "Unique", "UniqueV2", "Where"}
 
 
@@ -32,6 +34,8 @@ def tracing_for_xla() -> bool:
     """
     if tf.executing_eagerly():
         return False
+    if _FOR_XLA.get():
+        return True
     graph = tf.compat.v1.get_default_graph()
     while graph is not None:
         context = graph._get_control_flow_context()
@@ -41,6 +45,20 @@ def tracing_for_xla() -> bool:
             context = context.outer_context
         graph = getattr(graph, "outer_graph", None)
     return False
+
+
+@contextlib.contextmanager
+def traced_as(for_xla: bool) -> Iterator[None]:
+    """Traces a gradient for XLA if its forward pass was.
+
+    TensorFlow may trace the gradient of a compiled function after it has left it, and
+    compiles it all the same.
+    """
+    token = _FOR_XLA.set(for_xla or _FOR_XLA.get())
+    try:
+        yield
+    finally:
+        _FOR_XLA.reset(token)
 
 
 def refuse_xla() -> None:

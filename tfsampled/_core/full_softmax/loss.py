@@ -42,6 +42,7 @@ from tfsampled._core.full_softmax.class_chunks import (
 )
 from tfsampled._core.full_softmax.shards import Shard, replace_tables, shards_of
 from tfsampled._core.static_ops import compute_dtype
+from tfsampled._core.xla import traced_as, tracing_for_xla
 
 
 class Targets(NamedTuple):
@@ -114,6 +115,7 @@ def full_softmax_loss(
         tf.stop_gradient(tf.cast(label_weights, inputs.dtype)),
     )
 
+    for_xla = tracing_for_xla()
     if weights.devices is not None:
         return _without_gradient(inputs, shards, targets, options)
 
@@ -129,9 +131,11 @@ def full_softmax_loss(
         @tf.custom_gradient
         def backward(*operands: tf.Tensor) -> Any:
             dy, inputs, *tables = map(tf.stop_gradient, operands)
-            gradients = _backward(
-                dy, inputs, replace_tables(shards, tables), targets, options, normalizer
-            )
+            own_shards = replace_tables(shards, tables)
+            with traced_as(for_xla):
+                gradients = _backward(
+                    dy, inputs, own_shards, targets, options, normalizer
+                )
             return gradients, _refuse_second_derivative
 
         return losses, lambda dy: backward(dy, *operands)

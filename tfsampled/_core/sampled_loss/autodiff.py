@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfsampled._core.candidate_sampling.accidental_hits import AccidentalHits
 from tfsampled._core.sampled_loss import chunked_gradient
 from tfsampled._core.sampled_loss.loss_functions import LossFunction
-from tfsampled._core.xla import tracing_for_xla
+from tfsampled._core.xla import traced_as, tracing_for_xla
 
 
 def sampled_loss_with_gradient(
@@ -50,6 +50,7 @@ def sampled_loss_with_gradient(
     """
     operands = (true_logits, inputs, rows, *([] if biases is None else [biases]))
     constants = (log_q_correction, hits, label_weights, num_hard, soft_cap)
+    for_xla = tracing_for_xla()
 
     @tf.custom_gradient
     def forward(*operands: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
@@ -65,15 +66,20 @@ def sampled_loss_with_gradient(
         def backward(dy: tf.Tensor, *operands: tf.Tensor) -> tuple:
             constant_dy = tf.stop_gradient(dy)
             d_true_logits = residuals.d_true_logits * tf.expand_dims(constant_dy, 1)
-            d_others = chunked_gradient.backward(plan, residuals, constant_dy)
+            chunks, has_left = plan, for_xla and not tracing_for_xla()
+            with traced_as(for_xla):
+                if has_left:  # there the sizes of `plan` are no constants for XLA
+                    chunks = chunked_gradient.plan_chunks(loss_function, sampled)
+                d_others = chunked_gradient.backward(chunks, residuals, constant_dy)
             gradients = [
                 tf.cast(gradient, operand.dtype)
                 for gradient, operand in zip(d_others, others, strict=False)
             ]
 
             def backward_vjp(*cotangents: tf.Tensor | None) -> list[tf.Tensor]:
-                vjp = _gradient_vjp(loss_function, tracing_for_xla())
-                return vjp(dy, list(operands), list(cotangents), *constants)
+                with traced_as(for_xla):
+                    vjp = _gradient_vjp(loss_function, tracing_for_xla())
+                    return vjp(dy, list(operands), list(cotangents), *constants)
 
             return (d_true_logits, *gradients), backward_vjp
 
