@@ -187,6 +187,21 @@ def test_the_catalogue_is_encoded_once_in_evaluate_and_predict():
     assert calls == [CLASSES, CLASSES]
 
 
+def test_a_penalty_of_the_tower_is_none_of_evaluation():
+    tower = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(DIM, activity_regularizer="l2")]
+    )
+    head = SampledSoftmax(
+        CLASSES, 12, "uniform", class_encoder=tower, class_features=ITEMS["price"]
+    )
+    model = make_model(head)
+    model.compile("sgd")
+    features = model.encoder(X)
+    expected = np.mean(head.exact_loss(features, Y))
+    for _ in range(2):
+        assert model.evaluate(X, Y, verbose=0) == pytest.approx(expected, rel=1e-5)
+
+
 LOADING = """
 import sys
 import keras, numpy as np, tensorflow as tf

@@ -457,6 +457,43 @@ def test_a_refused_compile_changes_nothing(arguments):
     assert model.metrics_names == ["loss", "top_5_accuracy"]
 
 
+class Watched(keras.layers.Layer):
+    """Adds a loss for each example, and has a metric of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = keras.metrics.Mean(name="watched")
+
+    def call(self, x):
+        self.mean.update_state(x)
+        self.add_loss(tf.reduce_sum(x * x, axis=-1))
+        return x
+
+
+def test_losses_of_each_example_and_metrics_of_layers():
+    model = make(keras.Sequential([keras.Input((DIM,)), Watched()]))
+    model.compile(keras.optimizers.SGD(0.0))
+    logs = model.fit(X, Y, batch_size=BATCH, verbose=0).history
+    assert logs["watched"] == pytest.approx([X.mean()], abs=1e-6)
+    exact = np.mean(model.head.exact_loss(X, Y))
+    loss = model.evaluate(X, Y, batch_size=BATCH, verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(exact + np.sum(X.astype("float64") ** 2), rel=1e-5)
+
+
+def test_an_encoder_of_several_tensors_needs_a_dict_of_heads():
+    inputs = keras.Input((DIM,))
+    encoder = keras.Model(inputs, {"a": inputs, "b": keras.layers.Dense(8)(inputs)})
+    with pytest.raises(ValueError, match="`encoder` must return one tensor for a sing"):
+        make(encoder)
+
+
+def test_no_optimizer_under_a_policy_that_scales_losses():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = make()
+    model.compile(optimizer=None)
+    assert np.isfinite(model.evaluate(X, Y, verbose=0))
+
+
 def test_weights_of_a_wrong_shape_move_no_sampler():
     model = make()
     model.compile("sgd")

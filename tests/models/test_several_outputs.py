@@ -270,6 +270,20 @@ def test_replicas_give_the_loss_of_one_device():
     assert logs[1] == pytest.approx(logs[0], rel=1e-5)
 
 
+def test_outputs_of_one_layer_need_a_dict():
+    head, inputs = SampledSoftmax(ITEMS, 5), keras.Input((DIM,))
+    outputs = [head(keras.layers.Dense(DIM)(inputs)) for _ in range(2)]
+    with pytest.raises(ValueError, match="`model` must have outputs of different la"):
+        SampledSoftmaxModel.from_model(keras.Model(inputs, outputs))
+
+
+def test_an_output_with_metrics_alone_has_no_loss_in_logs():
+    model = SampledSoftmaxModel.from_model(make_plain())
+    model.compile("sgd", metrics={"price": ["mae"]})
+    logs = model.evaluate(X, Y, verbose=0, return_dict=True)
+    assert logs.keys() == {"loss", "item_loss", "brand_loss", "price_mae"}
+
+
 def test_an_output_without_loss_is_only_predicted():
     model = SampledSoftmaxModel.from_model(make_plain())
     model.compile("sgd")

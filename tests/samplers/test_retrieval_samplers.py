@@ -388,6 +388,14 @@ def test_learned_counts_go_on_beyond_the_whole_numbers_of_float32():
     assert float(frequency._total) == CLASSES * 2**25 + 3 * 64
 
 
+def test_labels_of_another_rank_teach_nothing():
+    sampler = InBatch()
+    sampler.build(CLASSES)
+    with pytest.raises(ValueError, match=r"shape \[batch, num_true\]"):
+        sampler.sample([1, 2], CLASSES, None)
+    assert float(sampler.frequency._total) == 0
+
+
 def test_labels_out_of_range_of_given_counts_raise():
     for sampler in (InBatch(SHARE), Recent(4, SHARE), Mixed([InBatch(SHARE)])):
         head = SampledSoftmax(CLASSES, None, sampler)

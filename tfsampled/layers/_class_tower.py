@@ -140,7 +140,8 @@ class ClassTower(keras.layers.Layer):
         """Encodes all classes anew, for every `table` inside of `reused`."""
         if not self.built:
             self.build(None)
-        rows = self._encode_table()
+        with keras.StatelessScope():  # keeps no losses of the encoder's layers
+            rows = self._encode_table()
         if self._cache.table is None:
             self._cache.table = tf.Variable(rows, trainable=False)
         else:

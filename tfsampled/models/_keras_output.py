@@ -25,7 +25,7 @@ class KerasOutput:
         self, name: str, loss: Any, metrics: Any, weighted_metrics: Any
     ) -> None:
         self.loss_mean = keras.metrics.Mean(name=f"{name}_loss")
-        self._has_loss = loss is not None
+        self.has_loss = loss is not None
         self._is_sum = getattr(loss, "reduction", None) == "sum"
         # Has no layers: it compiles the loss and the metrics, as Keras reads them.
         self._compiled = keras.Model(name=name)
@@ -67,7 +67,7 @@ class KerasOutput:
     ) -> tf.Tensor:
         """Computes the mean loss; the last three arguments are not used."""
         del training, validated, negatives
-        if not self._has_loss:
+        if not self.has_loss:
             return tf.zeros([])
         loss = self._compiled.compute_loss(None, y, y_pred, sample_weight)
         loss *= replicas.num_replicas()

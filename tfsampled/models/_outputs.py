@@ -224,6 +224,23 @@ class Outputs:
         self._is_built = False
         self.compile_arguments = arguments
 
+    def build_heads(self, features: Any) -> None:
+        """Builds the heads for the encoder's outputs.
+
+        Raises:
+            ValueError: If the encoder of a single head returns several tensors.
+        """
+        inputs = self.by_name(features)
+        for name, head in self.heads.items():
+            if not hasattr(inputs[name], "shape"):
+                raise ValueError(
+                    "`encoder` must return one tensor for a single head. For a dict of "
+                    "outputs pass `head` as a dict by output. "
+                    f"Received: {type(inputs[name]).__name__}."
+                )
+            if not head.built:
+                head.build(inputs[name].shape)
+
     def build(self, y: Any) -> None:
         """Makes the variables of metrics that depend on the targets."""
         if not self._is_built:
@@ -235,17 +252,19 @@ class Outputs:
 
     def named_metrics(self) -> dict[str, keras.metrics.Metric]:
         """Returns the metrics by their names in logs; first of several their losses."""
-        named = dict(self.loss_means())
-        for name, output in self._outputs.items():
-            metrics = output.named_metrics().items()
-            named.update((_prefix(name) + key, metric) for key, metric in metrics)
-        return named
+        outputs = {} if self._is_single else self._outputs
+        losses = {
+            f"{k}_loss": one.loss_mean for k, one in outputs.items() if one.has_loss
+        }
+        return {**losses, **self.evaluated_metrics()}
 
-    def loss_means(self) -> dict[str, keras.metrics.Metric]:
-        """Returns the mean losses of several outputs by their names in logs."""
-        if self._is_single:
-            return {}
-        return {f"{name}_loss": one.loss_mean for name, one in self._outputs.items()}
+    def evaluated_metrics(self) -> dict[str, keras.metrics.Metric]:
+        """Returns the metrics that are computed only in evaluation, as in logs."""
+        return {
+            _prefix(name) + key: metric
+            for name, output in self._outputs.items()
+            for key, metric in output.named_metrics().items()
+        }
 
     def targets(self, y: Any) -> Any:
         """Returns the targets of outputs with a loss or a metric; of heads integers."""
@@ -398,6 +417,8 @@ class HeadOutput:
         metrics: Metrics of `tfsampled.metrics`, or None.
         weighted_metrics: The same, weighted by sample weights.
     """
+
+    has_loss = True
 
     def __init__(
         self, name: str, head: SampledSoftmax, metrics: Any, weighted_metrics: Any

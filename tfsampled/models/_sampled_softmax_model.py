@@ -216,7 +216,8 @@ class SampledSoftmaxModel(DistributedModel):
         scales_loss = kwargs.get("auto_scale_loss", True)
         if scales_loss and self.dtype_policy.name == "mixed_float16":
             optimizer = keras.optimizers.get(optimizer)
-            if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+            if optimizer is not None and not scales:
                 # Keras's own would make gradients as large as the tables.
                 optimizer = LossScaleOptimizer(optimizer)
         before = dict(vars(self._outputs))
@@ -389,8 +390,9 @@ class SampledSoftmaxModel(DistributedModel):
             assertions = replicas.all_finished(validation.assert_all(checks))
             with tf.control_dependencies(assertions):
                 self._train(x, y, weights, validated=self._has_mask is False)
-        means = {"loss": self._loss_mean, **self._outputs.loss_means()}
-        return logs_of_step({name: mean.result() for name, mean in means.items()})
+        named, evaluated = self._named_metrics(), self._outputs.evaluated_metrics()
+        logs = {k: metric.result() for k, metric in named.items() if k not in evaluated}
+        return logs_of_step(logs)
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -440,7 +442,8 @@ class SampledSoftmaxModel(DistributedModel):
         """
         y = self._outputs.targets(y)
         loss = self._outputs.compute_loss(x, y, y_pred, sample_weight, training)
-        loss = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
+        for extra in self.losses:
+            loss += tf.reduce_sum(tf.cast(extra, loss.dtype))
         return loss / replicas.num_replicas()
 
     def export(
@@ -494,10 +497,7 @@ class SampledSoftmaxModel(DistributedModel):
     def _build_parts(self, inputs: Any) -> None:
         # A subclassed encoder shows its features only when it is called.
         features = self.encoder(self._outputs.encoder_inputs(inputs))
-        by_name = self._outputs.by_name(features)
-        for name, head in self._outputs.heads.items():
-            if not head.built:
-                head.build(by_name[name].shape)
+        self._outputs.build_heads(features)
 
     def _build_for(self, x: Any, y: Any) -> None:
         """Makes the state of model and outputs, before the step is traced."""

@@ -14,7 +14,8 @@ def split_model(model: Any) -> tuple[keras.Model, Any]:
     """Returns an encoder that makes the heads' inputs, and the head or a dict of them.
 
     Raises:
-        ValueError: If no output is that of a `SampledSoftmax`.
+        ValueError: If no output is that of a `SampledSoftmax`, or two outputs in a list
+            are of one layer.
     """
     outputs = getattr(model, "outputs", None) or []
     heads = {id(x): x._keras_history.operation for x in outputs}  # where Keras keeps it
@@ -31,6 +32,11 @@ def split_model(model: Any) -> tuple[keras.Model, Any]:
         return keras.Model(inputs, _head_input(output), name=name), heads[id(output)]
     tensors = model.output
     if not isinstance(tensors, dict):
+        if len(set(model.output_names)) < len(outputs):
+            raise ValueError(
+                "`model` must have outputs of different layers, or a dict of outputs. "
+                f"Received: outputs of the layers {model.output_names}."
+            )
         tensors = dict(zip(model.output_names, outputs, strict=True))
     named = {key: heads[id(x)] for key, x in tensors.items() if id(x) in heads}
     features = {**tensors, **{key: _head_input(tensors[key]) for key in named}}

@@ -107,12 +107,18 @@ class Sampler(keras.layers.Layer):
             `[num_sampled]`, float32 `[batch, num_true]`, float32 `[num_sampled]`.
 
         Raises:
-            ValueError: If so many classes cannot be drawn.
+            ValueError: If so many classes cannot be drawn, or `labels` has another
+                rank.
             tf.errors.InvalidArgumentError: If a label is out of range or one that the
                 sampler never draws. Nothing has changed then. XLA drops the check;
                 the expected count of a label out of range is NaN there.
         """
         labels = validation.as_class_ids(labels, "labels")
+        if labels.shape.rank not in (None, 2):
+            raise ValueError(
+                "`labels` must have the shape [batch, num_true]. "
+                f"Received: labels.shape={labels.shape}."
+            )
         if self._validated != (num_classes, num_sampled):  # costs what the counts cost
             self.validate(num_classes, num_sampled)
             self._validated = (num_classes, num_sampled)
