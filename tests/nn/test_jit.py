@@ -114,6 +114,22 @@ def test_own_candidates(loss, unique, remove_hits):
     assert_close(ours(labels, inputs), theirs(labels, inputs))
 
 
+def test_a_second_loss_draws_what_tensorflows_draws():
+    """The first takes two seeds: of its draw, and of its search for hits."""
+    weights, biases, labels, inputs = example()
+
+    def losses(module):
+        function = module.nn.sampled_softmax_loss
+        arguments = weights, biases, labels, inputs, SAMPLED, CLASSES
+        return [function(*arguments) for _ in range(2)]
+
+    tf.random.set_seed(1)
+    theirs = tf.function(losses)(tf)
+    tf.random.set_seed(1)
+    ours = tf.function(losses, jit_compile=True)(tfsampled)
+    assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("name", ["softmax_loss", slow("sampled_softmax_loss")])
 def test_a_compiled_loss_in_the_tape_of_a_plain_function(name):
     """TensorFlow traces its gradient outside, and compiles it."""

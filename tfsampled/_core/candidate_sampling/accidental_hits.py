@@ -113,7 +113,9 @@ def find_accidental_hits(labels: tf.Tensor, sampled: tf.Tensor) -> AccidentalHit
     if tracing_for_xla():
         rows, columns, is_hit = _static_hits(labels, sampled)
         return AccidentalHits(tf.stack([rows, columns], axis=1), is_hit, num_true)
-    rows, columns, _ = compute_accidental_hits(labels, sampled, num_true)
+    rows, columns, _ = tf.raw_ops.ComputeAccidentalHits(
+        true_classes=labels, sampled_candidates=sampled, num_true=num_true
+    )
     indices = tf.stack([tf.cast(rows, tf.int64), columns], axis=1)
     return AccidentalHits(indices, None, None)
 

@@ -76,6 +76,9 @@ def sampled_loss(
                 arguments, sampled_values, num_sampled, num_classes
             )
             num_classes = arguments.num_rows
+        if remove_accidental_hits:
+            # TensorFlow takes a seed here, which changes those of later operations.
+            tf.compat.v1.random.get_seed(None)
         loss = loss_from_candidates(
             loss_function,
             weights=arguments.weights,
