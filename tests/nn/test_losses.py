@@ -2,6 +2,7 @@
 
 import inspect
 import operator
+import pathlib
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import tfsampled
+from tfsampled._core.embedding import matmul
 
 CLASSES, DIM, BATCH, SAMPLED = 50, 6, 4, 12
 LOSSES = ["sampled_softmax_loss", "nce_loss"]
@@ -69,9 +71,18 @@ def test_every_path_and_signature_of_tensorflow():
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("num_true", [1, 2])
-@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64])
-def test_every_floating_dtype(loss, num_true, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "multiplies_bfloat16"),
+    [
+        (tf.float16, False),
+        (tf.bfloat16, False),
+        (tf.bfloat16, True),
+        (tf.float64, False),
+    ],
+)
+def test_every_floating_dtype(loss, num_true, dtype, multiplies_bfloat16, monkeypatch):
     """The loss of the same (rounded) numbers in float64, to one rounding of dtype."""
+    monkeypatch.setattr(matmul, "multiplies_bfloat16", lambda: multiplies_bfloat16)
     loss = getattr(tfsampled.nn, loss)
     weights, biases, labels, inputs = example(num_true, dtype)
     sampled_values = tf.random.log_uniform_candidate_sampler(
@@ -105,6 +116,25 @@ def test_every_floating_dtype(loss, num_true, dtype):
         error = np.abs(tf.cast(ours, tf.float64) - truth)
         # Gradients of a table are sums of rows that are rounded one by one.
         assert error.max() <= (2 + BATCH) * eps * np.abs(truth).max()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fpu avx512_bf16", True), ("asimd bf16", True), ("fpu avx2", False)],
+)
+def test_the_processor_tells_whether_it_multiplies_bfloat16(
+    flags, expected, monkeypatch
+):
+    def unreadable(path):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda path: f"flags : {flags}\n")
+    assert matmul.multiplies_bfloat16.__wrapped__() == expected
+    monkeypatch.setattr(pathlib.Path, "read_text", unreadable)
+    assert not matmul.multiplies_bfloat16.__wrapped__()
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    assert matmul.multiplies_bfloat16.__wrapped__()
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float32, tf.float64])
@@ -247,10 +277,15 @@ def test_a_v1_graph_with_every_v2_behaviour_off():
         "arguments = dict(num_sampled=3, num_classes=9, partition_strategy='div')\n"
         "losses = [m.compat.v1.nn.sampled_softmax_loss("
         "w, b, y, x, seed=1, **arguments) for m in (tf, tfsampled)]\n"
+        "z = tf.compat.v1.placeholder(tf.float32, [20, 2])\n"
+        "losses += [m.compat.v1.nn.sampled_softmax_loss("
+        "w, b, y, z, seed=2, **arguments) for m in (tf, tfsampled)]\n"
         "with tf.compat.v1.Session() as session:\n"
         "    session.run(tf.compat.v1.global_variables_initializer())\n"
-        "    ours = session.run(losses, {x: [[1., 2.]] * 3, y: [[1], [2], [8]]})\n"
-        "assert (abs(ours[0] - ours[1]) < 1e-5 * ours[0]).all(), ours\n"
+        "    ours = session.run(losses[:2], {x: [[1., 2.]] * 3, y: [[1], [2], [8]]})\n"
+        "    one = session.run(losses[2:], {z: [[1., 2.]] * 20, y: [[0]]})\n"
+        "for ours in (ours, one):\n"
+        "    assert (abs(ours[0] - ours[1]) < 1e-5 * ours[0]).all(), ours\n"
         "print('equal')\n"
     )
     done = subprocess.run(
@@ -286,3 +321,41 @@ def test_shapes_that_only_the_data_know(loss):
     )
     ours = unknown(weights, biases, inputs, ids, *counts)
     np.testing.assert_allclose(ours, theirs, rtol=8 * EPS[tf.float32])
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "softmax_loss"])
+def test_gathered_losses_have_gradients(name):
+    """The gradient of `tf.gather` is a `tf.IndexedSlices`."""
+    weights, biases, labels, inputs = example()
+    sizes = [] if name == "softmax_loss" else [SAMPLED, CLASSES]
+    rows, factors = [2, 0, 2], tf.constant([1.0, 0.0, 2.0, 0.0])
+
+    @tf.function
+    def gradients(reduce):
+        tf.random.set_seed(1)
+        with tf.GradientTape() as tape:
+            tape.watch([weights, biases, inputs])
+            loss = getattr(tfsampled.nn, name)(weights, biases, labels, inputs, *sizes)
+            total = reduce(loss)
+        found = tape.gradient(total, [weights, biases, inputs])
+        return [tf.convert_to_tensor(gradient) for gradient in found]
+
+    expected = gradients(lambda loss: tf.reduce_sum(loss * factors))
+    actual = gradients(lambda loss: tf.reduce_sum(tf.gather(loss, rows)))
+    for mine, true in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(mine, true, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_number_of_labels_that_the_graph_does_not_know(name):
+    weights, biases, labels, inputs = example(num_true=2)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int64)])
+    def loss(labels):
+        return getattr(tfsampled.nn, name)(
+            weights, biases, labels, inputs[:1], SAMPLED, CLASSES, num_true=2
+        )
+
+    assert loss(labels[:1]).shape == [1]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"shape \[\?,2\]"):
+        loss(tf.reshape(labels, [1, -1]))

@@ -18,9 +18,14 @@ LOSSES = {"softmax": loss_functions.SOFTMAX, "logistic": loss_functions.LOGISTIC
 NAMES = ["true_logits", "inputs", "rows", "biases"]
 
 
-@pytest.fixture(params=["saved", "recomputed"])
+@pytest.fixture(params=["combined", "saved", "recomputed"])
 def chunks(request, monkeypatch):
-    """Saves all residuals, or those of 7 of 37 examples, and scans the others."""
+    """Computes the loss from all logits at once, or in two steps.
+
+    All residuals are saved, or those of 7 of 37 examples, and the others are scanned.
+    """
+    if request.param != "combined":
+        monkeypatch.setattr(chunked_gradient, "MAX_COMBINED", 0)
     if request.param == "recomputed":
         monkeypatch.setattr(chunked_gradient, "MAX_LOGITS", 7 * SAMPLED)
     return request.param

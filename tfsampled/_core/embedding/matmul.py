@@ -1,18 +1,23 @@
 """The matrix products of logits and of their gradient.
 
-bfloat16 inputs and rows are multiplied as they are, by the hardware's instructions for
-them, which sum in float32. Without XLA TensorFlow rounds the sum to bfloat16; under XLA
-the sum is the result. Derivatives by logits of bfloat16 rows are cast to bfloat16, too.
-float16 cannot hold small probabilities: there the derivatives are float32, and the
-logits are multiplied in float16 under XLA only, since CPUs multiply float16 slowly.
+bfloat16 inputs and rows are multiplied in bfloat16, with sums in float32, if the
+processor has instructions for it; otherwise in float32. Without XLA TensorFlow rounds
+such a sum to bfloat16; under XLA the sum is the result. Derivatives by logits of rows
+in bfloat16 are cast to bfloat16, too. float16 cannot hold small probabilities: there
+the derivatives are float32, and the logits are multiplied in float16 under XLA only,
+since CPUs multiply float16 slowly.
 
 Shapes: `n` examples, `D` features, `S` sampled classes.
 """
 
 from __future__ import annotations
 
+import functools
+import pathlib
+
 import tensorflow as tf
 
+from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.xla import tracing_for_xla
 
 # With so many examples for each column the transposed product is faster. Measured on 2
@@ -20,11 +25,37 @@ from tfsampled._core.xla import tracing_for_xla
 MIN_RATIO = 8
 UNKNOWN_BATCH = 512  # assumed if the graph does not know the batch size
 
+# CPU flags of instructions for bfloat16: two of x86-64, one of Arm.
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def factor_dtype(rows: tf.DType, inputs: tf.DType) -> tf.DType:
+    """Returns the dtype in which rows and inputs are multiplied."""
+    if rows == inputs == tf.bfloat16 and multiplies_bfloat16():
+        return rows
+    if rows == inputs == tf.float16 and tracing_for_xla():
+        return rows
+    return compute_dtype(inputs)
+
+
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Tells whether the processor has instructions for bfloat16, or there is a GPU.
+
+    Other processors convert to float32 and back in each product, which takes longer
+    than a product in float32.
+    """
+    if any(map(tf.config.list_physical_devices, ("GPU", "TPU"))):
+        return True
+    try:
+        processor = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:  # not on Linux
+        return False
+    return not BFLOAT16_FLAGS.isdisjoint(processor.split())
+
 
 def logits(inputs: tf.Tensor, rows: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Computes `[n, S]` in `dtype` from inputs `[n, D]` of `dtype`, rows `[S, D]`."""
-    if rows.dtype == tf.float16 and not tracing_for_xla():
-        rows = tf.cast(rows, dtype)
     return _matmul(tf.cast(inputs, rows.dtype), rows, dtype, transpose_y=True)
 
 

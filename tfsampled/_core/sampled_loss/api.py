@@ -40,18 +40,7 @@ def sampled_loss(
 
     Args:
         loss_function: One of `loss_functions`.
-        weights: This and the others as in `tfsampled.nn.sampled_softmax_loss`.
-        biases: See there.
-        labels: See there.
-        inputs: See there.
-        num_sampled: See there.
-        num_classes: See there.
-        num_true: See there.
-        sampled_values: See there.
-        remove_accidental_hits: See there.
-        partition_strategy: "mod" or "div".
-        seed: See there.
-        name: See there.
+        **others: Those of `tfsampled.compat.v1.nn.sampled_softmax_loss`.
 
     Returns:
         The loss `[batch]`, in the dtype of `inputs`.
@@ -112,7 +101,6 @@ def loss_from_candidates(
     """Computes a loss from candidates. Validates nothing.
 
     Args:
-        loss_function: One of `loss_functions`.
         weights: Rows `[dim]`.
         biases: Rows `[]`, or None.
         labels: int64 `[batch, num_true]`.
@@ -161,7 +149,8 @@ def loss_from_candidates(
         batch = num_rows(logit_inputs.inputs)
         with on_host():
             classes = tf.concat(hit_classes, axis=1)
-            if not isinstance(batch, int) or classes.shape[0] != batch:
+            num_lists = tf.compat.dimension_value(classes.shape[0])
+            if not isinstance(batch, int) or num_lists != batch:
                 classes = tf.broadcast_to(classes, [batch, classes.shape[1]])
         hits = find_accidental_hits(classes, candidates.sampled_candidates)
     if label_weights is not None:
@@ -263,7 +252,6 @@ def _convert_sampled_values(
         sampled_values: `(sampled_candidates, true_expected_count,
             sampled_expected_count)`, counts of any shape that broadcasts to
             `[batch, num_true]` and `[batch, num_sampled]`.
-        arguments: The other arguments.
         num_sampled: How many candidates there must be, None for any number.
 
     Raises:

@@ -32,7 +32,6 @@ def sampled_loss_with_gradient(
     `loss_function.from_logits`, which makes the logits `[batch, num_sampled]`.
 
     Args:
-        loss_function: Which loss.
         true_logits: `[batch, num_true]`, corrected.
         inputs: `[batch, dim]`.
         rows: `[num_sampled, dim]`, of the sampled classes.
@@ -83,7 +82,8 @@ def sampled_loss_with_gradient(
 
             return (d_true_logits, *gradients), backward_vjp
 
-        return loss, lambda dy: backward(dy, *operands)
+        # `tf.gather` of losses has a `tf.IndexedSlices` as its gradient.
+        return loss, lambda dy: backward(tf.convert_to_tensor(dy), *operands)
 
     return forward(*operands)
 
@@ -111,7 +111,6 @@ def _gradient_vjp(loss_function: LossFunction, for_xla: bool) -> Any:
     needs a graph and tapes record nothing in forward-mode differentiation.
 
     Args:
-        loss_function: Which loss.
         for_xla: Whether the function is traced for XLA, whose operations differ.
     """
     del for_xla  # a key of the cache

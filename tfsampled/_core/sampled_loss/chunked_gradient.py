@@ -24,13 +24,22 @@ from tfsampled._core.candidate_sampling.accidental_hits import AccidentalHits
 from tfsampled._core.embedding import matmul
 from tfsampled._core.embedding.class_logits import cap_derivative, cap_logits
 from tfsampled._core.sampled_loss.loss_functions import LossFunction
-from tfsampled._core.static_ops import Size, maximum, minimum, num_columns, num_rows
+from tfsampled._core.static_ops import (
+    Size,
+    maximum,
+    minimum,
+    num_columns,
+    num_rows,
+    slice_rows,
+)
 from tfsampled._core.xla import can_branch_on_data, tracing_for_xla
 
 Sizes: TypeAlias = np.ndarray | tf.Tensor  # int32 `[number of chunks]`
 
 # At most this many logits (64 MiB in float32) are saved, and computed at a time.
 MAX_LOGITS = 1 << 24
+# Up to this many logits are reduced with the labels' logits, in few operations.
+MAX_COMBINED = 1 << 15
 # Up to this many logits form a single chunk, even where two chunks could overlap.
 MIN_OVERLAP = 1 << 17
 
@@ -40,8 +49,8 @@ class SampledLogits(NamedTuple):
 
     Attributes:
         inputs: `[N, D]`, in the dtype of `offset`.
-        rows: `[S, D]`, of the sampled classes, in the table's dtype or that of
-            `offset`.
+        rows: `[S, D]`, of the sampled classes, in the dtype in which they are
+            multiplied.
         offset: `[S]`, `[1, S]` or `[N, S]`: biases minus log expected counts; with a
             `soft_cap` without the biases.
         hits: What to mask, None for nothing.
@@ -85,8 +94,8 @@ class SampledLogits(NamedTuple):
         """Returns the logits of `size` examples from `start` on."""
         offset, hits = self.offset, self.hits
         return self._replace(
-            inputs=_slice(self.inputs, start, size),
-            offset=offset if self._shares_offset() else _slice(offset, start, size),
+            inputs=slice_rows(self.inputs, start, size),
+            offset=offset if self._shares_offset() else slice_rows(offset, start, size),
             hits=None if hits is None else hits.slice(start, size),
         )
 
@@ -137,6 +146,12 @@ class ChunkPlan(NamedTuple):
         return isinstance(self.is_whole, bool)
 
     @property
+    def is_small(self) -> bool:
+        """Whether operations take longer than passes over the logits."""
+        batch, num_sampled = num_rows(self.sampled.inputs), num_rows(self.sampled.rows)
+        return self.is_whole is True and batch * num_sampled <= MAX_COMBINED
+
+    @property
     def recomputes(self) -> bool:
         """Whether there may be examples whose derivatives are computed again."""
         return not isinstance(self.num_recomputed, int) or self.num_recomputed > 0
@@ -168,7 +183,8 @@ class Residuals(NamedTuple):
 
     Attributes:
         d_true_logits: `[N, T]`, the derivatives of the loss by the labels' logits.
-        d_partial: `[N]`, by the sum over sampled logits, see `LossFunction`.
+        d_partial: `[N]`, by the sum over sampled logits, see `LossFunction`; ones if
+            `combine` took the logits.
         d_logits: `[n, S]` of each saved chunk, by the sampled logits. If all examples
             are one chunk, the first is theirs, and others are empty.
     """
@@ -215,6 +231,13 @@ def forward(
     plan: ChunkPlan,
 ) -> tuple[tf.Tensor, Residuals]:
     """Computes the loss `[N]` from the labels' logits `[N, T]` and sampled logits."""
+    if loss_function.combines_logits and plan.is_small:
+        logits, derivative = plan.sampled.compute()
+        loss, d_true_logits, d_logits = loss_function.combine(
+            true_logits, logits, label_weights
+        )
+        d_logits = _residuals(d_logits, derivative, plan.sampled.rows)
+        return loss, Residuals(d_true_logits, tf.ones_like(loss), (d_logits,))
 
     def whole() -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         partial, d_logits = plan.reduce(plan.sampled)
@@ -278,7 +301,7 @@ def backward(
             def chunk_fn(start: Size, size: Size) -> tuple:
                 chunk = cut.sampled.slice(start, size)
                 _, d_logits = plan.reduce(chunk)
-                dy_chunk = _slice(dy, start, size)
+                dy_chunk = slice_rows(dy, start, size)
                 d_inputs, *sums = _chunk_gradients(
                     chunk, d_logits, dy_chunk, transposed
                 )
@@ -299,9 +322,16 @@ def _reduce(
     """Computes what the loss needs of the logits, and its derivatives by `x W^T`."""
     logits, derivative = sampled.compute()
     partial, d_logits = loss_function.reduce_sampled(logits)
+    return partial, _residuals(d_logits, derivative, sampled.rows)
+
+
+def _residuals(
+    d_logits: tf.Tensor, derivative: tf.Tensor | None, rows: tf.Tensor
+) -> tf.Tensor:
+    """Returns derivatives by `x W^T` from those by capped logits."""
     if derivative is not None:
         d_logits *= derivative
-    return partial, matmul.cast_residuals(d_logits, sampled.rows)
+    return matmul.cast_residuals(d_logits, rows)
 
 
 def _chunk_gradients(
@@ -326,7 +356,6 @@ def _scan_chunks(
         plan: The plan. A chunk has `num_saved` examples; the last may have fewer.
         chunk_fn: Returns `[size, ...]` results, and what is added to `carry`.
         results: `[num_recomputed, ...]`, to be overwritten.
-        carry: The initial sums.
 
     Returns:
         The results and the sums.
@@ -370,12 +399,5 @@ def _greatest(logits: tf.Tensor, count: int) -> tf.Tensor:
 def _split(tensor: tf.Tensor, total: Size, sizes: Sizes) -> list[tf.Tensor]:
     """Cuts the first `total` rows into parts of some sizes, their sum."""
     is_all = isinstance(total, int) and total == tensor.shape[0]
-    rows = tensor if is_all else _slice(tensor, 0, total)
+    rows = tensor if is_all else slice_rows(tensor, 0, total)
     return [rows] if sizes.shape[0] == 1 else tf.split(rows, sizes)
-
-
-def _slice(tensor: tf.Tensor, start: Size, size: Size) -> tf.Tensor:
-    """Returns `size` rows from `start` on."""
-    others = tensor.shape.as_list()[1:]
-    sizes = [size, *(-1 if n is None else n for n in others)]
-    return tf.slice(tensor, [start, *[0] * len(others)], sizes)

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfsampled._core.candidate_sampling.expected_count import nan_if_out_of_range
+from tfsampled._core import validation
 from tfsampled._core.candidate_sampling.samplers import Candidates
+from tfsampled._core.embedding import matmul
 from tfsampled._core.embedding.class_logits import cap_logits
 from tfsampled._core.embedding.sharded_table import Table
 from tfsampled._core.loss_arguments import broadcast_batch
@@ -22,8 +23,8 @@ class LogitInputs(NamedTuple):
         true_logits: `[batch, num_true]`: `<inputs, weight_c> + bias_c - log(expected
             count_c)`, at least float32.
         inputs: `[batch, dim]`, at least float32.
-        rows: `[num_sampled, dim]`, of the candidates; in the table's dtype if the
-            inputs have the same, else in that of the logits.
+        rows: `[num_sampled, dim]`, of the candidates; in the table's dtype if they are
+            multiplied in it, else in that of the logits.
         biases: `[num_sampled]`, or None for no bias.
         log_q_correction: Minus log expected counts: `[num_sampled]` or, if the caller's
             counts differ by example, `[batch, num_sampled]` or `[1, num_sampled]`.
@@ -57,13 +58,13 @@ def lookup(
         labels: int64 `[batch, num_true]`.
         inputs: `[batch, dim]`, floating.
         candidates: Ids `[num_sampled]` and expected counts.
-        num_classes: The number of classes.
         soft_cap: Caps the labels' logits, before they are corrected.
     """
     dtype = compute_dtype(inputs.dtype)
 
     def log_q(ids: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        return nan_if_out_of_range(tf.math.log(tf.cast(count, dtype)), ids, num_classes)
+        log_count = tf.math.log(tf.cast(count, dtype))
+        return validation.nan_if_out_of_range(log_count, ids, num_classes)
 
     num_true, sampled = labels.shape[1], candidates.sampled_candidates
     # One lookup for all ids, so that a table gets one IndexedSlices.
@@ -72,8 +73,7 @@ def lookup(
     sizes = [-1, num_rows(sampled)]
 
     rows = tf.ensure_shape(weights.rows(ids), [None, None])
-    if rows.dtype != inputs.dtype:
-        rows = tf.cast(rows, dtype)
+    rows = tf.cast(rows, matmul.factor_dtype(rows.dtype, inputs.dtype))
     inputs = broadcast_batch(
         tf.ensure_shape(tf.cast(inputs, dtype), [None, None]), labels
     )
@@ -95,7 +95,8 @@ def lookup(
     true_logits = tf.ensure_shape(true_logits, [None, num_true])
     correction = -log_q(sampled, candidates.sampled_expected_count)
     if correction.shape.rank is None or (
-        correction.shape.rank == 2 and correction.shape[0] is None
+        correction.shape.rank == 2
+        and tf.compat.dimension_value(correction.shape[0]) is None
     ):
         shape = [tf.shape(inputs)[0], tf.shape(sampled_rows)[0]]
         correction = tf.broadcast_to(correction, shape)

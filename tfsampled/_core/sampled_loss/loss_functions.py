@@ -34,12 +34,16 @@ class LossFunction(NamedTuple):
             all that the loss needs of the sampled logits, and `d_logits` its derivative
             by them.
         combine: `(true_logits, partial, label_weights) -> (loss [N],
-            d_true_logits [N, T], d_partial [N])`, the loss and its derivatives.
+            d_true_logits [N, T], d_partial)`, the loss and its derivatives; `d_partial`
+            has the shape of `partial`.
+        combines_logits: Whether `combine` also takes the sampled logits `[N, S]` as
+            `partial`: fewer operations, more passes over memory.
     """
 
     from_logits: Callable[..., tf.Tensor]
     reduce_sampled: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     combine: Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+    combines_logits: bool = False
 
 
 def _softmax_from_logits(
@@ -113,15 +117,17 @@ def _logsumexp_combine(
 def _columns(
     true_logits: tf.Tensor, partial: tf.Tensor, label_weights: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Computes the softmax of the labels and, as one more class, the sampled classes.
+    """Computes the softmax of the labels and the sampled classes.
 
     Returns:
         What was subtracted from the logits and the sum of their exponentials, `[N, 1]`;
-        the probabilities of the labels `[N, T]` and of the sampled classes `[N]`.
+        the probabilities of the labels `[N, T]` and, shaped like `partial`, of the
+        sampled classes.
     """
-    # The logsumexp of the sampled logits is one more column beside the labels'.
+    is_sum = partial.shape.rank == 1  # one more column beside the labels'
+    sampled = tf.expand_dims(partial, 1) if is_sum else partial
     logits = _without_padding(true_logits, label_weights)
-    columns = tf.concat([logits, tf.expand_dims(partial, 1)], axis=1)
+    columns = tf.concat([logits, sampled], axis=1)
     shift = tf.reduce_max(columns, axis=1, keepdims=True)
     if label_weights is not None:  # there may be no label and no sampled class left
         shift = _finite(shift)
@@ -132,8 +138,10 @@ def _columns(
     else:
         probabilities = tf.math.divide_no_nan(exp_columns, total)
     num_true = tf.compat.dimension_value(true_logits.shape[1])
-    true_probabilities, d_partial = tf.split(probabilities, [num_true, 1], axis=1)
-    return shift, total, true_probabilities, tf.squeeze(d_partial, axis=1)
+    true_probabilities, d_partial = tf.split(probabilities, [num_true, -1], axis=1)
+    if is_sum:
+        d_partial = tf.squeeze(d_partial, axis=1)
+    return shift, total, true_probabilities, d_partial
 
 
 def with_negatives(
@@ -223,8 +231,7 @@ def _without_padding(
     """Sets the logits of labels of weight 0 to minus infinity."""
     if label_weights is None:
         return true_logits
-    minus_infinity = tf.constant(float("-inf"), true_logits.dtype)
-    return tf.where(label_weights > 0, true_logits, minus_infinity)
+    return tf.where(label_weights > 0, true_logits, float("-inf"))
 
 
 def _finite(numbers: tf.Tensor) -> tf.Tensor:
@@ -242,7 +249,9 @@ def _logsumexp_from_logits(
     return tf.reduce_logsumexp(tf.concat([logits, sampled_logits], axis=1), axis=1)
 
 
-SOFTMAX = LossFunction(_softmax_from_logits, _softmax_reduce, _softmax_combine)
+SOFTMAX = LossFunction(_softmax_from_logits, _softmax_reduce, _softmax_combine, True)
 # What a softmax loss needs of a part of the classes.
-LOGSUMEXP = LossFunction(_logsumexp_from_logits, _softmax_reduce, _logsumexp_combine)
+LOGSUMEXP = LossFunction(
+    _logsumexp_from_logits, _softmax_reduce, _logsumexp_combine, True
+)
 LOGISTIC = LossFunction(_logistic_from_logits, _logistic_reduce, _logistic_combine)
