@@ -262,10 +262,10 @@ def test_invalid_arguments_raise():
         Mixed([(InBatch(), 4)])
     with pytest.raises(ValueError, match="`counts` must not all be 0"):
         InBatch(counts=[0, 0])
-    shared = InBatch()
-    shared.build(CLASSES)
-    with pytest.raises(ValueError, match="must have one number of classes"):
-        shared.build(CLASSES + 1)
+    for shared in (InBatch(), Mixed([InBatch(), (Uniform(), 4)])):
+        shared.sample([[1], [2]], CLASSES, None)
+        with pytest.raises(ValueError, match="the same number of classes"):
+            shared.sample([[1], [2]], CLASSES + 1, None)
     with pytest.raises(ValueError, match="`samplers` must be a list"):
         Mixed([])
     with pytest.raises(ValueError, match="at most `num_classes`"):
@@ -404,3 +404,26 @@ def test_labels_out_of_range_of_given_counts_raise():
                 tf.errors.InvalidArgumentError, match="`labels` must be"
             ):
                 head.sampled_loss(np.ones([2, DIM], "float32"), [1, label])
+
+
+@pytest.mark.parametrize("make", [lambda: Recent(8), slow(InBatch)])
+def test_a_label_out_of_range_is_nan_for_its_example_alone_under_xla(make):
+    head = SampledSoftmax(CLASSES, None, make())
+    head.build((None, DIM))
+    inputs = tf.random.stateless_normal([3, DIM], [1, 2])
+    step = tf.function(head.sampled_loss, jit_compile=True)
+    for bad in (CLASSES, -1):
+        losses = step(inputs, tf.constant([3, bad, 5]))
+        assert np.isnan(losses).tolist() == [False, True, False]
+    assert np.isfinite(step(inputs, tf.constant([3, 4, 5]))).all()
+
+
+def test_the_expected_count_of_a_label_out_of_range_is_nan_under_xla():
+    sampler = InBatch(counts=SHARE)
+
+    @tf.function(jit_compile=True)
+    def counts(labels):
+        return sampler.sample(labels, CLASSES, None).true_expected_count
+
+    expected = counts(tf.constant([[3], [CLASSES], [5]]))
+    assert np.isnan(expected).tolist() == [[False], [True], [False]]

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tests.helpers import cases, count_operations, slow
 from tfsampled import samplers
 from tfsampled._core.candidate_sampling import alias_method
-from tfsampled._core.candidate_sampling.samplers import with_counts
+from tfsampled._core.candidate_sampling.samplers import as_draw, with_counts
 from tfsampled.layers import SampledSoftmax
 
 CLASSES, SAMPLED, DIM = 40, 20, 4
@@ -168,7 +168,7 @@ def test_a_draw_has_few_operations(num_classes):
     @tf.function
     def draw(labels):
         drawn = sampler.draw(labels, None, num_classes, 1024)
-        return with_counts(drawn, labels)
+        return with_counts(as_draw(drawn), labels)
 
     labels = tf.TensorSpec([None, 1], tf.int64)
     assert count_operations(draw.get_concrete_function(labels)) < 200
@@ -180,7 +180,7 @@ def test_fixed_unigram_prepares_its_table_once(monkeypatch):
     for name in ("class_weights", "alias_table", "validate_weights"):
         monkeypatch.delattr(alias_method, name)
     draw_twice(sampler)
-    sampler.build(CLASSES)  # of a second head
+    sampler.build_once(CLASSES)  # of a second head
 
 
 def test_expected_counts_of_many_classes_are_of_a_float64_sum():
@@ -401,3 +401,58 @@ def test_invalid_counts_raise(counts, distortion):
 def test_a_head_that_is_not_built_uses_fixed_unigram():
     head = SampledSoftmax(CLASSES, 5, sampler=samplers.FixedUnigram(COUNTS))
     assert head.sampled_loss(FEATURES, LABELS).shape == LABELS.shape
+
+
+class Steps(samplers.Sampler):
+    """Takes the next classes, and counts its calls in a variable of its own."""
+
+    def __init__(self, stride=1, name=None):
+        super().__init__(name=name)
+        self.stride = stride
+
+    def build(self, num_classes):
+        self.calls = self.add_weight((num_classes,), "zeros", trainable=False)
+
+    def draw(self, labels, label_mask, num_classes, num_sampled):
+        self.calls.assign_add(tf.ones([num_classes]))
+        ids = tf.range(0, num_sampled * self.stride, self.stride)  # int32
+        return ids, lambda classes: tf.ones_like(classes, tf.float32)
+
+    def state(self):
+        return {"calls": self.calls.value}
+
+
+def test_a_sampler_of_a_users_own_is_built_once_and_may_return_int32():
+    sampler = Steps(stride=2)
+    for head in (SampledSoftmax(CLASSES, 3, sampler) for _ in range(2)):
+        head.sampled_loss(tf.ones([2, 4]), [1, 3])
+    ids, *_ = sampler.sample([[1]], CLASSES, 3)
+    assert ids.numpy().tolist() == [0, 2, 4]
+    assert sampler.calls.numpy().tolist() == [3] * CLASSES
+    with pytest.raises(ValueError, match="the same number of classes"):
+        SampledSoftmax(CLASSES + 1, 3, sampler).sampled_loss(tf.ones([2, 4]), [1, 3])
+
+
+def test_arguments_of_a_users_own_sampler_are_not_lost():
+    with pytest.raises(NotImplementedError, match=r"arguments \['stride'\]"):
+        Steps(stride=2).get_config()
+
+
+def test_a_sampler_that_learns_keeps_its_number_of_classes():
+    sampler = samplers.LearnedUnigram()
+    sampler.sample([[1]], 10, 4)
+    for num_classes, num_sampled in ((20, 4), (20, 12)):
+        with pytest.raises(ValueError, match=r"num_classes=20, after num_classes=10"):
+            sampler.sample([[15]], num_classes, num_sampled)
+    uniform = samplers.Uniform()
+    for num_classes in (10, 20):
+        uniform.sample([[1]], num_classes, 4)
+
+
+def test_numbers_of_numpy_are_taken():
+    sampler, same = samplers.Uniform(seed=1), samplers.Uniform(seed=1)
+    ids, *_ = sampler.sample([[3]], np.int64(CLASSES), np.int16(8))
+    np.testing.assert_array_equal(ids, same.sample([[3]], CLASSES, 8)[0])
+    mixed = samplers.Mixed([(samplers.Uniform(seed=1), np.int16(256))])
+    draws = [mixed.sample([[3]], 100_000, None)[0].numpy() for _ in range(2)]
+    assert set(draws[0]) != set(draws[1])

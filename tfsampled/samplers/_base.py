@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from typing import Any
 
@@ -32,10 +33,11 @@ class Sampler(keras.layers.Layer):
 
     Args:
         seed: An int or a `keras.random.SeedGenerator`, of which one seed is taken;
-            makes the draws repeatable. The first calls draw what TensorFlow's samplers
-            draw with this operation seed and no global one (with `num_sampled` below
-            `2**20`, where TensorFlow's position overflows). None starts at a random
-            position; to fix it, call `keras.utils.set_random_seed` before.
+            makes the draws repeatable. With an int in `[0, 2**31 - 1)`, the first calls
+            draw what TensorFlow's samplers draw with this operation seed and no global
+            one (with `num_sampled` below `2**20`, where TensorFlow's position
+            overflows). None starts at a random position; to fix it, call
+            `keras.utils.set_random_seed` before.
         per_replica: Whether each replica of a distribution strategy draws classes of
             its own, from another part of the stream. By default all draw the same ones,
             as one device would for all their examples.
@@ -60,6 +62,7 @@ class Sampler(keras.layers.Layer):
         self.seed = _as_int(seed)
         self._start = random.getrandbits(31) if seed is None else 0
         self.position: Any = None
+        self._num_classes: int | None = None
         self._mismatch = ""
         self._validated: Any = None
 
@@ -69,6 +72,11 @@ class Sampler(keras.layers.Layer):
         Raises:
             ValueError: If they cannot.
         """
+        if self.takes_num_sampled and num_sampled is None:
+            raise ValueError(
+                f"`num_sampled` must be an int with {type(self).__name__}. None is for "
+                "samplers that bring their own number, such as InBatch."
+            )
         if self.takes_num_sampled:
             validation.positive_int(num_sampled, "num_sampled", num_classes=num_classes)
         elif num_sampled is not None:
@@ -78,11 +86,26 @@ class Sampler(keras.layers.Layer):
             )
 
     def build(self, num_classes: int) -> None:
-        """Creates the variables; a head calls this when it is built."""
+        """Creates the variables; called once, by the first head or `sample`."""
         del num_classes
-        if self.position is None:
-            self.position = variable(self._start, "position")
+        self.position = variable(self._start, "position")
         self.built = True
+
+    def build_once(self, num_classes: int) -> None:
+        """Builds the sampler unless it is built.
+
+        Raises:
+            ValueError: If it has state of another number of classes.
+        """
+        built_for = self._num_classes or num_classes  # None if `build` was called alone
+        if not self.built:
+            self.build(num_classes)
+        elif built_for != num_classes and self.state().keys() - {"position"}:
+            raise ValueError(
+                "A sampler with state must always have the same number of classes. "
+                f"Received: num_classes={num_classes}, after num_classes={built_for}."
+            )
+        self._num_classes = num_classes
 
     @tf.autograph.experimental.do_not_convert
     def sample(
@@ -119,20 +142,20 @@ class Sampler(keras.layers.Layer):
                 "`labels` must have the shape [batch, num_true]. "
                 f"Received: labels.shape={labels.shape}."
             )
+        num_classes = validation.positive_int(num_classes, "num_classes")
+        if num_sampled is not None:
+            num_sampled = validation.positive_int(num_sampled, "num_sampled")
         if self._validated != (num_classes, num_sampled):  # costs what the counts cost
             self.validate(num_classes, num_sampled)
             self._validated = (num_classes, num_sampled)
-        if not self.built:
-            self.build(num_classes)
+        self.build_once(num_classes)
         with on_host():
             checks = [validation.ids_check(labels, num_classes, "labels")]
-            supported = self.supports(labels)
-            if supported is not None:
-                checks.append(self._support_check(supported, label_mask))
+            checks += self._support_checks(labels, label_mask)
             with tf.control_dependencies(validation.assert_all(checks)):
                 labels = tf.identity(labels)
-            drawn = Draw(*self.draw(labels, label_mask, num_classes, num_sampled))
-            return samplers.with_counts(drawn, labels)
+            drawn = self.draw(labels, label_mask, num_classes, num_sampled)
+            return samplers.with_counts(samplers.as_draw(drawn), labels)
 
     def draw(
         self,
@@ -151,9 +174,9 @@ class Sampler(keras.layers.Layer):
                 that brings its own number.
 
         Returns:
-            The ids `[num_sampled]`, and a function of class ids of any shape that
-            returns how often each is expected among them, in float32. If not all
-            positions have a class, also a bool `[num_sampled]`, False for those.
+            The ids `[num_sampled]`, and a function that takes int64 class ids of any
+            shape and returns how often each is expected among them, in float32. If not
+            all positions have a class, also a bool `[num_sampled]`, False for those.
         """
         del label_mask
         stream = self._next_stream(labels, num_sampled)
@@ -206,7 +229,22 @@ class Sampler(keras.layers.Layer):
         return None
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` needs to make an equal sampler, without state."""
+        """Returns what `from_config` needs to make an equal sampler, without state.
+
+        Raises:
+            NotImplementedError: If the constructor has other arguments, for which a
+                subclass must extend the config.
+        """
+        if type(self).get_config is Sampler.get_config:
+            parameters = inspect.signature(type(self).__init__).parameters.values()
+            variadic = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+            own = {p.name for p in parameters if p.kind not in variadic}
+            own -= {"self", "name", "seed", "per_replica"}
+            if own:
+                raise NotImplementedError(
+                    f"{type(self).__name__} must override `get_config`. Received: a "
+                    f"constructor with the arguments {sorted(own)}."
+                )
         options = {"per_replica": True} if self.per_replica else {}
         return {"name": self.name, "seed": self.seed, **options}
 
@@ -217,14 +255,16 @@ class Sampler(keras.layers.Layer):
             step = 512 * num_sampled
             return samplers.next_stream(self.position, seeds, step, self.per_replica)
 
-    def _support_check(
-        self, supported: tf.Tensor, label_mask: tf.Tensor | None
-    ) -> validation.Check:
+    def _support_checks(
+        self, labels: tf.Tensor, label_mask: tf.Tensor | None
+    ) -> list[validation.Check]:
+        supported = self.supports(labels)
+        if supported is None:
+            return []
         if label_mask is not None:
             supported |= ~label_mask
-        return validation.Check(
-            tf.reduce_all(supported), self.unsupported_label_message, tuple
-        )
+        condition = tf.reduce_all(supported)
+        return [validation.Check(condition, self.unsupported_label_message, tuple)]
 
 
 def _as_int(seed: int | keras.random.SeedGenerator | None) -> int | None:

@@ -35,9 +35,9 @@ def as_counts(counts: Any) -> np.ndarray:
     return counts
 
 
-def validate_num_classes(counts: np.ndarray, num_classes: int) -> None:
-    """Raises `ValueError` unless there is a count for each class."""
-    if len(counts) != num_classes:
+def validate_num_classes(counts: np.ndarray | None, num_classes: int) -> None:
+    """Raises `ValueError` unless there is a count for each class, or none is given."""
+    if counts is not None and len(counts) != num_classes:
         raise ValueError(
             "`counts` must have one number for each class. Received: "
             f"{len(counts)} counts for {num_classes} classes."

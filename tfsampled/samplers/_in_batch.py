@@ -11,18 +11,14 @@ import tensorflow as tf
 from tfsampled._core import replicas, validation
 from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled._core.candidate_sampling.union import distinct
+from tfsampled._core.xla import tracing_for_xla
+from tfsampled.samplers import _counts
 from tfsampled.samplers._base import Sampler, variable
 from tfsampled.samplers._label_frequency import LabelFrequency
 
 
 class _LabelSampler(Sampler):
-    """A sampler whose classes are labels.
-
-    Args:
-        counts: `[num_classes]`, how often each class is a label; None to learn it.
-        decay: What the labels of a step weigh, beside those of the next.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
-    """
+    """A sampler whose classes are labels; arguments as of `LabelFrequency`."""
 
     takes_num_sampled = False
     samples_labels = True
@@ -37,7 +33,7 @@ class _LabelSampler(Sampler):
     def validate(self, num_classes: int, num_sampled: int | None) -> None:
         """See `Sampler.validate`."""
         super().validate(num_classes, num_sampled)
-        self.frequency.validate(num_classes)
+        _counts.validate_num_classes(self.frequency.counts, num_classes)
 
     def build(self, num_classes: int) -> None:
         """See `Sampler.build`."""
@@ -97,16 +93,18 @@ class InBatch(_LabelSampler):
         num_sampled: None,
     ) -> Draw:
         """See `Sampler.draw`; learns from the labels first."""
-        del num_classes, num_sampled
-        labels, label_mask = replicas.all_gather(labels, label_mask)
+        del num_sampled
+        labels, label_mask = _gather_valid(labels, label_mask, num_classes)
         return self._take(_more_than_one(labels), label_mask, 1.0)
 
-    def take(self, labels: tf.Tensor, label_mask: tf.Tensor | None) -> Draw:
+    def take(
+        self, labels: tf.Tensor, label_mask: tf.Tensor | None, num_classes: int
+    ) -> Draw:
         """Takes the labels of a batch that may have a single example.
 
         That one has nothing to be compared with: the expected count is 0.
         """
-        labels, label_mask = replicas.all_gather(labels, label_mask)
+        labels, label_mask = _gather_valid(labels, label_mask, num_classes)
         return self._take(labels, label_mask, 0.0)
 
     def _take(
@@ -166,8 +164,8 @@ class Recent(_LabelSampler):
     def build(self, num_classes: int) -> None:
         """See `Sampler.build`."""
         super().build(num_classes)
-        if self.recent is None:  # the last labels, the latest last; -1 for none
-            self.recent = variable(np.full(self.size, -1), "recent")
+        # The last labels, the latest last; -1 for none.
+        self.recent = variable(np.full(self.size, -1), "recent")
 
     def draw(
         self,
@@ -177,8 +175,8 @@ class Recent(_LabelSampler):
         num_sampled: None,
     ) -> Draw:
         """See `Sampler.draw`; learns from the labels first."""
-        del num_classes, num_sampled
-        ids, is_label = _flat(*replicas.all_gather(labels, label_mask))
+        del num_sampled
+        ids, is_label = _flat(*_gather_valid(labels, label_mask, num_classes))
         self.frequency.update(ids, is_label)
         if is_label is not None:
             ids = tf.where(is_label, ids, -1)
@@ -205,6 +203,21 @@ class Recent(_LabelSampler):
     def get_config(self) -> dict[str, Any]:
         """See `Sampler.get_config`."""
         return {**super().get_config(), "size": self.size}
+
+
+def _gather_valid(
+    labels: tf.Tensor, label_mask: tf.Tensor | None, num_classes: int
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Returns the labels of all replicas, and which are labels.
+
+    A label out of range, which XLA cannot refuse, counts as no label.
+    """
+    if tracing_for_xla():
+        in_range = validation.in_range(labels, num_classes)
+        labels = tf.where(in_range, labels, 0)
+        label_mask = in_range if label_mask is None else in_range & label_mask
+    labels, label_mask = replicas.all_gather(labels, label_mask)
+    return labels, label_mask
 
 
 def _flat(

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfsampled._core import replicas, validation
 from tfsampled._core.candidate_sampling.expected_count import gather_clipped
-from tfsampled._core.xla import Constant
+from tfsampled._core.xla import Constant, tracing_for_xla
 from tfsampled.samplers import _counts
 from tfsampled.samplers._base import variable
 
@@ -38,31 +38,16 @@ class LabelFrequency(tf.Module):
         self._probabilities: Any = None
         self._sums: Any = None
 
-    def validate(self, num_classes: int) -> None:
-        """Raises `ValueError` unless there is a count for each class."""
-        if self.counts is not None:
-            _counts.validate_num_classes(self.counts, num_classes)
-
     def build(self, num_classes: int) -> None:
-        """Makes the variables, or the table of given frequencies.
-
-        Raises:
-            ValueError: If they were made for another number of classes.
-        """
+        """Makes the variables, or the table of given frequencies."""
         if self.counts is not None:
             share = self.counts / np.sum(self.counts, dtype=np.float64)
             self._probabilities = Constant(share.astype(np.float32))
-        elif self._sums is None:
+        else:
             self._sums = variable(np.zeros(num_classes), "sums", np.float64)
             self._steps = variable(np.zeros(num_classes), "steps")
             self._total = variable(0.0, "total", np.float64)
             self._step = variable(0, "step")
-        elif self._sums.shape != [num_classes]:
-            raise ValueError(
-                "A sampler that several heads share must have one number of classes. "
-                f"Received: num_classes={num_classes}, after num_classes="
-                f"{self._sums.shape[0]}."
-            )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of an equal frequency."""
@@ -112,10 +97,15 @@ class LabelFrequency(tf.Module):
         `1 - (1 - p)**num_labels`, for a class of the share `p`.
         """
         if self._sums is None:
-            share = tf.gather(self._probabilities.tensor(), classes)
+            probabilities = self._probabilities.tensor()
+            num_classes = probabilities.shape[0]
+            share = tf.gather(probabilities, classes)
         else:
+            num_classes = self._sums.shape[0]
             sums = self._decayed(classes, self._step.value())
             share = tf.cast(tf.math.divide_no_nan(sums, self._total), tf.float32)
+        if tracing_for_xla():
+            share = validation.nan_if_out_of_range(share, classes, num_classes)
         log_absent = tf.math.log1p(-tf.minimum(share, 1.0))
         return -tf.math.expm1(tf.cast(num_labels, tf.float32) * log_absent)
 

@@ -46,11 +46,11 @@ class LogUniform(Sampler):
         label_mask: tf.Tensor | None,
         num_classes: int,
         num_sampled: int,
-    ) -> Draw:
+    ) -> Draw | tuple:
         """See `Sampler.draw`."""
         if tf.executing_eagerly():
             self.warn_if_unordered(labels, num_classes, label_mask)
-        return Draw(*super().draw(labels, label_mask, num_classes, num_sampled))
+        return super().draw(labels, label_mask, num_classes, num_sampled)
 
     def _distribution_over(self, num_classes: int) -> Distribution:
         return distributions.log_uniform(num_classes)

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.candidate_sampling.samplers import Draw
+from tfsampled._core.candidate_sampling.samplers import Draw, as_draw
 from tfsampled._core.candidate_sampling.union import union
 from tfsampled.samplers._base import Sampler
 from tfsampled.samplers._in_batch import InBatch
@@ -56,19 +56,20 @@ class Mixed(Sampler):
                 "`samplers` must be a list of samplers, or of pairs of a sampler and "
                 f"its number of classes. Received: samplers={samplers!r}."
             )
+        self.numbers: list[int | None] = []
         for sampler, number in pairs:
             if number is not None:
-                validation.positive_int(number, "num_sampled")
+                number = validation.positive_int(number, "num_sampled")
                 if not sampler.takes_num_sampled:
                     raise ValueError(
                         "`samplers` must have a number for samplers that draw at "
                         f"random alone. Received: ({type(sampler).__name__}, {number})."
                     )
+            self.numbers.append(number)
         self.samplers = [sampler for sampler, _ in pairs]
         for index, sampler in enumerate(self.samplers):
             # A checkpoint of TensorFlow does not look into a layer's lists.
             setattr(self, f"_sampler_{index}", sampler)
-        self.numbers = [number for _, number in pairs]
         self.takes_num_sampled = any(
             sampler.takes_num_sampled and number is None for sampler, number in pairs
         )
@@ -82,8 +83,12 @@ class Mixed(Sampler):
 
     def build(self, num_classes: int) -> None:
         """See `Sampler.build`."""
+        self.build_once(num_classes)
+
+    def build_once(self, num_classes: int) -> None:
+        """See `Sampler.build_once`."""
         for sampler in self.samplers:
-            sampler.build(num_classes)
+            sampler.build_once(num_classes)
         self.built = True
 
     def draw(
@@ -113,11 +118,12 @@ class Mixed(Sampler):
         draws = []
         for sampler, number in zip(self.samplers, self.numbers, strict=True):
             if isinstance(sampler, InBatch):  # a single example has the others' classes
-                draws.append(sampler.take(labels, label_mask))
+                draws.append(sampler.take(labels, label_mask, num_classes))
             else:
                 number = self._number(sampler, number, num_sampled)
                 draw = sampler._union if isinstance(sampler, Mixed) else sampler.draw
-                draws.append(Draw(*draw(labels, label_mask, num_classes, number)))
+                drawn = draw(labels, label_mask, num_classes, number)
+                draws.append(as_draw(drawn))
         return union(draws)
 
     def supports(self, labels: tf.Tensor) -> tf.Tensor | None:

@@ -77,13 +77,12 @@ class FixedUnigram(Sampler):
     def build(self, num_classes: int) -> None:
         """See `Sampler.build`."""
         super().build(num_classes)
-        if self._distribution is None:
-            weights = self._weights()
-            # Classes are drawn by a float64 sum. TensorFlow's op reports probabilities
-            # by a float32 sum, which stops growing.
-            share = (weights / np.sum(weights, dtype=np.float64)).astype(np.float32)
-            table = alias_method.alias_table(weights)._replace(probability=share)
-            self._distribution = distributions.fixed_unigram(table)
+        weights = self._weights()
+        # Classes are drawn by a float64 sum. TensorFlow's op reports probabilities by a
+        # float32 sum, which stops growing.
+        share = (weights / np.sum(weights, dtype=np.float64)).astype(np.float32)
+        table = alias_method.alias_table(weights)._replace(probability=share)
+        self._distribution = distributions.fixed_unigram(table)
 
     def _distribution_over(self, num_classes: int) -> Distribution:
         del num_classes
@@ -115,7 +114,11 @@ class LearnedUnigram(Sampler):
 
     The counts are a variable of `num_classes` numbers, `class_weights`, saved with
     the head. Summing them up is the work of each step. Under a distribution strategy
-    every replica counts the labels of all.
+    every replica counts the labels of all. Counting stops when labels and classes add
+    up to `2**31`.
+
+    `num_sampled` must be well below the number of classes that occur: finding a class
+    that has never occurred takes ever more tries.
 
     Args:
         seed: See `Sampler`.
@@ -131,20 +134,9 @@ class LearnedUnigram(Sampler):
     class_weights: Any = None
 
     def build(self, num_classes: int) -> None:
-        """See `Sampler.build`; heads that share a sampler need equal classes.
-
-        Raises:
-            ValueError: If it was built for another number of classes.
-        """
+        """See `Sampler.build`."""
         super().build(num_classes)
-        if self.class_weights is None:
-            self.class_weights = variable(np.ones(num_classes), "weights")
-        elif self.class_weights.shape != [num_classes]:
-            raise ValueError(
-                "A LearnedUnigram that several heads share must have one number of "
-                f"classes. Received: num_classes={num_classes}, after num_classes="
-                f"{self.class_weights.shape[0]}."
-            )
+        self.class_weights = variable(np.ones(num_classes), "weights")
 
     def draw(
         self,

@@ -105,7 +105,6 @@ def find_accidental_hits(labels: tf.Tensor, sampled: tf.Tensor) -> AccidentalHit
     """Finds the hits of labels `[batch, num_true]` among sampled classes.
 
     Args:
-        labels: int64 `[batch, num_true]`.
         sampled: int64 `[num_sampled]`. If it repeats a class, the last copy is the hit,
             as in TensorFlow.
     """

@@ -109,7 +109,6 @@ def validate_weights(
 
     Args:
         weights: `[n]` float32, from `class_weights`.
-        num_distinct: The number of distinct classes to be found.
         max_tries: The number of tries in which they must be found, on average.
         name: The argument that the weights were computed from.
 

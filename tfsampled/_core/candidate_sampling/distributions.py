@@ -66,8 +66,8 @@ def log_uniform(range_max: int) -> Distribution:
         ratio = tf.math.log((v + 2.0) / (v + 1.0))
         return tf.cast(ratio / log_range, tf.float32)
 
-    masses = unique.log_uniform_masses(range_max)
-    return Distribution(propose, probability, _proposal_counts(*masses))
+    groups = unique.log_uniform_groups(range_max)
+    return Distribution(propose, probability, _proposal_counts(*groups))
 
 
 @functools.lru_cache(maxsize=64)
@@ -86,8 +86,8 @@ def uniform(range_max: int) -> Distribution:
     def probability(ids: tf.Tensor) -> tf.Tensor:
         return tf.fill(tf.shape(ids), tf.constant(1.0 / range_max, tf.float32))
 
-    masses = np.array([1.0 / range_max]), np.array([float(range_max)])
-    return Distribution(propose, probability, _proposal_counts(*masses))
+    groups = np.array([1.0 / range_max]), np.array([float(range_max)])
+    return Distribution(propose, probability, _proposal_counts(*groups))
 
 
 def learned_unigram(weights: tf.Tensor) -> tuple[Distribution, tf.Tensor]:
@@ -171,9 +171,9 @@ def fixed_unigram(table: AliasTable) -> Distribution:
     )
 
 
-def _proposal_counts(*masses: np.ndarray) -> Callable[[int, bool], int]:
-    """Returns `initial_proposals` of these masses, each number computed once."""
-    return functools.cache(lambda *args: unique.initial_proposals(*args, *masses))
+def _proposal_counts(*groups: np.ndarray) -> Callable[[int, bool], int]:
+    """Returns `initial_proposals` of these groups, each number computed once."""
+    return functools.cache(lambda *args: unique.initial_proposals(*args, *groups))
 
 
 def _resync_after_rejection(

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
 import tensorflow as tf
-
-from tfsampled._core import validation
-from tfsampled._core.static_ops import Size
 
 
 def gather_clipped(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
@@ -26,7 +21,6 @@ def expected_count(
 
     Args:
         probability: float32, any shape.
-        num_sampled: How many classes were sampled.
         num_tries: `[]` int32, the tries that it took; None with replacement.
 
     Returns:
@@ -41,10 +35,3 @@ def expected_count(
     exponent = tf.cast(num_tries, tf.float32) * log1p
     distinct = -tf.cast(tf.math.expm1(tf.cast(exponent, tf.float64)), tf.float32)
     return tf.where(tf.equal(num_tries, num_sampled), with_replacement, distinct)
-
-
-def nan_if_out_of_range(
-    values: tf.Tensor, ids: tf.Tensor, num_classes: Size
-) -> tf.Tensor:
-    """Replaces the values of ids outside `[0, num_classes)` by NaN."""
-    return tf.where(validation.in_range(ids, num_classes), values, math.nan)

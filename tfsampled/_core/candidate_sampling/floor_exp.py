@@ -9,7 +9,6 @@ again in integer arithmetic.
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import tensorflow as tf
 
@@ -18,15 +17,7 @@ import tensorflow as tf
 _AMBIGUITY = 2.0**-45
 _FRACTION_BITS = 62
 _TERMS = 20
-
-
-def _floor_ln2(bits: int) -> int:
-    """Returns `floor(ln 2 * 2**bits)`, from `ln 2 = sum of 1 / (k * 2**k)`."""
-    total = sum(Fraction(1, k * 2**k) for k in range(1, bits + 20))
-    return math.floor(total * 2**bits)
-
-
-_LN2, _LN2_LOW = divmod(_floor_ln2(64 + 32), 1 << 32)
+_LN2, _LN2_LOW = 0xB17217F7D1CF79AB, 0xC9E3B398  # floor(ln 2 * 2**96), in two words
 
 
 def floor_exp(x: tf.Tensor, upper_bound: float) -> tf.Tensor:

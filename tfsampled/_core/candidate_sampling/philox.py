@@ -73,7 +73,6 @@ def pairs(stream: Stream, offset: int | tf.Tensor, count: int) -> tf.Tensor:
     """Reads words two by two, each pair as one number whose low half is the first word.
 
     Args:
-        stream: Where the call starts.
         offset: The first word, a multiple of four: an int or a `[]` int64 tensor.
         count: How many pairs, an even number.
 
@@ -92,7 +91,6 @@ def words(stream: Stream, offset: int | tf.Tensor, count: int) -> tf.Tensor:
     """Reads words one by one.
 
     Args:
-        stream: Where the call starts.
         offset: The first word: an int or a `[]` int64 tensor.
         count: How many words, a multiple of four.
 

@@ -21,10 +21,7 @@ from tfsampled._core.candidate_sampling import (
     state,
 )
 from tfsampled._core.candidate_sampling.distributions import Distribution
-from tfsampled._core.candidate_sampling.expected_count import (
-    expected_count,
-    nan_if_out_of_range,
-)
+from tfsampled._core.candidate_sampling.expected_count import expected_count
 from tfsampled._core.candidate_sampling.unique import sample_static, sample_unique
 from tfsampled._core.static_ops import num_rows
 from tfsampled._core.xla import tracing_for_xla
@@ -78,13 +75,8 @@ def sample(
     Args:
         sampler: "Uniform", "LogUniform", "LearnedUnigram", "FixedUnigram" or "All".
         true_classes: Integers `[batch, num_true]`, the labels.
-        num_true: The number of labels of an example.
-        num_sampled: How many classes to sample.
-        unique: Sample without replacement.
-        range_max: The number of classes.
         seed: The seed of the operation. A refused call takes no seed: that would change
             the seeds of the operations that follow.
-        name: Of the op or the name scope.
         **options: Of "FixedUnigram"; see `tfsampled.random`.
 
     Raises:
@@ -137,7 +129,7 @@ def sample(
             ones = tf.ones(tf.shape(true_classes), tf.float32)
             return Candidates(
                 tf.range(num_sampled, dtype=tf.int64),
-                nan_if_out_of_range(ones, true_classes, num_sampled),
+                validation.nan_if_out_of_range(ones, true_classes, num_sampled),
                 tf.ones([num_sampled], tf.float32),
             )
         step = philox.blocks_per_call(num_sampled)
@@ -207,10 +199,6 @@ def draw(
     """Draws classes in tensor code.
 
     Args:
-        distribution: What to draw from.
-        num_classes: The number of classes.
-        num_sampled: How many classes to draw.
-        stream: The random words to draw from.
         unique: Draw without replacement. False needs XLA.
     """
     num_proposals = distribution.initial_proposals(num_sampled, bool(unique))
@@ -226,7 +214,7 @@ def draw(
         probability = distribution.probability(classes)
         counts = expected_count(probability, num_sampled, num_tries)
         if tracing_for_xla():
-            counts = nan_if_out_of_range(counts, classes, num_classes)
+            counts = validation.nan_if_out_of_range(counts, classes, num_classes)
         return counts
 
     return Draw(ids, count)
@@ -246,8 +234,6 @@ def draw_and_learn(
         class_weights: int64 `[num_classes]`, ones at first.
         labels: int64 `[batch, num_true]`.
         label_mask: bool, of the labels' shape: False for those not to count; or None.
-        num_sampled: How many classes to draw.
-        stream: The random words to draw from.
         unique: See `draw`.
     """
     weights = tf.identity(class_weights)
@@ -262,6 +248,12 @@ def draw_and_learn(
 
     with tf.control_dependencies([update]):
         return Draw(tf.identity(drawn.ids), count)
+
+
+def as_draw(drawn: Draw | tuple) -> Draw:
+    """Returns a sampler's result as a `Draw`."""
+    ids, *rest = drawn
+    return Draw(tf.cast(ids, tf.int64), *rest)
 
 
 def with_counts(drawn: Draw, true_classes: tf.Tensor) -> Candidates:

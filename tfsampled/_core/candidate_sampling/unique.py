@@ -40,8 +40,6 @@ def sample_unique(
 
     Args:
         propose: Of a `distributions.Distribution`.
-        stream: Where to draw from.
-        num_sampled: How many classes.
         num_proposals: How many proposals to make in a round, a multiple of four.
 
     Returns:
@@ -89,12 +87,8 @@ def sample_static(
     """Draws as `sample_unique`, with static shapes, or with replacement.
 
     Args:
-        propose: See `sample_unique`.
-        stream: See there.
-        num_sampled: See there.
         unique: Take each class once.
         range_max: The number of classes.
-        num_proposals: See there.
 
     Returns:
         As `sample_unique`; the number of tries is None if `unique` is False.
@@ -148,14 +142,13 @@ def sample_static(
     return ids, num_tries if unique else None
 
 
-def initial_proposals(num_sampled: int, unique: bool, *masses: np.ndarray) -> int:
+def initial_proposals(num_sampled: int, unique: bool, *groups: np.ndarray) -> int:
     """Returns how many proposals to make at once, so that more are rarely needed.
 
     Args:
-        num_sampled: How many classes to sample.
         unique: Whether they must be distinct.
-        *masses: The `probabilities` and `multiplicity` of `expected_distinct`; left out
-            if they change from call to call.
+        *groups: The `probabilities` and `multiplicity` of groups of classes, as in
+            `expected_distinct`; left out if they change from call to call.
 
     Returns:
         A multiple of four, at most about `4 * num_sampled`. If that does not suffice,
@@ -169,12 +162,12 @@ def initial_proposals(num_sampled: int, unique: bool, *masses: np.ndarray) -> in
     """
     if not unique:
         return _round_up_to_four(num_sampled + num_sampled // 64)
-    if not masses:
+    if not groups:
         return _round_up_to_four(num_sampled + num_sampled // 4 + 64)
     low, high = num_sampled, 4 * num_sampled + 64
     while low < high:
         middle = (low + high) // 2
-        mean, deviation = expected_distinct(middle, *masses)
+        mean, deviation = expected_distinct(middle, *groups)
         if mean - 4 * deviation >= num_sampled:
             high = middle
         else:
@@ -190,7 +183,6 @@ def expected_distinct(
     A class of probability `p` is found by `n` tries with probability `1 - (1 - p)**n`.
 
     Args:
-        num_tries: How many tries.
         probabilities: `[m]`, probabilities of classes.
         multiplicity: `[m]` or `[1]` float64, how many classes have each.
 
@@ -204,14 +196,14 @@ def expected_distinct(
     return float(np.sum(multiplicity * found)), math.sqrt(variance)
 
 
-def log_uniform_masses(range_max: int) -> tuple[np.ndarray, np.ndarray]:
+def log_uniform_groups(range_max: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns probabilities of groups of log-uniform classes, and their sizes.
 
     Each of the first 1024 classes is a group; the others are grouped in intervals,
     each as likely as its mean.
 
     Example:
-        >>> probabilities, multiplicity = log_uniform_masses(10**6)
+        >>> probabilities, multiplicity = log_uniform_groups(10**6)
         >>> round(float(np.sum(probabilities * multiplicity)), 9)
         1.0
     """
