@@ -7,13 +7,7 @@ import tensorflow as tf
 
 from tests.helpers import jit_or_not, slow
 from tests.optimizers import steps
-from tfsampled.optimizers import (
-    Adagrad,
-    LazyAdam,
-    LossScaleOptimizer,
-    RowWiseAdagrad,
-    _keras,
-)
+from tfsampled.optimizers import Adagrad, LazyAdam, LossScaleOptimizer, RowWiseAdagrad
 
 OURS = pytest.mark.parametrize("ours", [Adagrad, LazyAdam, RowWiseAdagrad])
 WORDS = np.random.default_rng(0).integers(0, 25, [32, 3])  # of 50
@@ -31,16 +25,17 @@ def test_private_names_of_keras():
     ):
         optimizer.exclude_from_weight_decay([kept])
         optimizer.build([kept, decayed])
-        assert _keras.variables_of(optimizer) == [kept, decayed]
-        assert _keras.index_of(optimizer, decayed) == 1
-        assert _keras.index_of(optimizer, decayed.value) == 1
+        assert optimizer._trainable_variables == [kept, decayed]
+        assert optimizer._get_variable_index(decayed) == 1
+        assert optimizer._get_variable_index(decayed.value) == 1
         with pytest.raises(KeyError):
-            _keras.index_of(optimizer, other)
-        assert _keras.uses_weight_decay(optimizer, decayed)
-        assert not _keras.uses_weight_decay(optimizer, kept)
+            optimizer._get_variable_index(other)
+        assert optimizer._use_weight_decay(decayed)
+        assert not optimizer._use_weight_decay(kept)
         for name in slots:
-            assert isinstance(_keras.slot(optimizer, name, 1), tf.Variable)
-            assert _keras.slot(optimizer, name, 1).shape == [2]
+            slot = getattr(optimizer, f"_{name}")[1].value
+            assert isinstance(slot, tf.Variable)
+            assert slot.shape == [2]
 
 
 @pytest.mark.parametrize(

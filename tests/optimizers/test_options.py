@@ -364,3 +364,44 @@ def test_a_row_of_gradient_0_stays_without_epsilon(make):
     np.testing.assert_array_equal(after[3], steps.start()[3])
     assert np.isfinite(after).all()
     assert (after[5] != steps.start()[5]).all()
+
+
+@OURS
+def test_a_variable_is_given_once(ours):
+    table = tf.Variable(tf.ones([10, 4]))
+    with pytest.raises(ValueError, match="2 variables, 1 different"):
+        ours(0.1).build([table, table])
+
+
+def test_an_optimizer_that_scales_the_loss_is_built_once():
+    table = tf.Variable(tf.ones([10, 4]))
+    optimizer = LossScaleOptimizer(LazyAdam(0.1))
+    optimizer.build([table])
+    count = len(optimizer.variables)
+    optimizer.build([table])
+    assert len(optimizer.variables) == count
+
+
+def test_global_clipnorm_leaves_out_what_is_assigned():
+    """A float8 layer has "gradients" that Keras assigns as they are."""
+    table = keras.Variable(np.ones([10, 4], "float32"))
+    scale = keras.Variable(np.float32(1))
+    scale.overwrite_with_gradient = True
+    optimizer = RowWiseAdagrad(0.1, global_clipnorm=1.0)
+    alone = RowWiseAdagrad(0.1, global_clipnorm=1.0)
+    expected = keras.Variable(np.ones([10, 4], "float32"))
+    rows = tf.IndexedSlices(tf.ones([2, 4]), [1, 2], [10, 4])
+    optimizer.apply([rows, tf.constant(1e6)], [table, scale])
+    alone.apply([rows], [expected])
+    np.testing.assert_array_equal(table, expected)
+    assert float(scale) == 1e6
+
+
+@pytest.mark.parametrize("beta_1", [0, np.float64(0.5)])
+def test_betas_of_any_number_type(beta_1):
+    table = tf.Variable(tf.ones([10, 4]))
+    optimizer = LazyAdam(0.1, beta_1=beta_1, correct_skipped=True)
+    optimizer.build([table])
+    rows = tf.IndexedSlices(tf.ones([2, 4]), [1, 2], [10, 4])
+    tf.function(lambda: optimizer.apply([rows], [table]))()
+    np.testing.assert_allclose(table[1], 0.9 * np.ones(4), rtol=1e-5)

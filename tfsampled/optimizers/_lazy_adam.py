@@ -37,7 +37,9 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
         rho = beta_1 / sqrt(beta_2)
 
     which is 1 for a row that is touched in every step and nears 10 for one that is
-    touched rarely. It needs one more int64 per row.
+    touched rarely. It needs one more int64 per row. Steps without a gradient for a
+    variable, such as one that was frozen, count as skipped: after unfreezing it, make a
+    new optimizer.
 
     A dense gradient gets Keras's own update, or with `correct_skipped` the corrected
     update of all rows, so that one optimizer serves the encoder and the table. NaN in a
@@ -95,6 +97,7 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
     ) -> None:
         betas = {"beta_1": beta_1, "beta_2": beta_2}
         validate_at_least_0(self, **betas, epsilon=epsilon)
+        betas = {name: float(beta) for name, beta in betas.items()}
         for name, beta in betas.items():
             if beta >= 1:
                 raise ValueError(

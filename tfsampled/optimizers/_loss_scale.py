@@ -60,6 +60,8 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
     def build(self, variables: Sequence[Any]) -> None:
         """Makes the variables of the scale, and the slots of these variables."""
+        if self.built:
+            return
         with tf.init_scope():
             super().build(variables)
 
@@ -84,8 +86,6 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         if not grads:
             return
         variables = variables_for(self, grads, trainable_variables)
-        if not self.built:
-            self.build(variables)
         grads = list(map(rows.validate_gradient, grads, variables))
         with tf.control_dependencies(rows.assert_rows_in_bounds(grads, variables)):
             super().apply(grads, variables)

@@ -1,4 +1,8 @@
-"""The base of the row-sparse optimizers."""
+"""The base of the row-sparse optimizers.
+
+It uses private names of Keras's. If Keras renames one of them,
+`tests/optimizers/test_keras.py` fails.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,6 @@ import tensorflow as tf
 
 from tfsampled._core import replicas
 from tfsampled._core.xla import server_of
-from tfsampled.optimizers import _keras
 from tfsampled.optimizers import _sparse_rows as rows
 
 _UNSUPPORTED = {
@@ -24,7 +27,7 @@ _UNSUPPORTED = {
 }
 
 
-class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
+class RowSparse(keras.optimizers.Optimizer):
     """An optimizer that updates the rows that a `tf.IndexedSlices` names.
 
     A dense gradient is applied by the Keras optimizer that a subclass also derives
@@ -97,12 +100,19 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
         """Makes the slots of these variables.
 
         Raises:
-            ValueError: If an option is set that needs whole tables, or a variable has
-                another number of replicas than the optimizer.
+            ValueError: If an option is set that needs whole tables, or a variable
+                is given twice or has another number of replicas than the optimizer.
         """
         if self.built:
             return
         self._reject_unsupported_options()
+        names = {id(_tf_variable(v)): rows.name_of(v) for v in variables}
+        if len(names) < len(variables):
+            raise ValueError(
+                "`variables` must not contain a variable twice, not even a tied or "
+                f"shared table. Received: {len(variables)} variables, {len(names)} "
+                f"different: {', '.join(names.values())}."
+            )
         for variable in variables:
             value = _tf_variable(variable)
             strategy = getattr(value, "distribute_strategy", None)
@@ -143,8 +153,6 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
             return
         self._reject_unsupported_options()
         variables = variables_for(self, grads, trainable_variables)
-        if not self.built:
-            self.build(variables)
         for variable in variables:
             self._index_of(variable)
         grads = list(map(rows.validate_gradient, grads, variables))
@@ -165,7 +173,7 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
             learning_rate = self.learning_rate
             for grad, variable in sparse:
                 decays = self.weight_decay is not None and (
-                    _keras.uses_weight_decay(self, _tf_variable(variable))
+                    self._use_weight_decay(_tf_variable(variable))
                 )
                 self._apply_rows(grad, variable, learning_rate, decays)
             if dense:
@@ -217,17 +225,21 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
         Raises:
             ValueError: If the optimizer was not built for this variable.
         """
-        return replicas.own_copy(_keras.slot(self, name, self._index_of(variable)))
+        index = self._index_of(variable)
+        return replicas.own_copy(getattr(self, f"_{name}")[index].value)
 
     def _index_of(self, variable: Any) -> int:
         try:
-            return _keras.index_of(self, variable)
+            return self._get_variable_index(variable)
         except KeyError:
             raise ValueError(
                 "`build` must be called once, with all variables to train. Received: "
                 f"the variable {rows.name_of(variable)}, for which this "
                 f"{type(self).__name__} is not built."
             ) from None
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars  # `apply` has summed them
 
     def _present(
         self, grads: Sequence[Any], variables: Sequence[Any]
@@ -278,16 +290,22 @@ class RowSparse(_keras.GradientsSummed, keras.optimizers.Optimizer):
         ]
 
     def _clip_together(self, pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        # Keras assigns some "gradients", such as scales of float8, as they are.
+        clipped = [not getattr(v, "overwrite_with_gradient", False) for _, v in pairs]
         unscaled = [
             grad if isinstance(grad, tf.IndexedSlices) else self._unscale(grad)
-            for grad, _ in pairs
+            for (grad, _), clips in zip(pairs, clipped, strict=True)
+            if clips
         ]
         factor = rows.global_clip_factor(unscaled, self.global_clipnorm)
 
         def clip(values: tf.Tensor) -> tf.Tensor:
             return values * tf.cast(factor, values.dtype)
 
-        return [(rows.map_values(clip, grad), variable) for grad, variable in pairs]
+        return [
+            (rows.map_values(clip, grad) if clips else grad, variable)
+            for (grad, variable), clips in zip(pairs, clipped, strict=True)
+        ]
 
     def _apply_rows(
         self,
@@ -340,7 +358,9 @@ def variables_for(
     if variables is not None:
         variables = list(variables)
     elif optimizer.built:
-        variables = _keras.variables_of(optimizer)
+        # Before Keras 3.11 one that scales the loss did not know them itself.
+        owner = getattr(optimizer, "inner_optimizer", optimizer)
+        variables = owner._trainable_variables
     else:
         raise ValueError(
             "`trainable_variables` must be given, or `build` called before: this "
@@ -351,6 +371,8 @@ def variables_for(
             "`grads` must have one gradient for each variable, None where there is "
             f"none. Received: {len(grads)} gradients, {len(variables)} variables."
         )
+    if not optimizer.built:
+        optimizer.build(variables)
     return variables
 
 

@@ -213,6 +213,4 @@ def add(variable: Any, ids: tf.Tensor | None, rows: tf.Tensor) -> None:
 
 def expand_to_rank(numbers: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """Reshapes `[k]` to `[k, 1, ...]`, with the rank of `rows`."""
-    for _ in range(rows.shape.rank - 1):
-        numbers = tf.expand_dims(numbers, -1)
-    return numbers
+    return tf.reshape(numbers, [-1] + [1] * (rows.shape.rank - 1))
