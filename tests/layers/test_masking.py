@@ -369,3 +369,19 @@ def test_examples_without_a_label_are_left_out(loss, num_labeled, mode):
         )
     for actual, values in zip(d_tables, expected[2:], strict=True):
         np.testing.assert_allclose(actual, values, rtol=1e-5, atol=2e-5)
+
+
+def test_a_number_of_labels_that_the_graph_does_not_know():
+    head = SampledSoftmax(CLASSES, 8, "uniform", num_true=2, ignore_class=-1)
+    head.build((None, DIM))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int64)])
+    def loss(labels):
+        return head.sampled_loss(tf.ones([4, DIM]), labels)
+
+    assert loss(LABELS[:, :2]).shape == [4]
+    position = int(head.sampler.position)
+    for labels in (LABELS, np.repeat(LABELS[:, :1], 4, axis=1), LABELS[:, :1]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"shape \[\?,2\]"):
+            loss(labels)
+    assert int(head.sampler.position) == position

@@ -340,3 +340,28 @@ def test_classes_are_encoded_after_callbacks_have_set_the_weights():
     np.testing.assert_allclose(history.history["val_loss"][-1], exact, rtol=1e-5)
     best = model.predict(X, callbacks=[Shifted()], verbose=0)["classes"]
     np.testing.assert_array_equal(best, model.predict(X, verbose=0)["classes"])
+
+
+@pytest.mark.traced
+def test_a_clone_without_features_is_refused_in_a_graph():
+    inputs = keras.Input((5,))
+    plain = keras.Model(inputs, make_head()(keras.layers.Dense(DIM)(inputs)))
+    plain.predict(X, verbose=0)
+    clone = keras.models.clone_model(plain)
+    with pytest.raises(ValueError, match="must be loaded or given"):
+        clone.predict(X, verbose=0)
+
+
+def test_a_feature_that_the_tower_does_not_read():
+    head = make_head()
+    more = {"id": np.arange(CLASSES), **ITEMS, "a": np.ones(CLASSES)}
+    other = SampledSoftmax(
+        CLASSES,
+        12,
+        "uniform",
+        class_encoder=head.class_tower.encoder,
+        class_features=more,
+    )
+    for one in (head, other):
+        one.build((None, DIM))
+    np.testing.assert_array_equal(other.table(), head.table())

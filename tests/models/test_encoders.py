@@ -65,6 +65,24 @@ class One(keras.Model):
         return self.dense(inputs)
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Sessions(Rows):
+    """The mean row of each session: more ids than examples."""
+
+    def call(self, inputs):
+        ids, sessions = inputs
+        return tf.math.segment_mean(super().call(ids), sessions)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Optional(One):
+    """An input that may be missing."""
+
+    def call(self, inputs):
+        price, discount = inputs
+        return super().call(price if discount is None else price - discount)
+
+
 IDS = np.arange(EXAMPLES)
 PRICE = np.linspace(0, 1, EXAMPLES, dtype="float32")[:, np.newaxis]
 INPUTS = {
@@ -120,3 +138,46 @@ def test_build_takes_the_shapes_of_floats():
         model = make(encoder)
         model.build(shape)
         assert model.head.kernel.shape == (CLASSES, DIM)
+
+
+def test_features_may_be_fewer_than_the_inputs():
+    head = SampledSoftmax(CLASSES, SAMPLED, "uniform")
+    model = SampledSoftmaxModel(Sessions(), head)
+    model.compile("sgd")
+    batches = [
+        ((np.arange(6), np.array([0, 0, 1, 1, 1, 2])), np.array([3, 1, 4])),
+        ((np.arange(5), np.array([0, 1, 1, 1, 1])), np.array([1, 5])),
+        ((np.arange(5), np.array([0, 1, 1, 1, 1])), np.array([1, 5, 9])),
+    ]
+    shapes = (
+        (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.int64)),
+        tf.TensorSpec([None], tf.int64),
+    )
+
+    def dataset(first, last):
+        return tf.data.Dataset.from_generator(
+            lambda: iter(batches[first:last]), output_signature=shapes
+        ).apply(tf.data.experimental.assert_cardinality(last - first))
+
+    model.fit(dataset(0, 2), shuffle=False, verbose=0)
+    model.evaluate(dataset(0, 2), verbose=0)
+    weights = model.get_weights()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="3 values for 2 examples"):
+        model.fit(dataset(2, 3), shuffle=False, verbose=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="3 values for 2 examples"):
+        model.evaluate(dataset(2, 3), verbose=0)
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_an_input_may_be_missing():
+    model = SampledSoftmaxModel(
+        Optional(), SampledSoftmax(CLASSES, SAMPLED, sampler="uniform")
+    )
+    model.compile("sgd")
+    x = (tf.constant(PRICE), None)
+    model.train_on_batch(x, IDS)
+    loss = model.test_on_batch(x, IDS)
+    zeros = (tf.constant(PRICE), tf.zeros_like(PRICE))
+    assert model.test_on_batch(zeros, IDS) == pytest.approx(loss)
+    assert model.predict_on_batch(x).shape == (EXAMPLES, CLASSES)

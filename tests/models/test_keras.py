@@ -12,6 +12,7 @@ import tensorflow as tf
 from tests.helpers import cross_entropy64, slow, use_small_chunks
 from tfsampled import metrics, optimizers, samplers
 from tfsampled.layers import SampledSoftmax
+from tfsampled.layers._keras import in_symbolic_scope
 from tfsampled.models import SampledSoftmaxModel
 
 pytestmark = pytest.mark.eager
@@ -37,8 +38,54 @@ def make(head=None, top_k=None, shape=(DIM,), **kwargs):
     return model
 
 
-def test_the_private_name_of_keras():
+def test_the_private_names_of_keras():
     assert hasattr(keras.Model, "_maybe_symbolic_build")
+    assert hasattr(keras.Model, "_lock_state")
+    with keras.SymbolicScope():
+        assert in_symbolic_scope()
+    assert not in_symbolic_scope()
+
+
+class WithPenalty(SampledSoftmaxModel):
+    """Adds a loss of a layer of its own, and reports it."""
+
+    def __init__(self, encoder, head):
+        super().__init__(encoder, head)
+        self.penalty = keras.layers.Dense(1, kernel_initializer="ones")
+        self.penalty_mean = keras.metrics.Mean(name="penalty")
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        penalty = tf.reduce_mean(self.penalty(y_pred) ** 2)
+        self.penalty_mean.update_state(penalty)
+        return super().compute_loss(x, y, y_pred, sample_weight, training) + penalty
+
+
+def test_a_subclass_of_a_built_model_trains_a_layer_of_its_own(data):
+    encoder = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(8)])
+    model = WithPenalty(encoder, SampledSoftmax(CLASSES, SAMPLED, "uniform"))
+    assert model.built
+    model.penalty.build((None, 8))
+    model.compile(keras.optimizers.SGD(0.1))
+    x, y = data
+    history = model.fit(x, y, epochs=3, verbose=0).history
+    assert history["penalty"][-1] < history["penalty"][0]
+    assert not np.allclose(model.penalty.kernel, 1.0)
+    losses = model.evaluate(x, y, verbose=0, return_dict=True)
+    exact = cross_entropy64(model.predict(x, verbose=0), y[:, np.newaxis])
+    assert losses["loss"] - losses["penalty"] == pytest.approx(np.mean(exact), rel=1e-5)
+
+
+def test_the_encoder_and_the_head_are_not_replaced():
+    encoder = keras.Sequential([keras.layers.Dense(8)])
+    head = SampledSoftmax(CLASSES, SAMPLED, "uniform")
+    model = SampledSoftmaxModel(encoder, head)
+    for name in ("encoder", "head"):
+        with pytest.raises(AttributeError, match=f"`{name}` must not be replaced"):
+            setattr(model, name, keras.layers.Dense(8))
+    assert model.encoder is encoder
+    assert model.head is head
 
 
 def losses_of(logits, labels):

@@ -162,6 +162,29 @@ def test_invalid_labels_of_one_replica_change_nothing_on_any():
     assert_refused(model, X[:16], Y[:16], before)
 
 
+def test_a_batch_of_one_replica_that_does_not_fit_changes_nothing_on_any():
+    strategy = two_replicas()
+    model = make(strategy, LazyAdam, LearnedUnigram)
+    model.fit(X[:16], Y[:16], batch_size=16, verbose=0)
+    before = state_of(model)
+
+    @tf.function
+    def step(number):
+        def of_replica(number):
+            model.train_step((X[:4], tf.constant(Y)[:number]))
+
+        strategy.run(of_replica, args=(number,))
+
+    number = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(4 - context.replica_id_in_sync_group)
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="3 values for 4 examples"):
+        step(number)
+    for value, expected in zip(state_of(model), before, strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert_equal_copies(model)
+
+
 @pytest.mark.parametrize("per_replica", [False, True])
 def test_replicas_draw_alike_or_classes_of_their_own(per_replica):
     strategy, labels = two_replicas(), [[1], [2]]

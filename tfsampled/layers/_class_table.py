@@ -5,7 +5,6 @@ Rows are the head's own variables, those of an Embedding, or made by a `ClassTow
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import keras
@@ -67,15 +66,13 @@ def biases(head: Any) -> Table | None:
         return None
     shards = [bias.value for bias in head.biases]
     table = Table.from_params(shards, head.partition_strategy)
-    return dataclasses.replace(table, divisor=head.temperature)
+    return table._replace(divisor=head.temperature)
 
 
 def _variables(head: Any) -> Table:
     kernels = [_stored_value(kernel) for kernel in head.kernels]
     table = Table.from_params(kernels, head.partition_strategy)
-    return dataclasses.replace(
-        table, normalize=head.normalize, devices=head.shard_devices
-    )
+    return table._replace(normalize=head.normalize, devices=head.shard_devices)
 
 
 def _stored_value(variable: Any) -> Any:

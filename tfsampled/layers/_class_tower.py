@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -14,6 +13,8 @@ import tensorflow as tf
 
 from tfsampled._core.embedding.sharded_table import unit_rows
 from tfsampled._core.xla import on_host, tracing_for_xla
+from tfsampled.layers._encoder_inputs import match_inputs
+from tfsampled.layers._keras import in_symbolic_scope
 
 # So many classes are encoded at a time where all are.
 CHUNK = 4096
@@ -95,7 +96,7 @@ class ClassTower(keras.layers.Layer):
     def encode(self, ids: tf.Tensor, training: bool) -> tf.Tensor:
         """Computes the rows `[n, dim]` of classes, int64 `[n]`."""
         # A model that is being loaded is called symbolically before it has them.
-        if not self._is_loaded and (training or tf.executing_eagerly()):
+        if not self._is_loaded and not in_symbolic_scope():
             raise ValueError(
                 "`class_features` must be loaded or given: a config holds none. "
                 "Received: a layer made from a config alone."
@@ -198,18 +199,13 @@ class ClassTower(keras.layers.Layer):
 
     def _structure(self, columns: list[Any]) -> Any:
         if self._names is not None:
-            return dict(zip(self._names, columns, strict=True))
+            named = dict(zip(self._names, columns, strict=True))
+            return match_inputs(self.encoder, named)
         return columns[0] if self._is_array else tuple(columns)
 
 
-@dataclasses.dataclass(frozen=True)
-class TowerTable:
-    """Rows that a `ClassTower` makes for a sampled loss, looked up as in `Table`.
-
-    Attributes:
-        tower: The tower.
-        normalize: Whether rows are divided by their Euclidean norm.
-    """
+class TowerTable(NamedTuple):
+    """Rows that a `ClassTower` makes for a sampled loss, looked up as in `Table`."""
 
     tower: ClassTower
     normalize: bool

@@ -50,11 +50,6 @@ def parse(head: Any, labels: Any, examples: tf.TensorShape, mask: Any) -> Labels
     return parse_labels(labels, examples, head.num_true, head.ignore_class, mask)
 
 
-def keras_mask(tensor: Any) -> Any:
-    """Returns the mask that Keras has attached to a tensor, or None."""
-    return getattr(tensor, "_keras_mask", None)  # where Keras keeps it
-
-
 def class_lists(head: Any, ids: Any, inputs: Any, name: str) -> tf.Tensor | None:
     """Returns class ids `[N, n]` of examples; None for None."""
     if ids is None:
@@ -67,14 +62,12 @@ def checks(
     head: Any, ids: tf.Tensor, label_mask: tf.Tensor | None, sampled: bool
 ) -> list[validation.Check]:
     """Checks that ids are in range and, if `sampled`, can be drawn."""
-    if not head.sampler.built:  # its variables do not depend on the table
-        head.sampler.build(head.num_classes)
+    head.sampler.build_once(head.num_classes)  # the head need not be built
     with on_host():
-        in_range = validation.ids_check(ids, head.num_classes, "labels")
-        supported = head.sampler.supports(ids) if sampled else None
-        if supported is None:
-            return [in_range]
-        return [in_range, head.sampler._support_check(supported, label_mask)]
+        found = [validation.ids_check(ids, head.num_classes, "labels")]
+        if sampled:
+            found += head.sampler._support_checks(ids, label_mask)
+        return found
 
 
 def validated(head: Any, targets: Labels, sampled: bool) -> Labels:

@@ -9,7 +9,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfsampled._core.candidate_sampling.samplers import Candidates, Draw, with_counts
+from tfsampled._core.candidate_sampling.samplers import (
+    Candidates,
+    Draw,
+    as_draw,
+    with_counts,
+)
 from tfsampled._core.candidate_sampling.union import certain, union
 from tfsampled._core.embedding.sharded_table import unit_rows
 from tfsampled._core.full_softmax.loss import LossOptions, full_softmax_loss
@@ -40,12 +45,10 @@ def compute_losses(
     negatives: Any = None,
 ) -> tf.Tensor:
     """Computes the losses `[...]` of valid labels."""
-    if sample_weight is not None:  # refused before the sampler moves
-        sample_weight = broadcast_to_examples(
-            sample_weight, inputs.shape[:-1], "sample_weight"
-        )
+    examples = inputs.shape[:-1]
+    weight = broadcast_to_examples(sample_weight, examples, "sample_weight")
     rows, shape = logit_rows(head, inputs, targets.example_mask)
-    shared, own = parse_negatives(negatives, inputs.shape[:-1], head.num_classes)
+    shared, own = parse_negatives(negatives, examples, head.num_classes)
     valid = [ids for ids in (shared, own) if ids is not None]
     if valid:
         with tf.control_dependencies(valid), on_host():  # a refused call draws nothing
@@ -54,7 +57,12 @@ def compute_losses(
     with on_host():
         label_weights = targets.label_weights(compute_dtype(rows.dtype))
     if sampled:
-        candidates = draw_candidates(head, targets, shared)
+        with on_host():
+            sizes = head.num_classes, head.num_sampled
+            drawn = as_draw(head.sampler.draw(ids, targets.label_mask, *sizes))
+            if shared is not None:
+                drawn = union([drawn, certain(shared, shared >= 0)])
+            candidates = with_log_q(head, drawn, ids)
     packed = None
     if targets.example_mask is not None and not tracing_for_xla():
         packed = PackedExamples.pack(targets.example_mask)
@@ -96,8 +104,8 @@ def compute_losses(
     if packed is not None:
         losses = packed.restore(losses)
     losses = tf.reshape(tf.cast(losses, head.variable_dtype), shape)
-    losses.set_shape(inputs.shape[:-1])
-    return apply_weights(losses, sample_weight, targets.example_mask)
+    losses.set_shape(examples)
+    return apply_weights(losses, weight, targets.example_mask)
 
 
 def label_ranks(
@@ -122,18 +130,6 @@ def label_ranks(
     if targets.label_mask is not None:
         ranks = tf.where(targets.label_mask, ranks, ranks.dtype.max)
     return tf.reshape(ranks, tf.concat([shape, [head.num_true]], axis=0))
-
-
-@on_host()
-def draw_candidates(
-    head: Any, targets: Labels, negatives: tf.Tensor | None
-) -> Candidates:
-    """Draws candidates, with classes that all examples are compared with."""
-    sizes = head.num_classes, head.num_sampled
-    drawn = Draw(*head.sampler.draw(targets.ids, targets.label_mask, *sizes))
-    if negatives is not None:
-        drawn = union([drawn, certain(negatives, negatives >= 0)])
-    return with_log_q(head, drawn, targets.ids)
 
 
 def with_log_q(head: Any, drawn: Draw, labels: tf.Tensor) -> Candidates:

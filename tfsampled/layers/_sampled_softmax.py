@@ -247,7 +247,7 @@ class SampledSoftmax(keras.layers.Layer):
                 autocast=False,
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: dim})
-        self.sampler.build(self.num_classes)
+        self.sampler.build_once(self.num_classes)
         self.built = True
 
     @property

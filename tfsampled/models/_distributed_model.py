@@ -1,6 +1,6 @@
-"""What Keras's `fit` needs of a model under tf.distribute.
+"""A `keras.Model` that `fit` trains under tf.distribute, and that subclasses extend.
 
-One of the names is private. If Keras renames it, `tests/models/test_keras.py` fails.
+Two of the names are private. If Keras renames them, `tests/models/test_keras.py` fails.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ class DistributedModel(keras.Model):
 
     Keras takes the mean of all shares, which fails if they differ in size, and with
     several workers.
+
+    As in functional models, layers and metrics may be added once it is built.
     """
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -38,6 +40,9 @@ class DistributedModel(keras.Model):
                 "`jit_compile` must be False with several replicas: a compiled step "
                 f"cannot refuse labels there. Received: {num_replicas} replicas."
             )
+
+    def _lock_state(self) -> None:
+        """Does not lock the attributes when the model is built."""
 
     def _maybe_symbolic_build(
         self, iterator: Any = None, data_batch: Any = None

@@ -112,10 +112,6 @@ def set_monitor_modes(callbacks: Any, metrics: Mapping[str, Any]) -> None:
     """Resolves mode "auto" of callbacks that monitor one of the metrics.
 
     Keras looks for a metric's direction in containers of its own only.
-
-    Args:
-        callbacks: The argument of `fit`.
-        metrics: The metrics by their names in logs.
     """
     callbacks = getattr(callbacks, "callbacks", callbacks)
     for callback in tf.nest.flatten(callbacks or []):

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfsampled._core import replicas
-from tfsampled.layers._head_labels import keras_mask
+from tfsampled.layers._keras import mask_of
 
 
 class KerasOutput:
@@ -39,12 +39,7 @@ class KerasOutput:
         return {metric.name: metric for metric in metrics if metric.name != "loss"}
 
     def build(self, y: Any, y_pred: Any) -> None:
-        """Makes the metrics' variables.
-
-        Args:
-            y: Targets.
-            y_pred: A KerasTensor like the predictions.
-        """
+        """Makes the metrics' variables; `y_pred` is a KerasTensor."""
         y, y_pred = (
             tf.zeros([1] + [size or 1 for size in x.shape[1:]], x.dtype)
             for x in (y, y_pred)
@@ -75,7 +70,7 @@ class KerasOutput:
             return loss
         # Keras takes the mean over this replica's examples, or of a masked output over
         # its unmasked steps, divided by the number of replicas.
-        mask = keras_mask(y_pred)
+        mask = mask_of(y_pred)
         count = tf.shape(y_pred)[0] if mask is None else tf.math.count_nonzero(mask)
         count = tf.cast(count, tf.float32)
         share = tf.math.divide_no_nan(count, replicas.mean(count))

@@ -19,11 +19,7 @@ from tfsampled.layers import _head_labels as head_labels
 
 
 class LabelCheck:
-    """Records invalid labels of compiled steps.
-
-    Args:
-        head: The head whose classes the labels are.
-    """
+    """Records invalid labels of compiled steps."""
 
     def __init__(self, head: SampledSoftmax) -> None:
         self._head = head
@@ -100,11 +96,7 @@ class LabelCheck:
 
 
 class PeriodicCheck(keras.callbacks.Callback):
-    """Runs a check during `fit`, now and then: reading a variable waits for the step.
-
-    Args:
-        check: The function to call.
-    """
+    """Runs a check now and then during `fit`: reading a variable waits for the step."""
 
     EVERY = 10  # calls of the compiled function
 

@@ -19,10 +19,11 @@ from tfsampled._core.labels import Labels, class_list_check, pad_ragged
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.xla import on_host
 from tfsampled.layers import SampledSoftmax
+from tfsampled.layers import _encoder_inputs as encoder_inputs
 from tfsampled.layers import _head_labels as head_labels
+from tfsampled.layers._keras import in_symbolic_scope, mask_of
 from tfsampled.layers._losses import compute_losses
 from tfsampled.metrics import update_from_features
-from tfsampled.models import _encoder_inputs as encoder_inputs
 from tfsampled.models._fit_arguments import (
     added_callback,
     class_weights,
@@ -116,6 +117,25 @@ class Outputs:
         names = tf.nest.flatten(self.negatives)
         return encoder_inputs.match_inputs(self._encoder, x, names)
 
+    def with_excluded(self, inputs: Any) -> Any:
+        """Adds the inputs that `exclude` names for predictions to the encoder's.
+
+        Args:
+            inputs: KerasTensors.
+        """
+        names = encoder_inputs.input_names(self._encoder)
+        added = set(tf.nest.flatten(self.exclude)) - {None, *names}
+        if not added or not any(self._k.values()):
+            return inputs
+        if not isinstance(inputs, dict):
+            if not names:
+                return inputs
+            inputs = dict(zip(names, tf.nest.flatten(inputs), strict=True))
+        lists = {
+            name: keras.KerasTensor((None, None), "int64", name=name) for name in added
+        }
+        return {**lists, **inputs}
+
     @on_host()
     def class_list_checks(self, x: Any, argument: str) -> list[validation.Check]:
         """Checks the inputs that `exclude` or `negatives` names."""
@@ -174,7 +194,10 @@ class Outputs:
     def predict(self, features: Any, x: Any) -> Any:
         """Computes logits, or best classes, from the encoder's outputs and inputs."""
         results = self.by_name(features)
-        exclude = self.class_lists(x, "exclude") if any(self._k.values()) else {}
+        exclude = {}
+        # A symbolic call builds the model, also for training, which excludes nothing.
+        if any(self._k.values()) and not in_symbolic_scope():
+            exclude = self.class_lists(x, "exclude")
         for name, head in self.heads.items():
             inputs, k = results.pop(name), self._k[name]
             if k is None:
@@ -308,18 +331,18 @@ class Outputs:
     def masks(self, features: Any) -> dict[str, Any]:
         """Returns the masks of the heads' features; None where there is none."""
         features = self.by_name(features)
-        return {name: head_labels.keras_mask(features[name]) for name in self.heads}
+        return {name: mask_of(features[name]) for name in self.heads}
 
     def batch_checks(
-        self, x: Any, y: Any, sample_weight: Any
+        self, y: Any, features: Any, sample_weight: Any
     ) -> list[validation.Check]:
         """Checks that targets and weights have a value for each example."""
-        targets, weights = self.by_name(y), self._weights_by_name(sample_weight)
-        first = tf.nest.flatten(self.encoder_inputs(x))[0]
+        targets, inputs = self.by_name(y), self.by_name(features)
+        weights = self._weights_by_name(sample_weight)
         checks = []
         for name in self._outputs:
             values = {"y": targets[name], "sample_weight": weights.get(name)}
-            checks += validation.same_batch_checks(first, **values)
+            checks += validation.same_batch_checks(inputs[name], **values)
         return checks
 
     def label_checks(self, y: Any) -> list[validation.Check]:
@@ -447,14 +470,7 @@ class HeadOutput:
         return head_labels.checks(self.head, *self._ids_and_mask(y), sampled=True)
 
     def record(self, y: Any, mask: Any, training: bool, class_ids: Any) -> tf.Tensor:
-        """Returns whether a compiled step can use the labels; if not, records why.
-
-        Args:
-            y: Integer labels.
-            mask: The mask of the features, or None.
-            training: Whether the step trains.
-            class_ids: The `negatives` of training, `exclude` of evaluation, or None.
-        """
+        """Returns whether a compiled step can use the labels; if not, records why."""
         if mask is None:
             targets = Labels(*self._ids_and_mask(y), None)
         else:
@@ -483,14 +499,6 @@ class HeadOutput:
 
         The number of examples is averaged over the replicas, so that the mean of their
         results is the mean over all examples.
-
-        Args:
-            y: Integer labels, as in `SampledSoftmax.sampled_loss`.
-            features: The head's inputs.
-            sample_weight: Weights of the examples, or None.
-            training: Whether to compute the sampled loss, or else the exact one.
-            validated: Whether the labels are known to be valid.
-            negatives: As in `SampledSoftmax.sampled_loss`.
         """
         targets = self._parse(y, features)
         if not validated:
@@ -508,16 +516,11 @@ class HeadOutput:
         """Adds a batch to the metrics."""
         weighted = [(metric, None) for metric in self._metrics]
         weighted += [(metric, sample_weight) for metric in self._weighted]
-        mask = head_labels.keras_mask(features)
+        mask = mask_of(features)
         update_from_features(weighted, self.head, features, y, mask, exclude)
 
     def sample_weight_of_classes(self, y: Any, class_weights: np.ndarray) -> tf.Tensor:
-        """Returns the weight of each label; with several, the mean of an example's.
-
-        Args:
-            y: Integer labels.
-            class_weights: Weights of the first classes; the last is that of the rest.
-        """
+        """Returns the weight of each label; with several, the mean of an example's."""
         ids, is_label = self._ids_and_mask(y)
         ids = tf.clip_by_value(ids, 0, len(class_weights) - 1)
         weights = tf.gather(tf.constant(class_weights), ids)
@@ -531,7 +534,7 @@ class HeadOutput:
         )
 
     def _parse(self, y: Any, features: tf.Tensor) -> Labels:
-        mask = head_labels.keras_mask(features)
+        mask = mask_of(features)
         return head_labels.parse(self.head, y, features.shape[:-1], mask)
 
     @on_host()

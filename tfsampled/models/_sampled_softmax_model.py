@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfsampled._core import replicas, validation
 from tfsampled._core.xla import tracing_for_xla
 from tfsampled.layers import SampledSoftmax
-from tfsampled.models import _encoder_inputs as encoder_inputs
+from tfsampled.layers import _encoder_inputs as encoder_inputs
 from tfsampled.models import _tied_embedding as tied_embedding
 from tfsampled.models._distributed_model import DistributedModel, logs_of_step
 from tfsampled.models._fit_arguments import (
@@ -45,7 +45,8 @@ class SampledSoftmaxModel(DistributedModel):
     `SampledSoftmax` and wrap it: `SampledSoftmaxModel.from_model(model)` shares its
     layers, and the wrapped model still gives the logits.
 
-    A subclass may override `compute_loss`. `call` computes predictions alone.
+    A subclass may override `compute_loss`, and add layers, which must be built before
+    `fit`. `call` computes predictions alone.
 
     A mask of the features (Keras's, from `mask_zero`) and the head's `ignore_class`
     leave padding out of the loss and of every mean.
@@ -54,9 +55,9 @@ class SampledSoftmaxModel(DistributedModel):
     range, or one that the sampler never draws, weights, slots and sampler state stay as
     they are, and the step raises. With several steps per execution, the steps before it
     have been applied. A step compiled by XLA cannot raise: it skips the batch, and
-    `fit`, `train_on_batch`, `evaluate` or `test_on_batch` raise later. With a mask and
-    without XLA, labels are validated after the encoder is called, which computes the
-    mask: the encoder's own state (moving averages, seeds) has then been updated.
+    `fit`, `train_on_batch`, `evaluate` or `test_on_batch` raise later. Without XLA, the
+    number of labels, and with a mask their ids, are validated after the encoder is
+    called: its own state (moving averages, seeds) has then been updated.
 
     Args:
         encoder: A layer or model that makes the features, `[batch, dim]` or
@@ -122,9 +123,9 @@ class SampledSoftmaxModel(DistributedModel):
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._has_mask: bool | None = None  # unknown before the encoder is called
         inputs = encoder_inputs.functional_inputs(encoder)
-        excluded = set(tf.nest.flatten(exclude if top_k else []))
-        if inputs is not None and excluded <= {None, *(x.name for x in encoder.inputs)}:
-            self(encoder_inputs.keras_tensors_like(inputs))
+        if inputs is not None:
+            inputs = encoder_inputs.keras_tensors_like(inputs)
+            self(self._outputs.with_excluded(inputs))
 
     top_k = property(operator.attrgetter("_outputs.top_k"))
     exclude = property(operator.attrgetter("_outputs.exclude"))
@@ -163,6 +164,14 @@ class SampledSoftmaxModel(DistributedModel):
         """
         encoder, head = split_model(model)
         return cls(encoder, head, top_k, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuses to replace the encoder or the head, which other parts hold too."""
+        if name in ("encoder", "head") and getattr(self, name, value) is not value:
+            raise AttributeError(
+                f"`{name}` must not be replaced: make another SampledSoftmaxModel."
+            )
+        super().__setattr__(name, value)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls the model; the first call builds it for inputs like these."""
@@ -382,8 +391,7 @@ class SampledSoftmaxModel(DistributedModel):
                 lambda: None,
             )
         else:
-            checks = self._outputs.batch_checks(x, y, weights)
-            checks += self._outputs.class_list_checks(x, "negatives")
+            checks = self._outputs.class_list_checks(x, "negatives")
             if self._has_mask is False:
                 checks += self._outputs.label_checks(y)
             # With a mask, the labels are validated once the encoder has made it.
@@ -402,7 +410,7 @@ class SampledSoftmaxModel(DistributedModel):
         self._build_for(x, y)
         sample_weight = self._outputs.sample_weight(y, sample_weight)
         features = self._features(x, training=False)
-        checks = self._outputs.batch_checks(x, y, sample_weight)
+        checks = self._outputs.batch_checks(y, features, sample_weight)
         if tracing_for_xla():
             self._outputs.record(x, y, self._outputs.masks(features), False)
         else:
@@ -457,13 +465,13 @@ class SampledSoftmaxModel(DistributedModel):
         """Exports what `predict` computes, as `keras.Model.export`.
 
         If the encoder is a functional or Sequential model, the exported function takes
-        its inputs, with their dtypes; several in a dict or list. For other encoders
-        Keras takes every input to be floating: pass `input_signature`. Pass it too
-        where `exclude` names an input that the encoder does not read.
+        its inputs, with their dtypes, and class ids `[batch, n]` for an input that only
+        `exclude` names; several in a dict or list. For other encoders Keras takes every
+        input to be floating: pass `input_signature`.
         """
         inputs = encoder_inputs.functional_inputs(self.encoder)
         if input_signature is None and inputs is not None:
-            input_signature = [inputs]
+            input_signature = [self._outputs.with_excluded(inputs)]
         with self._outputs.reused_classes(exported=True):
             return super().export(filepath, format, verbose, input_signature, **kwargs)
 
@@ -503,7 +511,8 @@ class SampledSoftmaxModel(DistributedModel):
         """Makes the state of model and outputs, before the step is traced."""
         with tf.init_scope():
             if self._has_mask is None:  # a symbolic call makes no logits
-                self(encoder_inputs.keras_tensors_like(x))
+                inputs = encoder_inputs.keras_tensors_like(x)
+                self(self._outputs.with_excluded(inputs))
             self._outputs.build(y)
 
     def _build_optimizer(self) -> None:
@@ -533,7 +542,12 @@ class SampledSoftmaxModel(DistributedModel):
         weights = self.trainable_weights
         with tf.GradientTape() as tape:
             features = self._features(x, training=True)
-            with self._outputs.validated_labels(validated):
+            checks = self._outputs.batch_checks(y, features, sample_weight)
+            assertions = replicas.all_finished(validation.assert_all(checks))
+            with (
+                tf.control_dependencies(assertions),
+                self._outputs.validated_labels(validated),
+            ):
                 loss = self.compute_loss(x, y, features, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         if weights:

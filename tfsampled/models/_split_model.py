@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from tfsampled.layers import SampledSoftmax
-from tfsampled.models._encoder_inputs import functional_inputs
+from tfsampled.layers._encoder_inputs import functional_inputs
 
 
 def split_model(model: Any) -> tuple[keras.Model, Any]:

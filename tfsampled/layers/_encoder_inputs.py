@@ -10,22 +10,34 @@ import tensorflow as tf
 
 
 def keras_tensors_like(inputs: Any) -> Any:
-    """Returns KerasTensors with the shapes and dtypes of `inputs`."""
-    return tf.nest.map_structure(
-        lambda x: keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype)),
-        inputs,
-    )
+    """Returns KerasTensors with the shapes and dtypes of `inputs`; None stays None."""
+
+    def keras_tensor_like(x: Any) -> keras.KerasTensor | None:
+        if x is None:  # an optional input
+            return None
+        return keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
+
+    return tf.nest.map_structure(keras_tensor_like, inputs)
 
 
 def functional_inputs(model: Any) -> Any:
     """Returns the inputs of a functional or Sequential model, or None."""
     inputs = getattr(model, "inputs", None)
-    if not inputs or len(inputs) == 1:
-        return inputs[0] if inputs else None
-    return getattr(model, "input", inputs)
+    if not inputs:
+        return None
+    structure = getattr(model, "input", None)  # of a functional model
+    return inputs[0] if structure is None else structure
 
 
-def match_inputs(model: Any, x: Any, dropped: Collection[str | None]) -> Any:
+def input_names(model: Any) -> list[str]:
+    """Returns the names of the inputs of a functional or Sequential model, or none."""
+    inputs = functional_inputs(model)
+    if isinstance(inputs, dict):
+        return list(inputs)
+    return [x.name for x in tf.nest.flatten(inputs) if x is not None]
+
+
+def match_inputs(model: Any, x: Any, dropped: Collection[str | None] = ()) -> Any:
     """Returns the entries of a dict that are inputs of the model, in their order there.
 
     TensorFlow sorts dicts, about which Keras warns, and `x` may have entries that the
@@ -39,7 +51,7 @@ def match_inputs(model: Any, x: Any, dropped: Collection[str | None]) -> Any:
     if isinstance(x, dict) and isinstance(inputs, (list, tuple)):
         names = [one.name for one in inputs]
         return [x[name] for name in names] if x.keys() >= set(names) else x
-    if isinstance(x, dict) and len(x) > 1 and getattr(inputs, "name", None) in x:
+    if isinstance(x, dict) and getattr(inputs, "name", None) in x:
         return x[inputs.name]
     return x
 
@@ -58,20 +70,19 @@ def named_input(model: Any, x: Any, name: str, argument: str) -> Any:
     """
     if isinstance(x, Mapping) and name in x:
         return x[name]
-    names = [x.name for x in getattr(model, "inputs", None) or []]
+    names = input_names(model)
     if name in names and not isinstance(x, Mapping):
         return tf.nest.flatten(x)[names.index(name)]
     raise ValueError(
-        f"`{argument}` must be the name of an input. Received: {argument}={name!r}, "
-        f"inputs={sorted(x) if isinstance(x, Mapping) else names}."
+        f"The input {name!r}, which `{argument}` names, must be given. "
+        f"Received: inputs={sorted(x) if isinstance(x, Mapping) else names}."
     )
 
 
 def are_tensors(inputs: Any) -> bool:
-    """Returns whether everything in a structure has a shape and a dtype."""
-    return all(
-        hasattr(x, "shape") and hasattr(x, "dtype") for x in tf.nest.flatten(inputs)
-    )
+    """Returns whether all leaves except None have a shape and a dtype."""
+    present = [x for x in tf.nest.flatten(inputs) if x is not None]
+    return all(hasattr(x, "shape") and hasattr(x, "dtype") for x in present)
 
 
 def float_inputs(shape: Any) -> Any:
