@@ -25,7 +25,7 @@ from tfsampled._core.labels import (
 )
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled.layers import SampledSoftmax
-from tfsampled.layers._head_labels import keras_mask
+from tfsampled.layers._keras import mask_of
 from tfsampled.layers._losses import label_ranks
 
 __all__ = [
@@ -129,7 +129,7 @@ class ExactMetric(keras.metrics.Metric):
                 f"`y_pred` must be floating. Received: dtype={logits.dtype.name}."
             )
         num_classes = logits.shape[-1]
-        labels, mask = real_tensor(y_true, "y_true"), keras_mask(y_pred)
+        labels, mask = real_tensor(y_true, "y_true"), mask_of(y_pred)
         if mask is not None:
             is_label = mask if labels.shape.rank == mask.shape.rank else mask[..., None]
             labels = tf.where(is_label, labels, tf.zeros_like(labels))
@@ -152,11 +152,8 @@ class ExactMetric(keras.metrics.Metric):
 
     def _add(self, values: tf.Tensor, sample_weight: Any, example_mask: Any) -> None:
         values = tf.cast(values, self.total.dtype)
-        if sample_weight is not None:
-            sample_weight = broadcast_to_examples(
-                sample_weight, values.shape, "sample_weight"
-            )
-        weights = apply_weights(tf.ones_like(values), sample_weight, example_mask)
+        weights = broadcast_to_examples(sample_weight, values.shape, "sample_weight")
+        weights = apply_weights(tf.ones_like(values), weights, example_mask)
         values = tf.where(weights == 0, tf.zeros_like(values), values)
         self.total.assign_add(tf.reduce_sum(values * weights))
         self.count.assign_add(tf.reduce_sum(weights))
@@ -339,16 +336,7 @@ def update_from_features(
     mask: Any,
     exclude: Any,
 ) -> None:
-    """Adds a batch to several metrics; counts the ranks of labels once.
-
-    Args:
-        metrics: Metrics with their sample weights.
-        head: The layer that holds the classes.
-        features: The head's inputs, `[..., dim]`.
-        labels: As in `head.sampled_loss`.
-        mask: Boolean `[...]`, False for padding; or None.
-        exclude: Class ids `[..., n]` that ranks do not count, or None.
-    """
+    """Adds a batch to several metrics; counts the ranks of labels once."""
     ranks, example_mask = None, head.example_mask(features, labels, mask)
     for metric, sample_weight in metrics:
         if isinstance(metric, RankMetric):

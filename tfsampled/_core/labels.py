@@ -142,7 +142,6 @@ def parse_labels(
     Args:
         values: Integers; ragged ones are padded with `ignore_class`.
         examples: The static shape `...` of the examples.
-        num_true: The number of labels of an example.
         ignore_class: The label that marks padding, or None.
         mask: Boolean `[...]`, False where an example is padding whatever its label is;
             or None.
@@ -165,6 +164,8 @@ def parse_labels(
         )
     if values.shape.rank == examples.rank:
         values = values[..., tf.newaxis]
+    if values.shape[-1] != num_true:  # unknown while tracing
+        values = tf.ensure_shape(values, [None] * examples.rank + [num_true])
     ids = tf.cast(values, tf.int64)
     if ignore_class is None and mask is None:
         return Labels(tf.reshape(ids, [-1, num_true]), None, None)
@@ -194,8 +195,6 @@ def parse_class_lists(
     Args:
         values: Integers `[..., n]`, -1 for none.
         examples: The static shape `...` of the examples.
-        num_classes: The number of classes.
-        name: The argument's name.
 
     Returns:
         int64 `[N, n]`; None if `n` is 0.
@@ -270,14 +269,16 @@ def apply_weights(
 
 def broadcast_to_examples(
     values: Any, examples: tf.TensorShape, name: str
-) -> tf.Tensor:
-    """Gives `values` the examples' axes.
+) -> tf.Tensor | None:
+    """Gives `values` the examples' axes; None stays None.
 
     `[batch]` and `[batch, 1]` hold one value for each sequence of `[batch, time]`.
 
     Raises:
         ValueError: If the batch sizes differ, or the axes do not fit.
     """
+    if values is None:
+        return None
     values = real_tensor(values, name, allow_bool=True)
     received, rank = values.shape, examples.rank
     if received.rank == rank + 1 and received[-1] == 1:

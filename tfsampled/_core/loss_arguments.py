@@ -6,9 +6,8 @@ candidates and changed no variable.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -18,8 +17,7 @@ from tfsampled._core.embedding.sharded_table import Table
 from tfsampled._core.xla import on_host
 
 
-@dataclasses.dataclass(frozen=True)
-class LossArguments:
+class LossArguments(NamedTuple):
     """Converted arguments of a loss.
 
     Attributes:
@@ -45,7 +43,7 @@ class LossArguments:
             inputs = tf.identity(self.inputs)
             with on_host():
                 labels = tf.identity(self.labels)
-        return dataclasses.replace(self, labels=labels, inputs=inputs)
+        return self._replace(labels=labels, inputs=inputs)
 
     @property
     def static_batch(self) -> int | None:
@@ -78,15 +76,9 @@ def convert(
     partition_strategy: str,
     flat_labels: bool = False,
 ) -> LossArguments:
-    """Converts the arguments to tensors and tables.
+    """Converts arguments as of `tfsampled.nn.softmax_loss` to tensors and tables.
 
     Args:
-        weights: As in `tfsampled.nn.sampled_softmax_loss`, like the next ones.
-        biases: See there.
-        labels: See there.
-        inputs: See there.
-        num_true: See there.
-        partition_strategy: "mod" or "div".
         flat_labels: Whether labels of any shape are read as `[batch, num_true]`, as
             TensorFlow does where it neither samples nor removes accidental hits.
 
@@ -212,4 +204,6 @@ def _convert_labels(labels: Any, num_true: int, flat_labels: bool) -> tf.Tensor:
         )
     if labels.shape.rank == 2 and labels.shape[1] == num_true:
         return labels
-    return tf.reshape(labels, [-1, num_true])
+    if flat_labels:
+        return tf.reshape(labels, [-1, num_true])
+    return tf.ensure_shape(labels, [None, num_true])

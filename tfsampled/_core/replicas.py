@@ -97,11 +97,7 @@ def sum_gradients(gradients: Sequence[Any]) -> list[Any]:
         return list(gradients)
     sparse = [g for g in gradients if isinstance(g, tf.IndexedSlices)]
     parts = iter(all_gather(*(part for g in sparse for part in (g.values, g.indices))))
-    dense = [
-        tf.identity(g)
-        for g in gradients
-        if g is not None and not isinstance(g, tf.IndexedSlices)
-    ]
+    dense = [tf.identity(g) for g in gradients if isinstance(g, tf.Tensor)]
     if dense:
         context = tf.distribute.get_replica_context()
         dense = context.all_reduce(tf.distribute.ReduceOp.SUM, dense)

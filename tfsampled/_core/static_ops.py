@@ -35,16 +35,21 @@ def num_columns(x: tf.Tensor) -> Size:
     return tf.shape(x)[1] if static is None else static
 
 
+def slice_rows(tensor: tf.Tensor, start: Size, size: Size) -> tf.Tensor:
+    """Returns `size` rows from `start` on; the graph still knows their other axes."""
+    others = tensor.shape.as_list()[1:]
+    sizes = [size, *(-1 if n is None else n for n in others)]
+    return tf.slice(tensor, [start, *[0] * len(others)], sizes)
+
+
 def minimum(a: Size, b: Size) -> Size:
     """Returns the lesser of two numbers: an int if both are ints."""
-    both_ints = isinstance(a, int) and isinstance(b, int)
-    return min(a, b) if both_ints else tf.minimum(a, b)
+    return tf.minimum(a, b) if tf.is_tensor(a) or tf.is_tensor(b) else min(a, b)
 
 
 def maximum(a: Size, b: Size) -> Size:
     """Returns the greater of two numbers: an int if both are ints."""
-    both_ints = isinstance(a, int) and isinstance(b, int)
-    return max(a, b) if both_ints else tf.maximum(a, b)
+    return tf.maximum(a, b) if tf.is_tensor(a) or tf.is_tensor(b) else max(a, b)
 
 
 def first_occurrences(
@@ -58,7 +63,6 @@ def first_occurrences(
     Args:
         ids: `[n]` int64 in `[0, num_ids)`.
         valid: `[n]` bool, or None if all ids are valid.
-        num_ids: The number of possible ids.
 
     Returns:
         `[n]` bool.
@@ -129,7 +133,6 @@ def first_k_indices(marks: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
 
     Args:
         marks: `[n]` bool.
-        k: How many.
 
     Returns:
         A tuple `(indices, count)`: `[k]` int32, past the end for marks that are not

@@ -21,8 +21,6 @@ def positive_int(value: Any, name: str, **at_most: int | None) -> int:
     """Returns `value` as an `int` of at least 1.
 
     Args:
-        value: An int.
-        name: The argument's name.
         **at_most: The name and the value of its upper bound, if it has one.
 
     Raises:
@@ -162,6 +160,13 @@ def in_range(ids: tf.Tensor, limit: int | tf.Tensor) -> tf.Tensor:
     return (ids >= 0) & (ids < tf.cast(limit, ids.dtype))
 
 
+def nan_if_out_of_range(
+    values: tf.Tensor, ids: tf.Tensor, limit: int | tf.Tensor
+) -> tf.Tensor:
+    """Replaces the values of ids outside `[0, limit)` by NaN."""
+    return tf.where(in_range(ids, limit), values, math.nan)
+
+
 def out_of_range_message(name: str, limit: Any, low: Any, high: Any) -> str:
     """Returns the message for class ids that are out of range."""
     return (
@@ -187,13 +192,7 @@ class Check(NamedTuple):
 
 @on_host()
 def ids_check(ids: tf.Tensor, limit: int | tf.Tensor, name: str) -> Check:
-    """Checks that every id lies in `[0, limit)`.
-
-    Args:
-        ids: Integers of any shape.
-        limit: The number of classes or rows.
-        name: The argument's name.
-    """
+    """Checks that every id lies in `[0, limit)`."""
     return Check(
         tf.reduce_all(in_range(ids, limit)),
         out_of_range_message(name, "{}", "{}", "{}"),

@@ -91,9 +91,6 @@ class Constant:
     """A constant array, as a tensor where it is read: on the host, except under XLA.
 
     It is no part of a graph, which only refers to it.
-
-    Args:
-        array: A NumPy array.
     """
 
     def __init__(self, array: Any) -> None:
@@ -142,11 +139,6 @@ def variable_outside(initial_value: Any, dtype: tf.DType, name: str) -> tf.Varia
 
     If a `tf.function` made variables in its first trace, it refuses every `tf.Variable`
     in the second, in `tf.init_scope` too, but not the class behind `tf.Variable`.
-
-    Args:
-        initial_value: A NumPy array or number.
-        dtype: The dtype of the variable.
-        name: The name of the variable.
     """
     with tf.init_scope():
         if _ResourceVariable is None:

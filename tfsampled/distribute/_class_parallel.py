@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -268,9 +267,7 @@ class ClassParallelSoftmax:
         logits = tf.where(batch.is_own, logits, tf.zeros_like(logits))
         (logits,) = replicas.all_gather(tf.stop_gradient(logits)[tf.newaxis])
         (shard,) = shards_of(weights, biases)
-        shard = dataclasses.replace(
-            shard, first_class=self._replica(), stride=self.num_replicas
-        )
+        shard = shard._replace(first_class=self._replica(), stride=self.num_replicas)
         logits = tf.reduce_sum(logits, axis=0)
         label_logits = tf.where(batch.in_range, logits, math.nan)
         count = count_classes_above([shard], rows, label_logits, batch.ids)
@@ -372,13 +369,9 @@ class ClassParallelSoftmax:
         checks = validation.same_batch_checks(
             inputs, labels=labels, sample_weight=sample_weight, mask=mask
         )
-        own = parse_labels(
-            labels, inputs.shape[:-1], head.num_true, head.ignore_class, mask
-        )
-        if sample_weight is not None:  # before a sampler moves
-            sample_weight = broadcast_to_examples(
-                sample_weight, inputs.shape[:-1], "sample_weight"
-            )
+        examples = inputs.shape[:-1]
+        own = parse_labels(labels, examples, head.num_true, head.ignore_class, mask)
+        weight = broadcast_to_examples(sample_weight, examples, "sample_weight")
         with tf.control_dependencies(validation.assert_all(checks)):
             own_ids = tf.identity(own.ids)
         ids, label_mask = replicas.all_gather(own_ids, own.label_mask)
@@ -392,9 +385,7 @@ class ClassParallelSoftmax:
         own_ids = tf.where(is_own, ids // self.num_replicas, 0)
         # The same on all replicas: if one refuses, all do, and no sampler moves.
         checks = [validation.ids_check(ids, self.num_classes, "labels")]
-        supported = head.sampler.supports(own_ids) if sampled else None
-        if supported is not None:
-            check = head.sampler._support_check(supported, is_own)
+        for check in head.sampler._support_checks(own_ids, is_own) if sampled else ():
             (conditions,) = replicas.all_gather(check.condition[tf.newaxis])
             checks.append(check._replace(condition=tf.reduce_all(conditions)))
         with tf.control_dependencies(validation.assert_all(checks)):
@@ -413,7 +404,7 @@ class ClassParallelSoftmax:
             shape=shape,
             label_mask=own.label_mask,
             example_mask=own.example_mask,
-            sample_weight=sample_weight,
+            sample_weight=weight,
         )
 
     def _gather_inputs(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

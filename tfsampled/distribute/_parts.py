@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfsampled import optimizers, samplers
 from tfsampled._core import validation
-from tfsampled._core.candidate_sampling.samplers import Draw
+from tfsampled._core.candidate_sampling.samplers import Draw, as_draw
 from tfsampled.layers import SampledSoftmax
 
 _OPTIMIZERS = optimizers.LazyAdam, optimizers.Adagrad, optimizers.RowWiseAdagrad
@@ -72,7 +72,7 @@ class Part(NamedTuple):
         """Draws candidates, by their number here; see `Sampler.draw`."""
         num_classes, num_sampled = self.head.num_classes, self.head.num_sampled
         sampler = self.head.sampler
-        drawn = Draw(*sampler.draw(labels, label_mask, num_classes, num_sampled))
+        drawn = as_draw(sampler.draw(labels, label_mask, num_classes, num_sampled))
         if num_sampled != num_classes:
             return drawn
         # All classes are drawn: each is there for certain.
@@ -119,18 +119,8 @@ def make(
 ) -> dict[int, Part]:
     """Makes parts of a table, by their number.
 
-    Args:
-        owner: The name of the class whose table this is.
-        devices: The device of each part to make, by the part's number.
-        count: How many parts the table has.
-        num_classes: The number of classes of all parts; this and the rest are arguments
-            of the owner.
-        dim: The size of a row.
-        num_sampled: The number of classes that all parts draw together.
-        optimizer: A function that makes an optimizer, or None.
-        sampler: The sampler, of which each part gets one.
-        seed: Makes draws and initial rows repeatable.
-        options: Other arguments of `SampledSoftmax`.
+    `devices` has the device of each part to make, of `count` in all. The arguments by
+    name are those of the class `owner`.
 
     Raises:
         ValueError: If an argument has an invalid value.
@@ -273,11 +263,7 @@ def save(
 ) -> None:
     """Writes the parts of this process, of `count` in all.
 
-    Args:
-        path: The start of the files' paths.
-        parts: The parts.
-        count: The number of parts.
-        even_steps: Whether all parts get the largest number of steps of any.
+    If `even_steps`, all parts get the largest number of steps of any.
     """
     if others := _saved(path).keys() - {count}:
         raise ValueError(

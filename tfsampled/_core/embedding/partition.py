@@ -34,9 +34,7 @@ def locate(
 
     Args:
         ids: int64, any shape, values in `[0, total_rows)`.
-        num_shards: Number of shards.
         total_rows: Rows of all shards together; "mod" does not read it.
-        strategy: "mod" or "div".
 
     Returns:
         `(shard, row)`, int32 and int64, shaped like `ids`.
@@ -63,8 +61,6 @@ def divide(
 
     Args:
         shard: int32 `[n]`, the shard of each row.
-        row: `[n]`.
-        num_shards: Number of shards.
     """
     # shard = [1, 0, 1], row = [4, 2, 0] -> [[2], [4, 0]], [[1], [0, 2]]
     positions = tf.range(tf.size(shard))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -13,8 +12,7 @@ from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.xla import on_host, tracing_for_xla
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """`[num_rows, ...]` in one piece or in shards, read by row.
 
     A row read from a variable is read sparsely: its gradient is an `IndexedSlices` that
@@ -39,7 +37,10 @@ class Table:
     @classmethod
     def from_params(cls, params: Any, strategy: str) -> Table:
         """Makes a table from whatever TensorFlow's lookups take as `params`."""
-        if tf.executing_eagerly() and _is_sharded(params):
+        is_list = isinstance(params, (list, tuple))
+        only = params[0] if is_list and len(params) == 1 else params
+        is_partitioned = only is not params and _is_partitioned(only)
+        if is_partitioned or (tf.executing_eagerly() and _is_sharded(only)):
             strategy = "div"  # TensorFlow ignores the argument there
         return cls(tuple(_as_tensor(shard) for shard in _shards_of(params)), strategy)
 
@@ -138,9 +139,12 @@ def _shards_of(params: Any) -> list[Any]:
         return [shard for param in params for shard in _shards_of(param)]
     if _is_sharded(params):
         return list(params.variables)
-    if not tf.is_tensor(params) and hasattr(params, "as_tensor"):
-        return list(params)  # PartitionedVariable of a v1 graph
-    return [params]
+    return list(params) if _is_partitioned(params) else [params]
+
+
+def _is_partitioned(params: Any) -> bool:
+    """Tells whether `params` is a PartitionedVariable of a v1 graph."""
+    return not tf.is_tensor(params) and hasattr(params, "as_tensor")
 
 
 def _is_sharded(params: Any) -> bool:

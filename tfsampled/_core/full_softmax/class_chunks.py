@@ -23,6 +23,7 @@ from tfsampled._core.static_ops import (
     maximum,
     minimum,
     num_rows,
+    slice_rows,
 )
 from tfsampled._core.validation import in_range
 from tfsampled._core.xla import tracing_for_xla
@@ -71,11 +72,9 @@ def scan_chunks(
     """Runs `carry = body(first row, number of rows, *carry)` for each chunk of a shard.
 
     Args:
-        shard: The shard.
         size: Rows of a chunk. One chunk may have fewer: the last, and under XLA the
             first, before the loop, where sizes have to be constants.
         body: Called with the chunk and the carry; returns the carry.
-        carry: Tensors.
         start: The first row; 0, or a `first_chunk_size`.
 
     Returns:
@@ -119,8 +118,6 @@ def scan_shards(
     devices of their own run in parallel, and their carries are merged.
 
     Args:
-        shards: The shards.
-        size: Rows of a chunk.
         body_of: Returns the body for a shard.
         carry: Tensors, of no chunk.
         merge: Merges the carries of two devices.
@@ -137,9 +134,7 @@ def scan_shards(
 
 def chunk_rows(table: tf.Tensor, start: Any, size: Any, dtype: tf.DType) -> tf.Tensor:
     """Reads `size` rows of `table` from row `start` on, in `dtype`."""
-    other_axes = table.shape.rank - 1
-    rows = tf.slice(table, [start] + [0] * other_axes, [size] + [-1] * other_axes)
-    return tf.cast(rows, dtype)
+    return tf.cast(slice_rows(table, start, size), dtype)
 
 
 def chunk_logits(
@@ -153,9 +148,6 @@ def chunk_logits(
 
     Args:
         inputs: `[N, D]`.
-        shard: The shard that holds the chunk.
-        start: The chunk's first row.
-        size: The chunk's number of rows.
         shift: `[N, 1]`, subtracted from the logits of each example. Biases and shift
             are then columns of the product, which costs less than passes over the
             logits: `[x, -shift, 1] [W, 1, b]^T = x W^T - shift + b`.

@@ -100,7 +100,6 @@ def full_softmax_loss(
         labels: Integers `[N, T]`.
         label_weights: `[N, T]`; those of an example add up to 1. None for `1 / T`. They
             get no gradient.
-        options: What differs from the cross entropy.
 
     Returns:
         `[N]`; float64 for inputs of float64, else float32.
@@ -138,7 +137,8 @@ def full_softmax_loss(
                 )
             return gradients, _refuse_second_derivative
 
-        return losses, lambda dy: backward(dy, *operands)
+        # `tf.gather` of losses has a `tf.IndexedSlices` as its gradient.
+        return losses, lambda dy: backward(tf.convert_to_tensor(dy), *operands)
 
     return forward(inputs, *(table for shard in shards for table in shard.tables))
 
@@ -268,16 +268,7 @@ def _backward(
     options: LossOptions,
     normalizer: Normalizer,
 ) -> list[tf.Tensor]:
-    """Computes the gradients of the inputs and of each shard's tables.
-
-    Args:
-        dy: `[N]`, the gradient of the losses.
-        inputs: `[N, D]`.
-        shards: The tables.
-        targets: The labels.
-        options: What differs from the cross entropy.
-        normalizer: From the forward pass.
-    """
+    """Computes the gradients of the inputs and of each shard's tables."""
     factor = dy[:, tf.newaxis] / normalizer.sum_exp
     scaled_inputs = inputs * factor
     smoothing, cap, z_loss, _ = options

@@ -7,10 +7,9 @@ shard.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -19,8 +18,7 @@ from tfsampled._core.static_ops import num_rows
 from tfsampled._core.xla import refuse_xla
 
 
-@dataclasses.dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """Rows of a table: row `r` is class `first_class + stride * r`.
 
     Attributes:
@@ -108,15 +106,14 @@ def _prepared(shard: Shard, divisor: float) -> Shard:
         if shard.device is not None:
             weights = tf.stop_gradient(weights)
             biases = None if biases is None else tf.stop_gradient(biases)
-    return dataclasses.replace(shard, weights=weights, biases=biases)
+    return shard._replace(weights=weights, biases=biases)
 
 
 def replace_tables(shards: list[Shard], tables: Iterable[tf.Tensor]) -> list[Shard]:
     """Returns the shards with other tables, in the order of their `tables`."""
     tables = iter(tables)
     return [
-        dataclasses.replace(
-            shard,
+        shard._replace(
             weights=next(tables),
             biases=None if shard.biases is None else next(tables),
         )
@@ -137,7 +134,7 @@ def _shard_biases(
     if len(biases.shards) == 1:
         joined = tf.convert_to_tensor(biases.shards[0])
     else:
-        undivided = dataclasses.replace(biases, divisor=1.0)
+        undivided = biases._replace(divisor=1.0)
         joined = undivided.rows(tf.range(tf.cast(biases.num_rows(), tf.int64)))
     if stride > 1:
         return [joined[first::stride] for first in first_classes]

@@ -7,7 +7,6 @@ greatest logits so far are searched.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,7 +55,11 @@ def full_softmax_top_k(
     """
     num_found = k if exclude is None else k + num_columns(exclude)
     inputs = tf.cast(inputs, compute_dtype(inputs.dtype))
-    tables = [_read(table) for table in (weights, biases) if table is not None]
+    tables = [  # with their variables read
+        table._replace(shards=tuple(map(tf.convert_to_tensor, table.shards)))
+        for table in (weights, biases)
+        if table is not None
+    ]
     candidates = [
         shard.run(_shard_top_k, tf.stop_gradient(inputs), shard, num_found)
         for shard in shards_of(tables[0], *tables[1:])
@@ -70,8 +73,7 @@ def full_softmax_top_k(
         return _with_gradient(values, ids, inputs, tables), ids
     values, ids, is_class = _drop(values, ids, exclude, k)
     values = _with_gradient(values, ids, inputs, tables)
-    minus_infinity = tf.constant(float("-inf"), values.dtype)
-    return tf.where(is_class, values, minus_infinity), tf.where(is_class, ids, -1)
+    return tf.where(is_class, values, float("-inf")), tf.where(is_class, ids, -1)
 
 
 def merge_top_k(
@@ -108,12 +110,6 @@ def _drop(
     return values, ids, is_class
 
 
-def _read(table: Table) -> Table:
-    """Returns a table with its variables read."""
-    shards = tuple(tf.convert_to_tensor(shard) for shard in table.shards)
-    return dataclasses.replace(table, shards=shards)
-
-
 def _with_gradient(
     values: tf.Tensor, ids: tf.Tensor, inputs: tf.Tensor, tables: list[Table]
 ) -> tf.Tensor:
@@ -131,9 +127,7 @@ def _with_gradient(
                 tape.watch((inputs, shards))
                 rest = iter(shards)
                 operands = [
-                    dataclasses.replace(
-                        table, shards=tuple(next(rest) for _ in table.shards)
-                    )
+                    table._replace(shards=tuple(next(rest) for _ in table.shards))
                     for table in tables
                 ]
                 logits = class_logits(ids, inputs, *operands)
@@ -190,9 +184,8 @@ def _replace_nan(logits: tf.Tensor) -> tf.Tensor:
 
 def _restore_nan(values: tf.Tensor) -> tf.Tensor:
     """Undoes `_replace_nan`."""
-    minus_infinity = tf.constant(float("-inf"), values.dtype)
-    result = tf.where(values > values.dtype.min, values, minus_infinity)
-    return tf.where(tf.equal(values, minus_infinity), values * 0, result)
+    result = tf.where(values > values.dtype.min, values, float("-inf"))
+    return tf.where(tf.equal(values, float("-inf")), values * 0, result)
 
 
 def _group_size(size: int | tf.Tensor, k: int | tf.Tensor) -> int:
@@ -215,9 +208,7 @@ def _candidates(
 
     Args:
         logits: `[N, size]`.
-        size: Columns of `logits`.
         values: `[N, k]`, the greatest logits of lower ids, in descending order.
-        k: How many logits are wanted.
         group: How many neighbors share a maximum.
 
     Returns:
@@ -231,8 +222,7 @@ def _candidates(
     if group == 1:
         columns = tf.cast(tf.range(size), tf.int64)
         return logits, tf.broadcast_to(columns, tf.shape(logits))
-    lowest = tf.constant(float("-inf"), logits.dtype)
-    logits = tf.pad(logits, [[0, 0], [0, -size % group]], constant_values=lowest)
+    logits = tf.pad(logits, [[0, 0], [0, -size % group]], constant_values=float("-inf"))
     count = (size + group - 1) // group
     groups = tf.reshape(logits, [-1, count, group])
     maxima = tf.reduce_max(groups, axis=2)
