@@ -14,6 +14,9 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ["KERAS_BACKEND"] = "tensorflow"
+# `rich` would color and wrap the text that tests compare.
+for name in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"):
+    os.environ.pop(name, None)
 
 SEED = 20160410
 WORKERS = 2

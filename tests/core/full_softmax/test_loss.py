@@ -293,3 +293,20 @@ class TestSecondDerivative:
         for operand in self.OPERANDS:
             assert tape.gradient(loss, operand).shape == operand.shape
         assert outer.gradient(loss, weights).shape == weights.shape
+
+
+def test_rows_of_one_number_in_a_batch_of_unknown_size():
+    """The graph must know the axis of size 1, or a loop's shapes do not fit."""
+    weights = tf.random.stateless_normal([2 * CHUNK, 1], [1, 2])
+
+    def gradients(inputs):
+        with tf.GradientTape() as tape:
+            tape.watch([inputs, weights])
+            labels = tf.ones([tf.shape(inputs)[0], 1], tf.int64)
+            loss = tfsampled.nn.softmax_loss(weights, None, labels, inputs)
+        return tape.gradient(loss, [inputs, weights])
+
+    inputs = tf.random.stateless_normal([3, 1], [3, 4])
+    ours = of_unknown_batch()(gradients)(inputs)
+    for mine, true in zip(ours, gradients(inputs), strict=True):
+        np.testing.assert_allclose(mine, true, rtol=1e-5, atol=1e-6)
