@@ -270,3 +270,28 @@ def test_training_does_not_need_what_predictions_exclude(kind, tmp_path):
     inputs = {name: tf.constant(X, tf.int32), "seen": tf.constant(seen, tf.int64)}
     served = exported.serve(inputs)
     np.testing.assert_array_equal(served["classes"], classes)
+
+
+def test_the_named_input_of_a_sequential_encoder(tmp_path):
+    """Keras gives another name to the tensor of its first call."""
+    layers = [
+        keras.Input((HISTORY,), dtype="int32", name="history"),
+        keras.layers.Embedding(CLASSES, DIM),
+        keras.layers.GlobalAveragePooling1D(),
+    ]
+    head = SampledSoftmax(CLASSES, 10, "uniform")
+    model = SampledSoftmaxModel(
+        keras.Sequential(layers), head, top_k=5, exclude="history"
+    )
+    model.compile("sgd")
+    model.fit(X, Y, verbose=0)
+    best = model.predict(X, verbose=0)["classes"]
+    np.testing.assert_array_equal(
+        best, model.predict({"history": X}, verbose=0)["classes"]
+    )
+    assert not any(set(row) & set(seen) for row, seen in zip(best, X, strict=True))
+    model.export(tmp_path, verbose=False)
+    exported = tf.saved_model.load(tmp_path)
+    serve = exported.signatures["serving_default"]
+    served = serve(history=tf.constant(X, tf.int32))
+    np.testing.assert_array_equal(served["classes"], best)

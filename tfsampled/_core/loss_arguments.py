@@ -76,7 +76,7 @@ def convert(
     partition_strategy: str,
     flat_labels: bool = False,
 ) -> LossArguments:
-    """Converts arguments as of `tfsampled.nn.softmax_loss` to tensors and tables.
+    """Converts the arguments of `tfsampled.nn.softmax_loss` to tensors and tables.
 
     Args:
         flat_labels: Whether labels of any shape are read as `[batch, num_true]`, as

@@ -119,8 +119,9 @@ def make(
 ) -> dict[int, Part]:
     """Makes parts of a table, by their number.
 
-    `devices` has the device of each part to make, of `count` in all. The arguments by
-    name are those of the class `owner`.
+    `devices` has the device of each part to make, of `count` in all. The keyword
+    arguments are those of the class named `owner`; `options` are others of
+    `SampledSoftmax`.
 
     Raises:
         ValueError: If an argument has an invalid value.

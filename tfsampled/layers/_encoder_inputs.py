@@ -25,8 +25,9 @@ def functional_inputs(model: Any) -> Any:
     inputs = getattr(model, "inputs", None)
     if not inputs:
         return None
-    structure = getattr(model, "input", None)  # of a functional model
-    return inputs[0] if structure is None else structure
+    if isinstance(model, keras.Sequential):  # whose `input` is that of its first call
+        return inputs[0]
+    return getattr(model, "input", inputs)
 
 
 def input_names(model: Any) -> list[str]:
@@ -49,8 +50,10 @@ def match_inputs(model: Any, x: Any, dropped: Collection[str | None] = ()) -> An
     if isinstance(x, dict) and isinstance(inputs, dict) and x.keys() >= inputs.keys():
         return {name: x[name] for name in inputs}
     if isinstance(x, dict) and isinstance(inputs, (list, tuple)):
-        names = [one.name for one in inputs]
-        return [x[name] for name in names] if x.keys() >= set(names) else x
+        names = input_names(model)
+        if not x.keys() >= set(names):
+            return x
+        return tf.nest.pack_sequence_as(inputs, [x[name] for name in names])
     if isinstance(x, dict) and getattr(inputs, "name", None) in x:
         return x[inputs.name]
     return x

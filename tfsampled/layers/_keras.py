@@ -1,4 +1,4 @@
-"""Names of Keras that layers and models need and that its documentation lacks.
+"""Undocumented parts of Keras that layers and models use.
 
 If Keras renames one of them, `tests/models/test_keras.py` fails.
 """
@@ -11,7 +11,7 @@ import keras
 
 
 def in_symbolic_scope() -> bool:
-    """Tells whether Keras computes shapes alone, as when it builds a model."""
+    """Tells whether Keras only computes shapes, as when it builds a model."""
     with keras.SymbolicScope() as scope:
         return scope.original_scope is not None
 

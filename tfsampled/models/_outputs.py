@@ -125,11 +125,9 @@ class Outputs:
         """
         names = encoder_inputs.input_names(self._encoder)
         added = set(tf.nest.flatten(self.exclude)) - {None, *names}
-        if not added or not any(self._k.values()):
+        if not names or not added or not any(self._k.values()):
             return inputs
         if not isinstance(inputs, dict):
-            if not names:
-                return inputs
             inputs = dict(zip(names, tf.nest.flatten(inputs), strict=True))
         lists = {
             name: keras.KerasTensor((None, None), "int64", name=name) for name in added

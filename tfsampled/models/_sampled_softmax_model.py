@@ -465,9 +465,10 @@ class SampledSoftmaxModel(DistributedModel):
         """Exports what `predict` computes, as `keras.Model.export`.
 
         If the encoder is a functional or Sequential model, the exported function takes
-        its inputs, with their dtypes, and class ids `[batch, n]` for an input that only
-        `exclude` names; several in a dict or list. For other encoders Keras takes every
-        input to be floating: pass `input_signature`.
+        its inputs, with their structure and dtypes. With `top_k` it also takes class
+        ids `[batch, n]` for what only `exclude` names; all inputs are then in a dict.
+        For other encoders Keras takes every input to be floating: pass
+        `input_signature`.
         """
         inputs = encoder_inputs.functional_inputs(self.encoder)
         if input_signature is None and inputs is not None:

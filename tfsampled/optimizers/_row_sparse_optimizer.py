@@ -354,7 +354,10 @@ class RowSparse(keras.optimizers.Optimizer):
 def variables_for(
     optimizer: keras.optimizers.Optimizer, grads: Sequence[Any], variables: Any
 ) -> list[Any]:
-    """Returns the variables of the gradients: `variables`, or those built for."""
+    """Returns the variables of the gradients: `variables`, or those built for.
+
+    Builds the optimizer for them if it is not built.
+    """
     if variables is not None:
         variables = list(variables)
     elif optimizer.built:

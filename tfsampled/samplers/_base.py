@@ -74,8 +74,9 @@ class Sampler(keras.layers.Layer):
         """
         if self.takes_num_sampled and num_sampled is None:
             raise ValueError(
-                f"`num_sampled` must be an int with {type(self).__name__}. None is for "
-                "samplers that bring their own number, such as InBatch."
+                f"`num_sampled` must be an int with {type(self).__name__}: None is for "
+                "samplers that bring their own number, such as InBatch. Received: "
+                "num_sampled=None."
             )
         if self.takes_num_sampled:
             validation.positive_int(num_sampled, "num_sampled", num_classes=num_classes)

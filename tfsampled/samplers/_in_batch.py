@@ -18,7 +18,7 @@ from tfsampled.samplers._label_frequency import LabelFrequency
 
 
 class _LabelSampler(Sampler):
-    """A sampler whose classes are labels; arguments as of `LabelFrequency`."""
+    """A sampler whose classes are labels, with the arguments of `LabelFrequency`."""
 
     takes_num_sampled = False
     samples_labels = True

@@ -39,8 +39,8 @@ def sampled_loss(
     """Validates the arguments, draws candidates unless they are given, computes a loss.
 
     Args:
-        loss_function: One of `loss_functions`.
-        **others: Those of `tfsampled.compat.v1.nn.sampled_softmax_loss`.
+        loss_function: One of `loss_functions`. The other arguments are those of
+            `tfsampled.compat.v1.nn.sampled_softmax_loss`.
 
     Returns:
         The loss `[batch]`, in the dtype of `inputs`.
