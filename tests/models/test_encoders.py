@@ -176,6 +176,10 @@ def test_an_input_may_be_missing():
     )
     model.compile("sgd")
     x = (tf.constant(PRICE), None)
+    try:
+        Optional()(x)
+    except AttributeError:  # in Keras 3.10
+        pytest.skip("Keras takes no None among inputs")
     model.train_on_batch(x, IDS)
     loss = model.test_on_batch(x, IDS)
     zeros = (tf.constant(PRICE), tf.zeros_like(PRICE))

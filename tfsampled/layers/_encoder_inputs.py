@@ -25,9 +25,11 @@ def functional_inputs(model: Any) -> Any:
     inputs = getattr(model, "inputs", None)
     if not inputs:
         return None
-    if isinstance(model, keras.Sequential):  # whose `input` is that of its first call
+    # A list of one in Keras 3.10; of a Sequential model that of its first call.
+    structure = getattr(model, "input", inputs)
+    if len(inputs) == 1 and not isinstance(structure, dict):
         return inputs[0]
-    return getattr(model, "input", inputs)
+    return structure
 
 
 def input_names(model: Any) -> list[str]:

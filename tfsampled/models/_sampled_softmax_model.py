@@ -465,9 +465,9 @@ class SampledSoftmaxModel(DistributedModel):
         """Exports what `predict` computes, as `keras.Model.export`.
 
         If the encoder is a functional or Sequential model, the exported function takes
-        its inputs, with their structure and dtypes. With `top_k` it also takes class
-        ids `[batch, n]` for what only `exclude` names; all inputs are then in a dict.
-        For other encoders Keras takes every input to be floating: pass
+        its inputs, with their dtypes; several in a dict or list. With `top_k` it also
+        takes class ids `[batch, n]` for what only `exclude` names; all inputs are then
+        in a dict. For other encoders Keras takes every input to be floating: pass
         `input_signature`.
         """
         inputs = encoder_inputs.functional_inputs(self.encoder)
