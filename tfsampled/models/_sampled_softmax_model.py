@@ -512,8 +512,7 @@ class SampledSoftmaxModel(DistributedModel):
         """Makes the state of model and outputs, before the step is traced."""
         with tf.init_scope():
             if self._has_mask is None:  # a symbolic call makes no logits
-                inputs = encoder_inputs.keras_tensors_like(x)
-                self(self._outputs.with_excluded(inputs))
+                self(encoder_inputs.keras_tensors_like(x))
             self._outputs.build(y)
 
     def _build_optimizer(self) -> None:
