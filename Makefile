@@ -1,6 +1,7 @@
 # Every target sets up what it needs in .venv first; nothing but Python, pip and make
 # has to be there. `make PYTHON=python3.12 test` chooses the interpreter, and
-# `make EXTRAS=gpu,test test` the TensorFlow that comes with CUDA.
+# `make EXTRAS=gpu,test test` the TensorFlow that comes with CUDA: `make clean` first,
+# where .venv was set up with others.
 PYTHON ?= python3
 EXTRAS ?= cpu,test
 

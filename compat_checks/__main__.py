@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,7 +30,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m compat_checks",
         description=(
             "Checks on this machine that tfsampled gives TensorFlow's numbers. "
-            "Exit code: 0 all equal, 1 a difference, 2 no such device or no such case."
+            "Exit code: 0 all equal, 1 a difference, 2 no such device or no such case, "
+            "or a process died."
         ),
     )
     parser.add_argument(
@@ -85,6 +88,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help=f"by how much an error may grow (default: {changes.TOLERANCE:g})",
     )
     options = parser.parse_args(arguments)
+    if options.command == "compare" and not options.tolerance >= 0:
+        parser.error(f"--tolerance must be at least 0. Received: {options.tolerance}.")
     if options.jobs < 1:
         parser.error(f"--jobs must be at least 1. Received: {options.jobs}.")
     for path in (options.json, options.html):  # before the minutes of the checks
@@ -113,7 +118,7 @@ def list_kernels(console: Console, errors: Console, only: str | None) -> int:
     steps.add_stand_in()
     chosen = [step for step in steps.steps() if only is None or only in step.name]
     if not chosen:
-        errors.print(f"No function has {only!r} in its name.")
+        errors.print(f"No function has {only!r} in its name.", markup=False)
         return 2
     terminal.show_placements(
         console, ((step.name, step.placement()) for step in chosen)
@@ -149,15 +154,20 @@ def main(arguments: list[str] | None = None) -> int:
     if not cases:
         errors.print(
             f"No case has {options.only!r} in its name; families are such as "
-            "basic/, shards/, seeds/, random/."
+            "basic/, shards/, seeds/, random/.",
+            markup=False,
         )
         return 2
     runs = []
     for device in devices:
-        results = terminal.run_with_progress(
-            console, cases, device, options.jobs, options.tf32
-        )
-        runs.append(record.Run(device, results, options.tf32))
+        start, checks = time.perf_counter(), (cases, device, options.jobs, options.tf32)
+        try:
+            results = terminal.run_with_progress(console, *checks)
+        except BrokenProcessPool:
+            errors.print("A process died; --jobs 1 tells in which case.")
+            return 2
+        seconds = time.perf_counter() - start
+        runs.append(record.Run(device, results, seconds, options.tf32))
         terminal.show(console, runs[-1])
     summary = record.as_dict(runs)
     if options.json:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import pathlib
+import tempfile
 from collections.abc import Iterator
 
 import hypothesis
@@ -65,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
         flags = os.environ.get("XLA_FLAGS", "")
         if CHEAP_COMPILATION not in flags:  # the workers inherit the environment
             os.environ["XLA_FLAGS"] = f"{CHEAP_COMPILATION} {flags}".strip()
-    if config.getoption("numprocesses", None):
+    if config.getoption("numprocesses", None) and not config.getoption("device"):
         return  # the workers run the tests
 
     import tensorflow as tf
@@ -108,6 +110,17 @@ def young_iterators() -> Iterator[None]:
     """Lets iterators go while they are young: those of replicas are always tuned."""
     yield
     gc.collect()
+
+
+@pytest.fixture
+def network() -> Iterator[None]:
+    """Waits until no other process of the tests sends what this one would count."""
+    import fcntl  # not on Windows
+
+    path = pathlib.Path(tempfile.gettempdir()) / f"tfsampled-network-{os.getuid()}"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(autouse=True)

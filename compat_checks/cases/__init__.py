@@ -56,6 +56,7 @@ FAMILIES = (
     edge_cases.second_order,
     edge_cases.dtypes,
     edge_cases.extensions,
+    edge_cases.large,
     edge_cases.errors,
     signatures,
     samplers.samplers,

@@ -18,14 +18,15 @@ class Case:
         name: Unique; "family/options".
         kind: "loss", "sampler", or "signature" (which needs `path` only).
         path: The function under test, as an attribute path: "compat.v1.nn.nce_loss".
-        mode: One of MODES. The batch size is unknown while tracing in "function",
-            "graph" and "jit".
+        mode: One of MODES.
         rows: Rows of the table.
         num_classes: The argument; None for `rows`.
         dim: Columns of the table.
         num_true: The argument.
         num_sampled: The argument.
         batch_sizes: One batch size for each call.
+        static_batch: Whether the graph knows the batch size; it always does in the
+            modes "eager" and "function_static".
         label_rows: Rows of `labels`, if not the batch size.
         labels: "any", "same" (all rows alike), "repeated" (one class num_true times) or
             "sampled" (sampled classes only).
@@ -67,6 +68,7 @@ class Case:
     num_true: int = 1
     num_sampled: int = 7
     batch_sizes: tuple[int, ...] = (6,)
+    static_batch: bool = False
     label_rows: int | None = None
     labels: str = "any"
     label_dtype: str = "int64"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from compat_checks.cases.case import EAGER, FUNCTION, GRAPH, Case
+from compat_checks.cases.case import EAGER, FUNCTION, GRAPH, JIT, Case
 from compat_checks.cases.variants import LOSSES, V1, V2, loss_variants
 
 
@@ -41,6 +41,7 @@ def labels() -> Iterator[Case]:
     for (variant, case), mode in itertools.product(loss_variants(), (EAGER, FUNCTION)):
         start = case.replace(mode=mode, num_true=3, remove_hits=True)
         yield start.replace(name=f"labels/{variant} same {mode}", labels="same")
+        start = start.replace(static_batch=True)
         yield start.replace(name=f"labels/{variant} repeated {mode}", labels="repeated")
     for loss, remove_hits in itertools.product(LOSSES, (True, False)):
         for num_true, sampler in itertools.product((1, 3), (None, "numpy")):
@@ -70,7 +71,7 @@ def edges() -> Iterator[Case]:
     for (variant, case), mode in itertools.product(
         loss_variants(), (EAGER, FUNCTION, GRAPH)
     ):
-        start = case.replace(mode=mode, remove_hits=True)
+        start = case.replace(mode=mode, static_batch=mode == GRAPH, remove_hits=True)
         only_hits = {"sampler": "numpy", "labels": "sampled"}
         options: dict[str, dict[str, object]] = {
             "batch of 0": {"batch_sizes": (0,)},
@@ -108,6 +109,7 @@ def second_order() -> Iterator[Case]:
             yield case.replace(
                 name=f"second_order/{variant} {num_true} true {count} shards {mode}",
                 mode=mode,
+                static_batch=mode == GRAPH,
                 second_order=True,
                 remove_hits=True,
                 num_true=num_true,
@@ -120,14 +122,12 @@ def dtypes() -> Iterator[Case]:
     """Yields tables of another dtype than the inputs."""
     for (variant, case), mode in itertools.product(loss_variants(), (EAGER, FUNCTION)):
         start = case.replace(mode=mode, sampler="numpy", num_true=2)
-        yield start.replace(
-            name=f"dtypes/{variant} float32 inputs, float64 tables {mode}",
-            table_dtype="float64",
-        )
-        yield start.replace(
-            name=f"dtypes/{variant} float32 inputs, float16 tables {mode}",
-            table_dtype="float16",
-        )
+        for dtype in ("float64", "float16"):
+            yield start.replace(
+                name=f"dtypes/{variant} float32 inputs, {dtype} tables {mode}",
+                static_batch=dtype == "float64",
+                table_dtype=dtype,
+            )
         yield start.replace(
             name=f"dtypes/{variant} float32 inputs, bfloat16 tables {mode}",
             table_dtype="bfloat16",
@@ -156,9 +156,32 @@ def extensions() -> Iterator[Case]:
         yield start.replace(
             name=f"extensions/{variant} {dtype} shards graph",
             mode=GRAPH,
+            static_batch=True,
             weight_shards=3,
             bias_shards=3,
         )
+
+
+def large() -> Iterator[Case]:
+    """Yields batches whose logits are computed in another way than those of a few."""
+    for loss in LOSSES:
+        start = Case("", path=V2 + loss, rows=900, remove_hits=True)
+        for batch, num_sampled, mode, static_batch in [
+            (64, 700, FUNCTION, True),
+            (300, 500, EAGER, True),
+            (300, 500, FUNCTION, True),
+            (300, 500, FUNCTION, False),
+            (300, 500, GRAPH, False),
+            (300, 500, JIT, True),
+        ]:
+            known = "known" if static_batch else "unknown"
+            yield start.replace(
+                name=f"large/{loss} {batch} x {num_sampled} {known} {mode}",
+                batch_sizes=(batch,),
+                num_sampled=num_sampled,
+                mode=mode,
+                static_batch=static_batch,
+            )
 
 
 def errors() -> Iterator[Case]:

@@ -43,7 +43,11 @@ def shards() -> Iterator[Case]:
         )
     for (variant, case), mode in itertools.product(loss_variants(), (FUNCTION, GRAPH)):
         yield case.replace(
-            name=f"shards/{variant} 3 {mode}", mode=mode, weight_shards=3, bias_shards=3
+            name=f"shards/{variant} 3 {mode}",
+            mode=mode,
+            static_batch=mode == GRAPH,
+            weight_shards=3,
+            bias_shards=3,
         )
     for variant, case in loss_variants():
         yield case.replace(
@@ -70,6 +74,7 @@ def table_types() -> Iterator[Case]:
                 name=f"table_types/{variant} {table_type} {count} {mode}",
                 table_type=table_type,
                 mode=mode,
+                static_batch=table_type == "keras",
                 weight_shards=count,
                 bias_shards=count,
             )
@@ -88,6 +93,7 @@ def table_types() -> Iterator[Case]:
                 name=f"table_types/{variant} partitioned {count} {tables}",
                 table_type="partitioned",
                 mode=GRAPH,
+                static_batch=both,
                 weight_shards=count,
                 bias_shards=count if both else 0,
             )
@@ -95,6 +101,7 @@ def table_types() -> Iterator[Case]:
             name=f"table_types/{variant} variable graph",
             table_type="variable",
             mode=GRAPH,
+            static_batch=True,
             weight_shards=2,
             bias_shards=2,
         )
@@ -116,6 +123,7 @@ def sampled_values() -> Iterator[Case]:
                 f"sampled_values/{loss} {sampler} {replacement} {hits} {num_true} true",
                 path=V2 + loss,
                 mode=mode,
+                static_batch=not remove_hits,
                 rows=13,
                 num_sampled=9,
                 num_true=num_true,
@@ -152,6 +160,7 @@ def counts() -> Iterator[Case]:
             f"counts/{loss} {true_shape} {sampled_shape} {num_true} true",
             path=V2 + loss,
             mode=FUNCTION if true_shape == sampled_shape else EAGER,
+            static_batch=num_true == 1,
             sampler="numpy",
             num_true=num_true,
             true_count_shape=true_shape,
@@ -187,6 +196,7 @@ def seeds() -> Iterator[Case]:
                 f"seeds/{path} op {seed} global {global_seed} {mode}",
                 path=path,
                 mode=mode,
+                static_batch=path == V1 + SOFTMAX,
                 seed=seed,
                 global_seed=global_seed,
                 batch_sizes=(3, 3, 3),

@@ -57,4 +57,5 @@ def random_case(seed: int) -> Case:
         seed=None if loss == NCE else rng.choice([None, 1, 77]),
         global_seed=rng.choice([3, 17, 2**33]),
         logit_scale=rng.choice([0.1, 1.0, 1.0, 10.0]),
+        static_batch=rng.random() < 0.5,
     )

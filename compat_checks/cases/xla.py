@@ -23,6 +23,7 @@ def jit() -> Iterator[Case]:
         yield start.replace(batch_sizes=(5, 5, 5))
         yield start.replace(
             name=f"{start.name} duplicates",
+            static_batch=True,
             sampler="uniform",
             unique=False,
             rows=13,
@@ -33,6 +34,7 @@ def jit() -> Iterator[Case]:
             f"jit/{loss} {partition_strategy} 3 shards",
             path=V1 + loss,
             mode=JIT,
+            static_batch=True,
             partition_strategy=partition_strategy,
             weight_shards=3,
             bias_shards=3,
@@ -42,6 +44,7 @@ def jit() -> Iterator[Case]:
             f"jit/{loss} {dtype}",
             path=V2 + loss,
             mode=JIT,
+            static_batch=dtype == "float16",
             dtype=dtype,
             # Expected counts are within 2 ulp of float32; float64 losses would differ.
             sampler="log_uniform" if dtype == "float64" else None,

@@ -81,8 +81,8 @@ class Verdict:
         return (
             f"{self.array}: error {self.actual_max:.3g} ulp "
             f"(rms {self.actual_rms:.3g}), TensorFlow {self.reference_max:.3g} "
-            f"(rms {self.reference_rms:.3g}), allowed {self.allowed_max:.3g} "
-            f"(rms {self.allowed_rms:.3g})"
+            f"(rms {self.reference_rms:.3g}; at most {TRUTH_ULPS:g}), allowed "
+            f"{self.allowed_max:.3g} (rms {self.allowed_rms:.3g})"
         )
 
 

@@ -18,7 +18,7 @@ from compat_checks.cases.case import Case
 from compat_checks.judge import budget, compare
 from compat_checks.judge.truth import Array, compute_truth
 from compat_checks.run import modes, sampler_calls
-from compat_checks.run.call_bodies import Library, loss_body
+from compat_checks.run.call_bodies import Library, changed_body, loss_body
 from compat_checks.run.candidates import add_sampled_values, candidates_of_calls
 from compat_checks.run.invalid_inputs import INVALID_INPUTS
 from compat_checks.run.problem import (
@@ -81,12 +81,8 @@ class Checker:
         """Runs `case`. Every exception becomes a difference."""
         start = time.perf_counter()
         result = Result(case)
-        checks = {
-            "loss": self._check_loss,
-            "sampler": self._check_sampler,
-            "signature": self._check_signature,
-        }
-        check = self._check_error if case.expect == "error" else checks[case.kind]
+        kind = "error" if case.expect == "error" else case.kind
+        check = getattr(self, f"_check_{kind}")
         with modes.on_device(self.device, self.tf32):
             try:
                 check(result)
@@ -127,7 +123,7 @@ class Checker:
     def _check_loss(self, result: Result) -> None:
         case = result.case
         problem, candidates = _prepare(case)
-        reference = _run_reference(case, self.device)
+        reference = _run_reference(case, self.device, self.tf32)
         with _LibraryError.raised():
             actual = modes.run(case, problem, loss_body(self.library, case, problem))
         result.differences += compare.static_facts(case, actual, reference)
@@ -164,14 +160,8 @@ def _raised(library: Library, case: Case) -> str:
     """Returns the name of the exception that the invalid input raises."""
     problem, _ = _prepare(case)
     change = INVALID_INPUTS[case.invalid_input or ""]
-    function = library(case.path)
-
-    def with_invalid_input(path: str) -> Any:
-        del path
-        return lambda **kwargs: function(**kwargs | change(kwargs))
-
     try:
-        modes.run(case, problem, loss_body(with_invalid_input, case, problem))
+        modes.run(case, problem, changed_body(library, case, change))
     except Exception as error:
         return type(error).__name__
     return "no error"
@@ -187,13 +177,13 @@ def _prepare(case: Case) -> tuple[Problem, list[SampledValues]]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _run_reference(case: Case, device: str) -> modes.Outcome:
+def _run_reference(case: Case, device: str, tf32: bool) -> modes.Outcome:
     """Returns TensorFlow's results.
 
     For an "extension" TensorFlow gets the same in a form that it takes: the candidates
     as an argument, everything in float32 (or in float64).
     """
-    del device  # only a part of the cache's key
+    del device, tf32  # only parts of the cache's key
     problem, candidates = _prepare(case)
     if case.expect == "extension":
         dtype = "float64" if case.dtype == "float64" else "float32"

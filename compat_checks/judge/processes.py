@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -47,6 +48,9 @@ def _start_process(device: str, jobs: int, tf32: bool) -> None:
     threads = max((os.cpu_count() or 1) // jobs, 1)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
+    # Tracing makes many objects, and a collection looks at all there are.
+    gc.freeze()
+    gc.set_threshold(100_000, 10, 10)
     _process_checker = _checker(device, tf32)
 
 

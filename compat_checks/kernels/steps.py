@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import unittest.mock
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from tfsampled.models import SampledSoftmaxModel
 
 DTYPES = ["float32", "float64", "float16", "bfloat16"]
 # More classes than a chunk of the full softmax has.
-CLASSES, DIM, BATCH, SAMPLED, K = 100_000, 8, 64, 128, 10
+CLASSES, DIM, SAMPLED, K = 100_000, 8, 128, 10
 HOST_ARGUMENTS = ["labels", "sampled", "exclude", "negatives"]
 BATCH_SIGNATURE = {
     "labels": tf.TensorSpec([None], tf.int64),
@@ -170,8 +169,10 @@ def _candidate_samplers() -> Iterator[Step]:
     for name, arguments in calls.items():
         function = getattr(tfsampled.random, name)
 
-        draw = functools.partial(_call_sampler, function, arguments=arguments)
-        yield Step(f"random.{name}", _always(draw), {"labels": _labels()})
+        def make(function: Any = function, arguments: Any = arguments) -> Any:
+            return lambda labels: function(labels, 1, **arguments)
+
+        yield Step(f"random.{name}", make, {"labels": _labels()})
 
     def hits(labels: tf.Tensor, sampled: tf.Tensor) -> Any:
         return tfsampled.nn.compute_accidental_hits(labels, sampled, num_true=1)
@@ -179,20 +180,9 @@ def _candidate_samplers() -> Iterator[Step]:
     sampled = tf.TensorSpec([SAMPLED], tf.int64)
     yield Step(
         "nn.compute_accidental_hits",
-        _always(hits),
+        lambda: hits,
         {"labels": _labels(), "sampled": sampled},
     )
-
-
-def _always(function: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
-    """Returns a maker of a function that has no variables."""
-    return lambda: function
-
-
-def _call_sampler(
-    function: Callable[..., Any], labels: tf.Tensor, arguments: dict[str, Any]
-) -> Any:
-    return function(labels, 1, **arguments)
 
 
 def _head(**arguments: Any) -> SampledSoftmax:

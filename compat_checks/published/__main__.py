@@ -101,6 +101,8 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
+        if self.actual == "skipped":
+            return "skipped"
         if self.actual == "ok":
             return "passed" if self.calls else "not reached"
         return "FAILED" if self.expected == "ok" else "fails with TensorFlow too"

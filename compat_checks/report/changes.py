@@ -57,7 +57,10 @@ def changes(
         for key, case in after.items()
         if key not in before and not case["passed"]
     ]
-    return sorted(found, key=lambda change: (not change.worse, -(change.ulps or 0)))
+    # Whole cases first, then the arrays that grew most.
+    return sorted(
+        found, key=lambda c: (not c.worse, c.ulps is not None, -(c.ulps or 0))
+    )
 
 
 def _cases(record: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -117,5 +120,7 @@ def show(console: Console, found: list[Change]) -> None:
         )
     if found:
         console.print(table)
+    if len(found) > MAX_CHANGES:
+        console.print(f"... and {len(found) - MAX_CHANGES} more")
     worse = sum(change.worse for change in found)
     console.print(f"{len(found)} changes, {worse} of them for the worse")

@@ -26,11 +26,8 @@ class Run:
 
     device: str
     results: list[Result]
+    seconds: float
     tf32: bool = False
-
-    @property
-    def seconds(self) -> float:
-        return sum(result.seconds for result in self.results)
 
 
 def cpu_name() -> str:
@@ -64,7 +61,11 @@ def as_dict(runs: list[Run]) -> dict[str, Any]:
             "system": platform.platform(),
         },
         "cpu": cpu_name(),
-        "rule": {"max_ulps": budget.MAX_ULPS, "rms_ulps": budget.RMS_ULPS},
+        "rule": {
+            "max_ulps": budget.MAX_ULPS,
+            "rms_ulps": budget.RMS_ULPS,
+            "truth_ulps": budget.TRUTH_ULPS,
+        },
         "runs": [
             {
                 "device": run.device,

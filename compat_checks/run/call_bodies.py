@@ -47,6 +47,18 @@ def loss_body(library: Library, case: Case, problem: Problem) -> Body:
     return body
 
 
+def changed_body(
+    library: Library, case: Case, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Body:
+    """Returns the body of a loss alone, with some arguments changed."""
+
+    def body(tables: Tables, feed: Feed) -> dict[str, Any]:
+        arguments = _arguments(case, tables, feed)
+        return {"loss": library(case.path)(**arguments | change(arguments))}
+
+    return body
+
+
 def _arguments(case: Case, tables: Tables, feed: Feed) -> dict[str, Any]:
     """Returns the keyword arguments of the call under test."""
     kwargs: dict[str, Any] = {

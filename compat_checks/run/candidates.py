@@ -64,4 +64,4 @@ def candidates_of_calls(case: Case, problem: Problem) -> list[SampledValues]:
         name_scope=None,
     )
     outcome = modes.run(draw_case, problem, default_draw_body(case))
-    return [modes.as_sampled_values(arrays) for arrays in outcome.results]
+    return [SampledValues(**arrays) for arrays in outcome.results]

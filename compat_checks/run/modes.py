@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from compat_checks.cases.case import EAGER, GRAPH, JIT, STATIC, Case
-from compat_checks.run.problem import Call, Problem, SampledValues, split_shards
+from compat_checks.run.problem import Call, Problem, split_shards
 from compat_checks.run.table_types import BoundTable, Table, make_table
 
 Tables = dict[str, BoundTable]  # "weights" and "biases"
@@ -34,8 +34,7 @@ class Outcome:
         static_shapes: Shapes known while tracing, by name; None if the rank is unknown.
         dtypes: Names of dtypes, by name.
         name_scopes: The outermost name scopes in the graph that begin with the case's.
-        devices: Where the floating results lie, by name, such as "CPU:0"; none in a
-            Session, which returns arrays.
+        devices: Where the floating results were computed, by name, such as "CPU:0".
     """
 
     results: list[dict[str, Any]]
@@ -54,9 +53,7 @@ def run(case: Case, problem: Problem, body: Body) -> Outcome:
 def _run(case: Case, problem: Problem, body: Body) -> Outcome:
     """Runs `body` eagerly or in a `tf.function`."""
     tables = _make_tables(case, problem)
-    if (
-        case.sampler is None
-    ):  # the loss draws; for other cases this would be wasted time
+    if case.sampler is None:  # the loss draws
         tf.random.set_seed(case.global_seed)
     outputs: list[dict[str, Any]] = []
 
@@ -115,13 +112,16 @@ def _run_in_session(case: Case, problem: Problem, body: Body) -> Outcome:
             for placeholder, array in zip(fed[name], table.arrays, strict=True)
         }
         results = []
+        options = tf.compat.v1.RunOptions(output_partition_graphs=True)
+        metadata = tf.compat.v1.RunMetadata()
         with new_session() as session:
             session.run(tf.compat.v1.global_variables_initializer())
             for call in problem.calls:
                 values = {feed[name]: array for name, array in _feed(call).items()}
-                fetched = session.run(fetches, values | table_values)
+                fetched = session.run(fetches, values | table_values, options, metadata)
                 results.append(_as_numpy(dict.fromkeys(outputs) | fetched))
-    return Outcome(results, *_static_facts(outputs), _name_scopes(case, graph))
+    facts, scopes = _static_facts(outputs), _name_scopes(case, graph)
+    return Outcome(results, *facts, scopes, _devices_in_session(fetches, metadata))
 
 
 def _make_tables(case: Case, problem: Problem) -> dict[str, Table]:
@@ -169,7 +169,8 @@ def _feed_specs(case: Case, problem: Problem) -> dict[str, tf.TensorSpec]:
     def shape(name: str, array: np.ndarray) -> list[int | None]:
         has_no_batch = array.ndim == 1 and (name == "sampled_count" or loss_size == 1)
         no_batch = name == "ids" or has_no_batch
-        if case.mode == STATIC or no_batch or array.shape[:1] != (loss_size,):
+        is_known = case.static_batch or case.mode == STATIC
+        if is_known or no_batch or array.shape[:1] != (loss_size,):
             return list(array.shape)
         return [None, *array.shape[1:]]
 
@@ -193,12 +194,26 @@ def _as_numpy(outputs: dict[str, Any]) -> dict[str, Any]:
 
 def _devices_of(outputs: dict[str, Any]) -> dict[str, str]:
     """Returns where floating results lie."""
-    tensors = {name: getattr(out, "values", out) for name, out in outputs.items()}
     return {
         name: out.device.split("device:")[-1]
-        for name, out in tensors.items()
-        if out is not None and out.dtype.is_floating
+        for name, out in _floating(outputs).items()
     }
+
+
+def _devices_in_session(outputs: dict[str, Any], metadata: Any) -> dict[str, str]:
+    """Returns where a run of a Session computed floating results."""
+    nodes = (node for graph in metadata.partition_graphs for node in graph.node)
+    devices = {node.name: node.device.split("device:")[-1] for node in nodes}
+    return {name: devices[out.op.name] for name, out in _floating(outputs).items()}
+
+
+def _floating(outputs: dict[str, Any]) -> dict[str, tf.Tensor]:
+    tensors = {
+        name: getattr(out, "values", out)
+        for name, out in outputs.items()
+        if out is not None
+    }
+    return {name: out for name, out in tensors.items() if out.dtype.is_floating}
 
 
 def _static_facts(outputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -247,7 +262,3 @@ def new_graph() -> Iterator[tf.Graph]:
     """Enters a v1 graph on the device of `on_device`, which graphs do not inherit."""
     with tf.Graph().as_default() as graph, tf.device(f"/{_devices[-1]}"):
         yield graph
-
-
-def as_sampled_values(arrays: dict[str, Any]) -> SampledValues:
-    return SampledValues(arrays["ids"], arrays["true_count"], arrays["sampled_count"])

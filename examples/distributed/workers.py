@@ -16,6 +16,7 @@ each worker, all go on from the end of the last epoch when they are started agai
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -51,8 +52,9 @@ def run_workers(commands: Sequence[list[str]]) -> None:
         RuntimeError: If one fails.
     """
     addresses = []
-    for _ in commands:
-        with socket.socket() as free:
+    with contextlib.ExitStack() as sockets:  # all open at once: different ports
+        for _ in commands:
+            free = sockets.enter_context(socket.socket())
             free.bind(("127.0.0.1", 0))
             addresses.append(f"127.0.0.1:{free.getsockname()[1]}")
     processes = []

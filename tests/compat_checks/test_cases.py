@@ -12,9 +12,14 @@ from compat_checks.cases.random_cases import random_case
 from compat_checks.judge.check import Checker, public_functions
 from tests.compat_checks.test_mutations import MUTATIONS
 
-CHECKER = Checker(public_functions(tfsampled))
 QUICK = ("signatures",)
 EVERY = 120
+
+
+@pytest.fixture(scope="session")
+def checker(request):
+    device = request.config.getoption("device") or "CPU:0"
+    return Checker(public_functions(tfsampled), device)
 
 
 def parameters():
@@ -28,36 +33,36 @@ def parameters():
 
 
 @pytest.mark.parametrize("case", list(parameters()))
-def test_equal(case):
-    result = CHECKER.check(case)
+def test_equal(case, checker):
+    result = checker.check(case)
     assert result.passed, "\n".join(result.reasons())
 
 
 @settings(max_examples=settings().max_examples // 5)
 @given(st.integers(1000, 2**31))
-def test_random_configurations(seed):
+def test_random_configurations(checker, seed):
     case = random_case(seed)
-    result = CHECKER.check(case)
+    result = checker.check(case)
     assert result.passed, "\n".join([repr(case), *result.reasons()])
 
 
 @pytest.mark.slow
-def test_120_random_configurations_within_2e_5_of_tensorflow():
+def test_120_random_configurations_within_2e_5_of_tensorflow(checker):
     cases = select("random/")
     assert len(cases) == 120
-    results = [CHECKER.check(case) for case in cases]
+    results = [checker.check(case) for case in cases]
     assert all(result.passed and result.verdicts for result in results)
     assert max(result.relative for result in results) <= 2e-5
 
 
 def test_cases_have_unique_names():
-    assert len(CASES) == len(BY_NAME) == 1249
+    assert len(CASES) == len(BY_NAME) == 1261
     assert len({case.family for case in CASES}) == len(FAMILIES)
 
 
-def test_a_case_is_deterministic():
+def test_a_case_is_deterministic(checker):
     first, second, other = (
-        [verdict.actual_max for verdict in CHECKER.check(BY_NAME[name]).verdicts]
+        [verdict.actual_max for verdict in checker.check(BY_NAME[name]).verdicts]
         for name in ("random/0", "random/0", "random/1")
     )
     assert first == second != other

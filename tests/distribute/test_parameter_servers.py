@@ -14,7 +14,7 @@ from examples.distributed.servers import NETWORK, LocalCluster
 from tfsampled.distribute import ShardedSoftmax
 from tfsampled.optimizers import LazyAdam
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("network")]
 ROOT = pathlib.Path(__file__).parents[2]
 
 COMMON = """

@@ -95,6 +95,7 @@ def test_crossing_is_between_the_points():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("network")
 @pytest.mark.parametrize(
     ("name", "of"),
     [

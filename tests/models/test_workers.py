@@ -154,7 +154,7 @@ np.savez(sys.argv[1], losses=losses, sampled=sampled, ranks=ranks, best=best)
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, network):
     """Returns a function that runs processes; ends them, whatever happens."""
     processes: list[subprocess.Popen] = []
 
@@ -191,11 +191,12 @@ def run(tmp_path):
 
 def cluster(workers):
     """Returns the environment of each worker, on free ports of this machine."""
-    ports = []
-    for _ in range(workers):
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            ports.append(listener.getsockname()[1])
+    listeners = [socket.socket() for _ in range(workers)]
+    for listener in listeners:
+        listener.bind(("127.0.0.1", 0))
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:  # only now: no port is given twice
+        listener.close()
     addresses = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     return [
         {"TF_CONFIG": json.dumps({"cluster": addresses, "task": task})}
