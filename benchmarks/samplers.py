@@ -1,4 +1,9 @@
-"""Each sampler compiled by XLA, beside TensorFlow's operation in a `tf.function`."""
+"""Each sampler, beside TensorFlow's operation in a `tf.function`.
+
+The functions of `tfsampled.random` are compiled by XLA; without it they are that
+operation. Those of a head, `tfsampled.samplers`, are not compiled: they own and save
+their position, which the operation does not.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,10 @@ import tensorflow as tf
 
 from benchmarks import paired
 from benchmarks.paired import Timing, compare, plotter
-from tfsampled import random
+from tfsampled import random, samplers
 
 TITLE = (
-    "candidate samplers: jit_compile=True beside TensorFlow's operation\n"
-    "(goal: a ratio of at most 1.2)"
+    "candidate samplers beside TensorFlow's operation\n(goal: a ratio of at most 1.2)"
 )
 COLUMNS = paired.COLUMNS
 # Classes and samples.
@@ -36,6 +40,7 @@ SAMPLERS = {
     ),
 }
 MAX_UNIGRAMS = 1_000_000  # TensorFlow takes minutes to read more
+OF_HEADS = {"log_uniform": samplers.LogUniform, "uniform": samplers.Uniform}
 
 
 def timings() -> Iterator[Timing]:
@@ -45,6 +50,9 @@ def timings() -> Iterator[Timing]:
             if sampler == "fixed_unigram" and range_max > MAX_UNIGRAMS:
                 continue
             yield _measure(sampler, functions, range_max, num_sampled)
+    for sampler in [name for name in SAMPLERS if name in OF_HEADS]:
+        for range_max, num_sampled in SIZES:
+            yield _measure_head(sampler, range_max, num_sampled)
 
 
 plot = plotter(TITLE)
@@ -53,8 +61,7 @@ plot = plotter(TITLE)
 def _measure(
     sampler: str, functions: tuple[Any, Any], range_max: int, num_sampled: int
 ) -> Timing:
-    rng = np.random.default_rng(range_max)
-    labels = tf.constant(rng.integers(0, range_max, (BATCH, 1)))
+    labels = _labels(range_max)
     arguments: dict[str, Any] = {"seed": 1}
     if sampler == "fixed_unigram":
         arguments["unigrams"] = (1e6 / (1.0 + np.arange(range_max))).tolist()
@@ -69,3 +76,19 @@ def _measure(
     name = f"{sampler} {num_sampled} of {range_max}"
     tfsampled, tensorflow = functions
     return compare(name, call(tfsampled, True), call(tensorflow, None))
+
+
+def _measure_head(sampler: str, range_max: int, num_sampled: int) -> Timing:
+    labels, own = _labels(range_max), OF_HEADS[sampler](seed=1)
+    _, function = SAMPLERS[sampler]
+    tfsampled = tf.function(lambda x: own.sample(x, range_max, num_sampled))
+    tensorflow = tf.function(
+        lambda x: function(x, 1, num_sampled, True, range_max, seed=1)
+    )
+    name = f"{sampler} {num_sampled} of {range_max}, of a head"
+    return compare(name, lambda: tfsampled(labels), lambda: tensorflow(labels))
+
+
+def _labels(range_max: int) -> tf.Tensor:
+    rng = np.random.default_rng(range_max)
+    return tf.constant(rng.integers(0, range_max, (BATCH, 1)))

@@ -67,7 +67,7 @@ def test_floor_exp_is_that_of_the_c_library(jit_compile):
     expected = np.exp(x).astype(np.int64)
     # NumPy's vectorised exp may differ from the C library's by its last bit.
     near = np.abs(np.exp(x) - np.round(np.exp(x))) < 1e-14 * np.exp(x)
-    functions = [floor_exp.floor_exp_exact, lambda v: floor_exp.floor_exp(v, 1e12)]
+    functions = [floor_exp.floor_exp_exact, lambda v: floor_exp.floor_exp(v, 10**12)]
     for function in functions:
         ids = tf.function(function, jit_compile=jit_compile)(tf.constant(x)).numpy()
         np.testing.assert_array_equal(ids[~near], expected[~near])

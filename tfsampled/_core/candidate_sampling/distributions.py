@@ -32,7 +32,8 @@ class Distribution(NamedTuple):
     Attributes:
         propose: `(stream, offset, count) -> Proposals`: `count` proposals from word
             `offset` of a `philox.Stream` on.
-        probability: int64 ids of any shape to float32 probabilities.
+        probability: int64 ids of any shape to float32 probabilities of this shape, or
+            to the one number `[]` that all have in common.
         initial_proposals: `(num_sampled, unique) -> int`: how many to make at once.
     """
 
@@ -48,17 +49,15 @@ def log_uniform(range_max: int) -> Distribution:
 
     def propose(stream: philox.Stream, offset: Size, count: int) -> Proposals:
         pair = philox.pairs(stream, offset, count)
-        # 52 bits of the two words are the mantissa of a float64 in [1, 2).
-        # words = [0x1234_5678, 0x9abc_def0] -> 0x3ff4_5678_9abc_def0 -> 1.271...
-        low = tf.bitwise.bitwise_and(pair, tf.constant(0xFFFFF, tf.uint64))
-        high = tf.bitwise.right_shift(pair, tf.constant(32, tf.uint64))
-        bits = low * tf.constant(1 << 32, tf.uint64) + high
-        bits += tf.constant(0x3FF << 52, tf.uint64)
-        uniform = tf.bitcast(bits, tf.float64) - 1.0
-        ids = floor_exp(uniform * log_range, range_max + 1.0) - 1
+        # 52 bits of the two words are a multiple of 2**-52 in [0, 1): the upper 20 are
+        # those of the first word.
+        # words = [0x1234_5678, 0x9abc_def0] -> 0x4_5678_9abc_def0 * 2**-52 = 0.271...
+        swapped = pair * tf.constant(1 << 32, tf.uint64)
+        swapped += tf.bitwise.right_shift(pair, tf.constant(32, tf.uint64))
+        bits = tf.bitwise.bitwise_and(swapped, tf.constant(2**52 - 1, tf.uint64))
+        x = tf.cast(bits, tf.float64) * (log_range * 2.0**-52)
         # exp may round up to range_max + 1, which TensorFlow takes for class 0.
-        limit = tf.constant(range_max, tf.int64)
-        ids = tf.where(ids < limit, ids, ids - limit)
+        ids = floor_exp(x, range_max + 1) - 1
         return Proposals(ids, None, offset + 2 * count)
 
     def probability(ids: tf.Tensor) -> tf.Tensor:
@@ -84,7 +83,8 @@ def uniform(range_max: int) -> Distribution:
         return Proposals(ids, valid, offset + 2 * count)
 
     def probability(ids: tf.Tensor) -> tf.Tensor:
-        return tf.fill(tf.shape(ids), tf.constant(1.0 / range_max, tf.float32))
+        del ids
+        return tf.constant(1.0 / range_max, tf.float32)
 
     groups = np.array([1.0 / range_max]), np.array([float(range_max)])
     return Distribution(propose, probability, _proposal_counts(*groups))

@@ -20,26 +20,29 @@ _TERMS = 20
 _LN2, _LN2_LOW = 0xB17217F7D1CF79AB, 0xC9E3B398  # floor(ln 2 * 2**96), in two words
 
 
-def floor_exp(x: tf.Tensor, upper_bound: float) -> tf.Tensor:
+def floor_exp(x: tf.Tensor, limit: int) -> tf.Tensor:
     """Computes `int64(exp(x))`, with exp correctly rounded to float64.
 
     Args:
         x: `[n]` float64 in `[0, 43.7]`.
-        upper_bound: An upper bound of `exp(x)`.
+        limit: What `exp(x)` is below, except by rounding.
 
     Returns:
-        `[n]` int64.
+        `[n]` int64 in `[1, limit)`: an exp that rounds up to `limit` gives 1.
     """
-    if upper_bound * _AMBIGUITY >= 0.25:
-        return floor_exp_exact(x)
+
+    def exact() -> tf.Tensor:
+        floor = floor_exp_exact(x)
+        return tf.where(floor <= limit - 1, floor, 1)
+
+    if limit * _AMBIGUITY >= 0.25:
+        return exact()
     # x = [0.1, 1.4, log(3)]: exp = [1.105, 4.055, 3.0 or 2.999...96], is_ambiguous =
     # [False, False, True], so that the whole batch is computed exactly.
     exp = tf.exp(x)
     is_ambiguous = tf.abs(exp - tf.round(exp)) <= exp * _AMBIGUITY
     floor = tf.cast(exp, tf.int64)
-    return tf.cond(
-        tf.reduce_any(is_ambiguous), lambda: floor_exp_exact(x), lambda: floor
-    )
+    return tf.cond(tf.reduce_any(is_ambiguous), exact, lambda: floor)
 
 
 def floor_exp_exact(x: tf.Tensor) -> tf.Tensor:

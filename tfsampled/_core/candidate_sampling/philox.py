@@ -136,19 +136,31 @@ def _tf_philox(stream: Stream, offset: Size, count: int, dtype: tf.DType) -> tf.
 
 
 def _philox_rounds(stream: Stream, offset: Size, num_blocks: int) -> list[tf.Tensor]:
+    """Returns the words of blocks for XLA: four lanes, `[num_blocks]` uint64 each."""
+    blocks = offset // _WORDS_PER_BLOCK + tf.range(num_blocks, dtype=tf.int64)
+    index = stream.low + tf.cast(blocks, tf.uint64)
+    carry = tf.cast(index < stream.low, tf.uint64)
+    lanes = _philox_lanes(index, stream.high + carry, stream.key)
+    for lane in lanes:
+        lane.set_shape([num_blocks])
+    return lanes
+
+
+# Traced once, for draws of any size: these are most of a draw's operations.
+@tf.function(input_signature=[tf.TensorSpec([None], tf.uint64)] * 3, autograph=False)
+def _philox_lanes(low: tf.Tensor, high: tf.Tensor, key: tf.Tensor) -> list[tf.Tensor]:
     """Computes Philox4x32-10 lane by lane, which XLA fuses with what reads the words.
 
     From TensorFlow's op XLA would compute all four words of a block for each of them.
 
-    Returns:
-        The four words of each block: four lanes, `[num_blocks]` uint64 each.
+    Args:
+        low: `[num_blocks]`, the lower half of each counter.
+        high: `[num_blocks]`, the upper half.
+        key: `[1]`.
     """
-    blocks = offset // _WORDS_PER_BLOCK + tf.range(num_blocks, dtype=tf.int64)
-    index = stream.low + tf.cast(blocks, tf.uint64)
-    carry = tf.cast(index < stream.low, tf.uint64)
-    x0, x1 = halves(index)
-    x2, x3 = halves(stream.high + carry)
-    key0, key1 = halves(stream.key)
+    x0, x1 = halves(low)
+    x2, x3 = halves(high)
+    key0, key1 = halves(key)
     xor = tf.bitwise.bitwise_xor
     for _ in range(_ROUNDS):
         low0, high0 = halves(x0 * tf.constant(_MULTIPLIERS[0], tf.uint64))

@@ -213,6 +213,8 @@ def draw(
     def count(classes: tf.Tensor) -> tf.Tensor:
         probability = distribution.probability(classes)
         counts = expected_count(probability, num_sampled, num_tries)
+        if counts.shape.rank == 0:  # that of every class
+            counts = tf.fill(tf.shape(classes), counts)
         if tracing_for_xla():
             counts = validation.nan_if_out_of_range(counts, classes, num_classes)
         return counts

@@ -53,9 +53,14 @@ def sample_unique(
         # num_sampled = 3, ids = [], proposals = [5, 2, 5, 7, 1]
         # -> distinct = [5, 2, 7, 1], index = [0, 1, 0, 2, 3]: 4 tries until index 2
         proposals = propose(stream, offset, num_proposals)
-        new = proposals.ids
-        if proposals.valid is not None:
-            new = tf.boolean_mask(new, proposals.valid)
+        if proposals.valid is None:
+            new = proposals.ids
+        else:
+            new = tf.cond(
+                tf.reduce_all(proposals.valid),
+                lambda: proposals.ids,
+                lambda: tf.boolean_mask(proposals.ids, proposals.valid),
+            )
         distinct, index = tf.unique(tf.concat([ids, new], axis=0))
         is_last = tf.equal(index, num_sampled - 1)
         tries = tf.where(
