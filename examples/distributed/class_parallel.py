@@ -5,7 +5,8 @@
 The devices are two parts of this machine's CPU. On a machine with several GPUs leave
 `set_logical_device_configuration` out, and call `MirroredStrategy()`: it takes all. On
 several machines set TF_CONFIG as for `examples.distributed.workers`, take
-`MultiWorkerMirroredStrategy()`, and save to a folder that all of them see.
+`MultiWorkerMirroredStrategy()`, save to a folder that all of them see, and leave out
+the comparison at the end, which is that of one machine.
 """
 
 from __future__ import annotations

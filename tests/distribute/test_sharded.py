@@ -287,8 +287,6 @@ def test_parts_of_a_save_of_fewer_draw_differently(tmp_path):
     two = ShardedSoftmax(DEVICES, CLASSES, DIM, SAMPLED, lambda: Adagrad(0.1))
     two.restore(tmp_path / "one")
     start = int(one._parts[0].head.sampler.position)
-    positions = [int(part.head.sampler.position) for part in two._parts.values()]
-    assert positions == [start, start + 2**24]
     two.save(tmp_path / "two")
     four = _parts.make(
         *("test", dict.fromkeys(range(4)), 4),
@@ -301,8 +299,31 @@ def test_parts_of_a_save_of_fewer_draw_differently(tmp_path):
         options={},
     )
     _parts.restore(tmp_path / "two", four, 4)
-    positions = [int(part.head.sampler.position) for part in four.values()]
-    assert positions == [start + index * 2**24 for index in range(4)]
+    samplers = [part.head.sampler for part in [*two._parts.values(), *four.values()]]
+    assert [int(sampler.position) for sampler in samplers] == [start] * 6
+    assert [sampler.seed for sampler in samplers] == [0, 1, 0, 1, 2, 3]
+
+
+def test_a_seeded_save_restored_without_a_seed_draws_different_rows(tmp_path):
+    optimizer = lambda: Adagrad(0.1)  # noqa: E731
+    arguments = DEVICES, CLASSES, DIM, SAMPLED, optimizer, "uniform"
+    ShardedSoftmax(*arguments, seed=1).save(tmp_path / "seeded")
+    head = ShardedSoftmax(*arguments)
+    head.restore(tmp_path / "seeded")
+    labels = tf.zeros([1, 1], tf.int64)
+    one, two = (part.draw(labels, None).ids for part in head._parts.values())
+    assert np.any(one != two)
+
+
+def test_a_device_without_gradients_counts_the_step():
+    head = make(use_bias=False)
+    before = [v.numpy() for v in head.trainable_variables]
+    kernel = head.trainable_variables[0]
+    rows = tf.IndexedSlices(tf.ones([1, DIM]), tf.constant([0]), kernel.shape)
+    head.apply([rows, None])
+    assert [int(optimizer.iterations) for optimizer in head.optimizers] == [1, 1]
+    assert np.any(head.trainable_variables[0] != before[0])
+    np.testing.assert_array_equal(head.trainable_variables[1], before[1])
 
 
 def test_rows_out_of_range_on_one_device_change_nothing_on_any():

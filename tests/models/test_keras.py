@@ -41,6 +41,7 @@ def make(head=None, top_k=None, shape=(DIM,), **kwargs):
 def test_the_private_names_of_keras():
     assert hasattr(keras.Model, "_maybe_symbolic_build")
     assert hasattr(keras.Model, "_lock_state")
+    assert hasattr(keras.Model, "_get_metrics_result_or_logs")
     with keras.SymbolicScope():
         assert in_symbolic_scope()
     assert not in_symbolic_scope()

@@ -204,6 +204,28 @@ def test_replicas_draw_alike_or_classes_of_their_own(per_replica):
     assert copy.per_replica == per_replica
 
 
+def test_negatives_of_a_batch_are_those_of_all_replicas():
+    """`negatives` `[n]` is cut as the batch is: every replica needs all of it."""
+    strategy, shown = two_replicas(), np.arange(8) * 3
+    with strategy.scope():
+        head = SampledSoftmax(CLASSES, 5, "uniform", seed=1)
+        head.build((None, DIM))
+
+    @tf.function
+    def loss(x, y, negatives):
+        return head.sampled_loss(x, y, negatives=negatives)
+
+    @tf.function
+    def step(batch):
+        return strategy.gather(strategy.run(loss, args=batch), axis=0)
+
+    expected = loss(X[:8], Y[:8], shown)
+    head.sampler.position.assign(0)
+    data = tf.data.Dataset.from_tensors((X[:8], Y[:8], shown)).unbatch().batch(8)
+    (batch,) = strategy.experimental_distribute_dataset(data)
+    np.testing.assert_allclose(step(batch), expected, rtol=1e-5)
+
+
 def test_padding_under_replicas():
     """A mask, and labels that are seen as padding by a sampler of all replicas."""
     words = np.random.default_rng(1).integers(1, CLASSES, (16, 4))

@@ -255,6 +255,62 @@ def test_a_masked_output_counts_its_steps_on_all_replicas(reduction):
         np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
 
 
+def mean_square(y_true, y_pred):
+    return tf.reduce_mean(tf.square(y_true - y_pred))
+
+
+class LengthOfFeatures(SampledSoftmaxModel):
+    def __init__(self, encoder, head):
+        super().__init__(encoder, head)
+        self.length = keras.metrics.Mean(name="length")
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        self.length.update_state(tf.norm(y_pred["price"], axis=-1))
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+
+@pytest.mark.usefixtures("young_iterators")
+@pytest.mark.parametrize(
+    ("loss", "weighted"),
+    [
+        (mean_square, False),
+        (keras.losses.MeanSquaredError("mean_with_sample_weight"), True),
+        slow(keras.losses.MeanSquaredError, False),  # a class
+        slow(keras.losses.MeanSquaredError("mean_with_sample_weight"), False),
+        slow(keras.losses.MeanSquaredError(), True),
+        slow("mse", False),
+    ],
+)
+def test_losses_of_keras_on_replicas(loss, weighted):
+    """A batch of 4 + 1 and one of 4 + 0 examples: those of one device."""
+    x, price = X[:9], (np.arange(9.0) ** 2)[:, np.newaxis]
+    weight = 1.0 + np.arange(9) if weighted else None
+    results = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas()):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            plain, inputs = keras.layers.Dense(1), keras.Input((DIM,))
+            encoder = keras.Model(inputs, {"price": plain(inputs), "item": inputs})
+            head = SampledSoftmax(ITEMS, 5, "uniform", seed=1)
+            model = LengthOfFeatures(encoder, {"item": head})
+            metrics = {"item": [Perplexity()]}
+            model.compile(keras.optimizers.SGD(1e-4), {"price": loss}, metrics=metrics)
+        data = x, {"item": np.zeros(9, int), "price": price}
+        data = tf.data.Dataset.from_tensor_slices(
+            data if weight is None else (*data, {"price": weight})
+        )
+        data = data.batch(5, drop_remainder=False)
+        history = model.fit(data, shuffle=False, verbose=0).history
+        logs = model.evaluate(data, verbose=0, return_dict=True)
+        names = "price_loss", "length"
+        logged = [[of[name] for name in names] for of in (history, logs)]
+        results.append([*logged, *model.encoder.get_weights()])
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("young_iterators")
 def test_replicas_give_the_loss_of_one_device():

@@ -79,7 +79,7 @@ class Part(NamedTuple):
         return drawn._replace(expected_count=lambda ids: tf.ones_like(ids, tf.float32))
 
     def apply(self, gradients: Sequence[Any]) -> None:
-        """Updates the head's variables by their gradients."""
+        """Updates the head's variables by their gradients; counts a step of none."""
         variables = self.head.trainable_variables
         # For dense ones Keras would call back to all replicas at once.
         rows = [
@@ -88,7 +88,10 @@ class Part(NamedTuple):
             else tf.IndexedSlices(gradient, tf.range(variable.shape[0]), variable.shape)
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
-        self.optimizer.apply(rows, variables)
+        if all(gradient is None for gradient in rows):
+            self.optimizer.iterations.assign_add(1)
+        else:
+            self.optimizer.apply(rows, variables)
 
     def is_per_class(self, variable: tf.Variable) -> bool:
         """Returns whether a variable has a row for each class."""
@@ -163,8 +166,8 @@ def make(
                 own_classes, share, own_sampler, **{**options, **initializers}
             )
             head.build((None, dim))
-            if own_sampler.seed is None:  # workers may have one random state
-                own_sampler.position.assign(start + (index << 24))
+            if seed is None and sampler.seed is None:
+                own_sampler.position.assign(start)
             trainer = _make_optimizer(optimizer, head)
         parts[index] = Part(head, trainer, device, num_classes)
     return parts
@@ -174,8 +177,8 @@ def _sampler_of_part(
     sampler: samplers.Sampler, seed: int | None, index: int, count: int
 ) -> Any:
     """Makes the sampler of one part's classes."""
-    seed = seed if sampler.seed is None else sampler.seed
-    own_seed = None if seed is None else seed + index
+    # No two parts have one seed: they never draw the same rows in step.
+    own_seed = index + ((seed if sampler.seed is None else sampler.seed) or 0)
     if isinstance(sampler, samplers.FixedUnigram):
         counts = sampler.counts[index::count]
         return samplers.FixedUnigram(counts, sampler.distortion, own_seed)
@@ -309,11 +312,7 @@ def restore(
         classes = index + count * np.arange(part.head.num_classes)
         for name, variable in part.variables().items():
             if not part.is_per_class(variable):
-                saved_value = readers[index % saved].get_tensor(_key(name))
-                if name.endswith("_position"):
-                    # As `make` does, so that no two parts draw the same classes.
-                    saved_value += (index - index % saved) << 24
-                variable.assign(saved_value)
+                variable.assign(readers[index % saved].get_tensor(_key(name)))
                 continue
             value = np.empty(variable.shape, variable.dtype.as_numpy_dtype)
             for file, reader in enumerate(readers):

@@ -1,6 +1,6 @@
 """A `keras.Model` that `fit` trains under tf.distribute, and that subclasses extend.
 
-Two of the names are private. If Keras renames them, `tests/models/test_keras.py` fails.
+Three names are private. If Keras renames them, `tests/models/test_keras.py` fails.
 """
 
 from __future__ import annotations
@@ -57,6 +57,16 @@ class DistributedModel(keras.Model):
                 break
             iterator = None
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def _get_metrics_result_or_logs(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """Reads metrics from their variables, which hold the sums of all replicas.
+
+        Keras takes the mean of the replicas' results if the logs lack some metric.
+        """
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return super()._get_metrics_result_or_logs(logs)
+        results = self.get_metrics_result()
+        return {name: results.get(name, value) for name, value in logs.items()}
 
 
 def logs_of_step(logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfsampled._core import replicas
+from tfsampled._core.labels import apply_weights, broadcast_to_examples
 from tfsampled.layers._keras import mask_of
 
 
@@ -26,11 +28,13 @@ class KerasOutput:
     ) -> None:
         self.loss_mean = keras.metrics.Mean(name=f"{name}_loss")
         self.has_loss = loss is not None
-        self._is_sum = getattr(loss, "reduction", None) == "sum"
+        is_config = inspect.isclass(loss) or isinstance(loss, dict)
+        self._loss = keras.losses.get(loss) if is_config else loss
+        self._is_scalar = False  # until `build`, on several replicas
         # Has no layers: it compiles the loss and the metrics, as Keras reads them.
         self._compiled = keras.Model(name=name)
         self._compiled.compile(
-            loss=loss, metrics=metrics, weighted_metrics=weighted_metrics
+            loss=self._loss, metrics=metrics, weighted_metrics=weighted_metrics
         )
 
     def named_metrics(self) -> dict[str, keras.metrics.Metric]:
@@ -40,6 +44,12 @@ class KerasOutput:
 
     def build(self, y: Any, y_pred: Any) -> None:
         """Makes the metrics' variables; `y_pred` is a KerasTensor."""
+        if callable(self._loss) and replicas.num_replicas() > 1:
+            loss = getattr(self._loss, "call", self._loss)
+            dtype = getattr(self._loss, "dtype", keras.config.floatx())
+            specs = [tf.TensorSpec(x.shape, dtype) for x in (y, y_pred)]
+            function = tf.function(loss, specs, autograph=False)
+            self._is_scalar = function.get_concrete_function().output_shapes.rank == 0
         y, y_pred = (
             tf.zeros([1] + [size or 1 for size in x.shape[1:]], x.dtype)
             for x in (y, y_pred)
@@ -65,16 +75,23 @@ class KerasOutput:
         if not self.has_loss:
             return tf.zeros([])
         loss = self._compiled.compute_loss(None, y, y_pred, sample_weight)
-        loss *= replicas.num_replicas()
-        if self._is_sum:
+        if replicas.num_replicas() == 1:
             return loss
-        # Keras takes the mean over this replica's examples, or of a masked output over
-        # its unmasked steps, divided by the number of replicas.
-        mask = mask_of(y_pred)
+        mask, reduction = mask_of(y_pred), getattr(self._loss, "reduction", None)
+        is_scalar = self._is_scalar and mask is None and sample_weight is None
+        if reduction == "sum" or not is_scalar:
+            loss *= replicas.num_replicas()  # by which Keras has divided a mean
+        if reduction == "sum":
+            return loss
+        # Of this replica's examples, of a masked output its unmasked steps.
         count = tf.shape(y_pred)[0] if mask is None else tf.math.count_nonzero(mask)
+        if reduction == "mean_with_sample_weight" and sample_weight is not None:
+            weight = broadcast_to_examples(sample_weight, y_pred.shape[:-1], "weight")
+            ones = tf.ones(tf.shape(y_pred)[:-1])
+            count = tf.reduce_sum(apply_weights(ones, weight, mask))
         count = tf.cast(count, tf.float32)
         share = tf.math.divide_no_nan(count, replicas.mean(count))
-        return loss * tf.cast(share, loss.dtype)
+        return tf.math.multiply_no_nan(loss, tf.cast(share, loss.dtype))
 
     def update_metrics(
         self, y: Any, y_pred: tf.Tensor, sample_weight: Any, exclude: Any

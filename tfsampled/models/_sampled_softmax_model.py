@@ -262,15 +262,7 @@ class SampledSoftmaxModel(DistributedModel):
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Returns the current value of each metric."""
-        results = {}
-        for name, metric in self._named_metrics().items():
-            value = metric.result()
-            if isinstance(value, dict):  # of an output's metrics
-                prefix = name.removesuffix(metric.name)
-                results.update({prefix + key: v for key, v in value.items()})
-            else:
-                results[name] = value
-        return results
+        return _results_of(self._named_metrics())
 
     def fit(
         self,
@@ -399,8 +391,8 @@ class SampledSoftmaxModel(DistributedModel):
             with tf.control_dependencies(assertions):
                 self._train(x, y, weights, validated=self._has_mask is False)
         named, evaluated = self._named_metrics(), self._outputs.evaluated_metrics()
-        logs = {k: metric.result() for k, metric in named.items() if k not in evaluated}
-        return logs_of_step(logs)
+        trained = {name: named[name] for name in named if name not in evaluated}
+        return logs_of_step(_results_of(trained))
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -611,3 +603,16 @@ class SampledSoftmaxModel(DistributedModel):
     def _raise_if_invalid(self) -> None:
         if self.jit_compile:
             self._outputs.raise_if_invalid()
+
+
+def _results_of(metrics: dict[str, keras.metrics.Metric]) -> dict[str, Any]:
+    """Returns the results of metrics by name; those that are dicts are joined."""
+    results = {}
+    for name, metric in metrics.items():
+        value = metric.result()
+        if isinstance(value, dict):  # as of an output's metrics
+            prefix = name.removesuffix(metric.name)
+            results.update({prefix + key: v for key, v in value.items()})
+        else:
+            results[name] = value
+    return results
