@@ -175,6 +175,16 @@ def test_invalid_labels_make_the_result_nan_under_xla(name, label):
     assert np.isnan(metric.result())
 
 
+@pytest.mark.traced
+@pytest.mark.parametrize("name", ["top_k", "reciprocal_rank"])
+def test_invalid_labels_of_features_make_the_result_nan_under_xla(name):
+    head = SampledSoftmax(3, 2, "uniform")
+    metric = METRICS[name]()
+    update = tf.function(metric.update_state_from_features, jit_compile=True)
+    update(head, tf.ones([2, 4]), tf.constant([0, 3]))
+    assert np.isnan(metric.result())
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int8"])
 def test_labels_of_any_dtype_that_holds_the_ids(dtype):
     metric = metrics.TopKAccuracy(1)
@@ -253,11 +263,41 @@ def test_k_of_any_size():
         ([0], [[1j, 2]], "`y_pred` must be real numbers"),
         (["a"], [[1.0, 2.0]], "`y_true` must be real numbers"),
         (tf.ragged.constant([[0]]), [[1.0, 2.0]], "`y_true` must be dense"),
+        ([[0.0, 1.0]], [[1.0, 2.0]], r"`y_true` must be class ids of the shape \(1,\)"),
+        (0, 1.0, "`y_pred` must have the shape"),
     ],
 )
 def test_invalid_arguments_raise(labels, logits, message):
     with pytest.raises(ValueError, match=message):
         metrics.TopKAccuracy(1).update_state(labels, logits)
+
+
+def test_an_unknown_number_of_classes_raises():
+    update = tf.function(metrics.TopKAccuracy(1).update_state)
+    unknown = tf.TensorSpec([None, None], tf.float32)
+    with pytest.raises(ValueError, match="`y_pred` must have the shape"):
+        update.get_concrete_function(tf.TensorSpec([None]), unknown)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_perplexity_of_16_bit_logits(dtype):
+    metric = metrics.Perplexity()
+    metric.update_state([0, 1], tf.zeros([2, 50_000], dtype))
+    np.testing.assert_allclose(metric.result(), 50_000, rtol=1e-5)
+
+
+@pytest.mark.parametrize("k", [10, 2**31])
+@pytest.mark.parametrize("make", [metrics.TopKAccuracy, metrics.NDCG])
+def test_an_excluded_label_is_not_found_among_fewer_classes_than_k(make, k):
+    head, features = SampledSoftmax(5, 2, "uniform"), np.ones([2, 3], "float32")
+    head.build((None, 3))
+    head.set_table(np.diag([2.0, 1, 1, 1, 1])[:, :3], np.zeros(5))
+    results = []
+    for exclude in (None, [[1], [0]]):  # the other example's best class; its own label
+        metric = make(k)
+        metric.update_state_from_features(head, features, [0, 0], exclude=exclude)
+        results.append(float(metric.result()))
+    assert results == [1.0, 0.5]
 
 
 def test_an_integer_dtype_raises():

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.full_softmax.ranks import count_ranked_above
+from tfsampled._core.full_softmax.ranks import EXCLUDED, count_ranked_above
 from tfsampled._core.labels import (
     apply_weights,
     broadcast_to_examples,
@@ -24,7 +24,8 @@ from tfsampled._core.labels import (
     real_tensor,
 )
 from tfsampled._core.static_ops import compute_dtype
-from tfsampled.layers import SampledSoftmax
+from tfsampled._core.xla import tracing_for_xla
+from tfsampled.layers import SampledSoftmax, _head_labels
 from tfsampled.layers._keras import mask_of
 from tfsampled.layers._losses import label_ranks
 
@@ -103,7 +104,7 @@ class ExactMetric(keras.metrics.Metric):
             sample_weight: One weight for each example or sequence.
             mask: Boolean `[...]`, False for padding.
             exclude: Class ids `[..., n]` that ranks do not count, -1 for none. A label
-                among them ranks last.
+                among them is never found.
         """
         weighted = [(self, sample_weight)]
         update_from_features(weighted, head, features, labels, mask, exclude)
@@ -119,7 +120,8 @@ class ExactMetric(keras.metrics.Metric):
             sample_weight: One weight for each example or sequence.
 
         Raises:
-            ValueError: If `y_true` is of a float dtype that cannot hold each class id.
+            ValueError: If the shapes do not fit, the number of classes is unknown, or
+                `y_true` is of a float dtype that cannot hold each class id.
             tf.errors.InvalidArgumentError: If an id is out of range or not whole. Under
                 XLA, which cannot raise, the result is NaN.
         """
@@ -128,13 +130,26 @@ class ExactMetric(keras.metrics.Metric):
             raise ValueError(
                 f"`y_pred` must be floating. Received: dtype={logits.dtype.name}."
             )
-        num_classes = logits.shape[-1]
+        if logits.shape.rank in (None, 0) or logits.shape[-1] is None:
+            raise ValueError(
+                "`y_pred` must have the shape [..., num_classes], of known rank and "
+                f"num_classes. Received: y_pred.shape={logits.shape}."
+            )
+        examples, num_classes = logits.shape[:-1], logits.shape[-1]
         labels, mask = real_tensor(y_true, "y_true"), mask_of(y_pred)
+        if labels.shape.rank is None or not any(
+            shape.is_compatible_with(labels.shape)
+            for shape in (examples, examples + [1])
+        ):
+            raise ValueError(
+                f"`y_true` must be class ids of the shape {examples}; for one-hot "
+                f"labels pass the argmax. Received: y_true.shape={labels.shape}."
+            )
         if mask is not None:
             is_label = mask if labels.shape.rank == mask.shape.rank else mask[..., None]
             labels = tf.where(is_label, labels, tf.zeros_like(labels))
         labels, checks = _integer_ids(labels, num_classes)
-        parsed = parse_labels(labels, logits.shape[:-1], 1, None, mask)
+        parsed = parse_labels(labels, examples, 1, None, mask)
         ids = parsed.ids
         checks.append(validation.ids_check(ids, num_classes, "y_true"))
         with tf.control_dependencies(validation.assert_all(checks)):
@@ -187,6 +202,8 @@ class Perplexity(ExactMetric):
 
     def values_from_logits(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Computes the cross entropy of each example."""
+        # In 16 bits the sum of many exponentials, and the loss, would lose digits.
+        logits = tf.cast(logits, compute_dtype(logits.dtype))
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels[:, 0], logits)
 
     def result(self) -> tf.Tensor:
@@ -208,7 +225,7 @@ class RankMetric(ExactMetric):
 
         Args:
             ranks: int32 `[..., num_true]`, how many classes have a higher logit than
-                the label; the int32 max for padding.
+                the label; `2**31 - 2` for an excluded label, one more for padding.
         """
         raise NotImplementedError
 
@@ -245,7 +262,7 @@ class TopKAccuracy(RankMetric):
     def values_from_ranks(self, ranks: tf.Tensor) -> tf.Tensor:
         """Returns 1 where the best rank is below `k`, else 0."""
         rank = tf.reduce_min(ranks, axis=-1)
-        return tf.cast(rank < min(self.k, rank.dtype.max), self.dtype)
+        return tf.cast(rank < min(self.k, EXCLUDED), self.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of an equal metric."""
@@ -319,7 +336,7 @@ class NDCG(RankMetric):
     def _gain(self, ranks: tf.Tensor) -> tf.Tensor:
         """Sums `1 / log2(rank + 2)` over the ranks below `k`."""
         discounts = tf.math.log(tf.cast(ranks, self.dtype) + 2) / np.log(2)
-        is_found = ranks < min(self.k, ranks.dtype.max)
+        is_found = ranks < min(self.k, EXCLUDED)
         gains = tf.where(is_found, 1 / discounts, tf.zeros_like(discounts))
         return tf.reduce_sum(gains, axis=-1)
 
@@ -337,15 +354,20 @@ def update_from_features(
     exclude: Any,
 ) -> None:
     """Adds a batch to several metrics; counts the ranks of labels once."""
-    ranks, example_mask = None, head.example_mask(features, labels, mask)
+    examples = real_tensor(features, "features").shape[:-1]
+    targets, ranks = _head_labels.parse(head, labels, examples, mask), None
     for metric, sample_weight in metrics:
         if isinstance(metric, RankMetric):
             if ranks is None:
                 ranks = label_ranks(head, features, labels, mask, exclude)
             values = metric.values_from_ranks(ranks)
+            if tracing_for_xla():  # which drops the check of the labels
+                valid = validation.in_range(targets.ids, head.num_classes)
+                valid = tf.reshape(tf.reduce_all(valid, axis=1), tf.shape(values))
+                values = tf.where(valid, values, float("nan"))
         else:
             values = metric.values_from_features(head, features, labels, mask)
-        metric._add(values, sample_weight, example_mask)
+        metric._add(values, sample_weight, targets.example_mask)
 
 
 def _integer_ids(

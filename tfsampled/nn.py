@@ -86,7 +86,8 @@ def sampled_softmax_loss(
     Returns:
         The loss of each example, `[batch]`, in the dtype of `inputs`. Softmax, sums and
         loss are computed in float32, or in float64 for float64 inputs. Weights and
-        inputs in bfloat16 are multiplied as they are, as are float16 ones under XLA.
+        inputs in bfloat16 are multiplied as they are where the processor does so, as
+        are float16 ones under XLA.
         The gradient of `weights` and `biases` is a `tf.IndexedSlices`.
 
     Raises:

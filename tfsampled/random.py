@@ -76,14 +76,7 @@ def uniform_candidate_sampler(
         True
     """
     return _samplers.sample(
-        "Uniform",
-        true_classes,
-        num_true,
-        num_sampled,
-        unique,
-        range_max,
-        seed,
-        name,
+        "Uniform", true_classes, num_true, num_sampled, unique, range_max, seed, name
     )
 
 
@@ -124,14 +117,7 @@ def log_uniform_candidate_sampler(
         True
     """
     return _samplers.sample(
-        "LogUniform",
-        true_classes,
-        num_true,
-        num_sampled,
-        unique,
-        range_max,
-        seed,
-        name,
+        "LogUniform", true_classes, num_true, num_sampled, unique, range_max, seed, name
     )
 
 

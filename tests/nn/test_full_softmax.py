@@ -429,3 +429,24 @@ def test_inputs_of_unknown_rank():
         loss = tfsampled.nn.softmax_loss(inputs=constant, **arguments)
     expected = tape.gradient(loss, constant)
     np.testing.assert_allclose(gradient(inputs), expected, rtol=1e-6)
+
+
+def test_gradients_where_a_product_rounds_its_factors(monkeypatch):
+    """As a GPU does with TF32: the probabilities of an example still sum up to 1."""
+
+    def rounded_matmul(a, b, **kwargs):
+        a, b = (tf.cast(tf.cast(x, tf.bfloat16), x.dtype) for x in (a, b))
+        return matmul(a, b, **kwargs)
+
+    matmul = tf.matmul
+    monkeypatch.setattr(tf, "matmul", rounded_matmul)
+    rng = np.random.default_rng(0)
+    weights, inputs = (rng.normal(size=size) for size in [(40, 6), (5, 6)])
+    weights, inputs = (tf.constant(x, tf.float32) for x in (weights, inputs))
+    biases = tf.constant(rng.uniform(30, 40, 40), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(biases)
+        losses = tfsampled.nn.softmax_loss(weights, biases, np.zeros([5, 1]), inputs)
+    # The gradient is itself a product of rounded probabilities.
+    total = tf.reduce_sum(tape.gradient(losses, biases))
+    np.testing.assert_allclose(total, 0, atol=2e-3 * 5)

@@ -359,3 +359,55 @@ def test_a_number_of_labels_that_the_graph_does_not_know(name):
     assert loss(labels[:1]).shape == [1]
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"shape \[\?,2\]"):
         loss(tf.reshape(labels, [1, -1]))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_candidates(loss, jit_compile):
+    """The loss is that of the labels alone, and it is differentiable twice."""
+    loss = getattr(tfsampled.nn, loss)
+    weights, biases, labels, inputs = example(2)
+    values = tf.zeros([0], tf.int64), tf.ones([BATCH, 2]), tf.zeros([0])
+
+    @tf.function(jit_compile=jit_compile)
+    def derivatives(inputs):
+        with tf.GradientTape() as outer:
+            outer.watch(inputs)
+            with tf.GradientTape() as tape:
+                tape.watch([inputs, biases])
+                losses = loss(weights, biases, labels, inputs, 0, CLASSES, 2, values)
+            gradients = tape.gradient(losses, [inputs, biases])
+            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+            squares = sum(tf.reduce_sum(gradient**2) for gradient in gradients)
+        return losses, gradients[0], outer.gradient(squares, inputs)
+
+    losses, gradient, second = derivatives(inputs)
+    logits = tf.einsum("bd,btd->bt", inputs, tf.gather(weights, labels))
+    logits = (logits + tf.gather(biases, labels)).numpy()
+    softplus = np.log1p(np.exp(-logits))
+    expected = np.log(np.exp(logits).sum(1)) - logits.mean(1)
+    if loss is tfsampled.nn.nce_loss:
+        expected = (softplus + logits / 2).sum(1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
+    assert np.any(gradient)
+    assert np.all(np.isfinite(second))
+    assert np.any(second)
+
+
+def test_more_classes_than_rows_that_the_graph_does_not_know():
+    """A GPU would read zeros for a class without a row; XLA the last row."""
+    _, _, labels, inputs = example()
+    table = tf.TensorSpec([None, DIM], tf.float32)
+
+    def loss(weights):
+        biases = tf.zeros(tf.shape(weights)[:1])
+        return tfsampled.nn.sampled_softmax_loss(
+            weights, biases, labels, inputs, SAMPLED, CLASSES, seed=1
+        )
+
+    plain = tf.function(loss, input_signature=[table])
+    assert np.all(np.isfinite(plain(tf.ones([CLASSES, DIM]))))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="20 rows, num_classes=50"):
+        plain(tf.ones([20, DIM]))
+    compiled = tf.function(loss, input_signature=[table], jit_compile=True)
+    assert np.all(np.isnan(compiled(tf.ones([20, DIM]))))

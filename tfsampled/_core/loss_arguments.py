@@ -140,6 +140,18 @@ def check_classes(weights: Table, biases: Table | None, num_classes: int) -> Non
             )
 
 
+def rows_check(num_rows: int | tf.Tensor, num_classes: int) -> list[validation.Check]:
+    """Checks that every class has a row, where the graph does not know the rows."""
+    if isinstance(num_rows, int):  # `check_classes` has seen to it
+        return []
+    message = (
+        "`weights` and `biases` must have a row for each class. Received: {} rows, "
+        f"num_classes={num_classes}."
+    )
+    fits = tf.cast(num_rows, tf.int64) >= num_classes
+    return [validation.Check(fits, message, lambda: (num_rows,))]
+
+
 def broadcast_batch(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Repeats the single row of `x` for each row of `like`.
 

@@ -394,7 +394,7 @@ class SampledSoftmax(keras.layers.Layer):
             labels: As in `sampled_loss`.
             mask: As in `sampled_loss`.
             exclude: Class ids that are not counted, as in `top_k`. A label among them
-                has the rank `num_classes`: it is never found.
+                has the rank `2**31 - 2`: it is never found.
 
         Returns:
             int32, `[batch]` or `[batch, time]`: 0 where a label is the best class, the
@@ -425,8 +425,8 @@ class SampledSoftmax(keras.layers.Layer):
 
         Returns:
             The logits in descending order, `[..., k]`, and their class ids, int32.
-            Among equal logits the lower id comes first. Where `exclude` leaves fewer
-            classes, they end in minus infinity and -1.
+            Among logits that are equal, before any cap, the lower id comes first. Where
+            `exclude` leaves fewer classes, they end in minus infinity and -1.
 
         Raises:
             ValueError: If `k` is not in `[1, num_classes]`, or shapes do not fit.

@@ -109,3 +109,15 @@ def test_entries_without_effect_change_no_logit(write):
 def test_invalid_arguments_raise(labels, sampled, num_true, message):
     with pytest.raises(ValueError, match=message):
         compute_accidental_hits(labels, sampled, num_true)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_no_sampled_class(jit_compile):
+    hits = tf.function(compute_accidental_hits, jit_compile=jit_compile)
+    rows, columns, weights = hits(
+        tf.zeros([2, 1], tf.int64), tf.zeros([0], tf.int64), 1
+    )
+    # Under XLA every label has an entry, here without effect and past the end.
+    assert rows.shape == columns.shape == ([2] if jit_compile else [0])
+    assert not np.any(weights)
+    assert not np.any(columns)

@@ -64,8 +64,8 @@ def test_logits_of_minus_infinity_have_no_effect(loss):
 
 def test_a_small_softmax_loss_keeps_its_digits():
     """The true class far ahead: the loss is about `exp(-15)`, not 0 and not noise."""
-    loss = loss_functions.SOFTMAX.from_logits(
-        tf.constant([[1000.0]]), tf.constant([[985.0]])
+    loss, _, _ = loss_functions.SOFTMAX.combine(
+        tf.constant([[1000.0]]), tf.constant([[985.0]]), None
     )
     assert abs(loss[0] - np.log1p(np.exp(-15.0))) <= np.finfo(np.float32).eps
     assert loss[0] > 0

@@ -211,6 +211,8 @@ def _static_hits(
     flat = tf.reshape(labels, [-1])
     batch, num_true = tf.shape(labels)[0], labels.shape[1]
     rows = tf.repeat(tf.range(tf.cast(batch, tf.int64)), num_true)
+    if sampled.shape[0] == 0:  # XLA gathers from no empty tensor
+        return rows, tf.zeros_like(rows), tf.zeros_like(rows, tf.bool)
     order = tf.argsort(sampled, stable=True)
     ascending = tf.gather(sampled, order)
     position = searchsorted_right(ascending, flat) - 1

@@ -91,7 +91,7 @@ class Table(NamedTuple):
 
 
 def unit_rows(rows: tf.Tensor) -> tf.Tensor:
-    """Divides rows by their Euclidean norm, in the dtype of logits; 0 stays 0."""
+    """Divides rows by their norm, or 1e-6 if that is larger; in the dtype of logits."""
     return tf.math.l2_normalize(tf.cast(rows, compute_dtype(rows.dtype)), axis=-1)
 
 

@@ -138,19 +138,9 @@ def chunk_rows(table: tf.Tensor, start: Any, size: Any, dtype: tf.DType) -> tf.T
 
 
 def chunk_logits(
-    inputs: tf.Tensor,
-    shard: Shard,
-    start: Any,
-    size: Any,
-    shift: tf.Tensor | None = None,
+    inputs: tf.Tensor, shard: Shard, start: Any, size: Any
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Computes the logits of a chunk.
-
-    Args:
-        inputs: `[N, D]`.
-        shift: `[N, 1]`, subtracted from the logits of each example. Biases and shift
-            are then columns of the product, which costs less than passes over the
-            logits: `[x, -shift, 1] [W, 1, b]^T = x W^T - shift + b`.
+    """Computes the logits of a chunk from inputs `[N, D]`.
 
     Returns:
         The logits `[N, size]`, and the rows `[size, D]` that they are products with.
@@ -158,17 +148,10 @@ def chunk_logits(
     weights = chunk_rows(shard.weights, start, size, inputs.dtype)
     if shard.normalize:
         weights = unit_rows(weights)
-    biases = shard.biases
-    if biases is not None:
-        biases = chunk_rows(biases, start, size, inputs.dtype)
-    if shift is None:
-        logits = tf.matmul(inputs, weights, transpose_b=True)
-        return logits if biases is None else tf.nn.bias_add(logits, biases), weights
-    left, right = [inputs, -shift], [weights, tf.ones_like(weights[:, :1])]
-    if biases is not None:
-        left.append(tf.ones_like(shift))
-        right.append(biases[:, tf.newaxis])
-    logits = tf.matmul(tf.concat(left, 1), tf.concat(right, 1), transpose_b=True)
+    logits = tf.matmul(inputs, weights, transpose_b=True)
+    if shard.biases is not None:
+        biases = chunk_rows(shard.biases, start, size, inputs.dtype)
+        logits = tf.nn.bias_add(logits, biases)
     return logits, weights
 
 

@@ -21,6 +21,8 @@ from tfsampled._core.full_softmax.shards import Shard, shards_of
 from tfsampled._core.static_ops import compute_dtype
 from tfsampled._core.validation import in_range
 
+EXCLUDED = 2**31 - 2  # the rank of an excluded label; one more marks padding
+
 
 def full_softmax_ranks(
     inputs: tf.Tensor,
@@ -40,10 +42,10 @@ def full_softmax_ranks(
         biases: `V` rows `[]`, or None.
         labels: Integers `[N, T]` in `[0, V)`.
         exclude: Integers `[N, n]`, classes that are not counted, -1 for none; or None.
-            A label among them has the rank `V`: it is never found.
+            A label among them has the rank `EXCLUDED`: it is never found.
 
     Returns:
-        int32 `[N, T]` in `[0, V]`.
+        int32 `[N, T]` in `[0, V)`, or `EXCLUDED`.
     """
     if exclude is not None:
         # Each class once: [[7, 2, 7]] -> [[2, 7, -1]]
@@ -60,8 +62,8 @@ def full_softmax_ranks(
     count = count_classes_above(shards, inputs, label_logits, labels, exclude)
     if exclude is not None:
         is_excluded = tf.equal(labels[:, :, tf.newaxis], exclude[:, tf.newaxis])
-        num_classes = tf.cast(weights.num_rows(), count.dtype)
-        count = tf.where(tf.reduce_any(is_excluded, axis=2), num_classes, count)
+        is_excluded = tf.reduce_any(is_excluded, axis=2)
+        count = tf.where(~is_excluded, count, EXCLUDED)
     return tf.cast(count, tf.int32)
 
 

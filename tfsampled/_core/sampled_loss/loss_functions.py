@@ -52,17 +52,8 @@ def _softmax_from_logits(
     label_weights: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Computes `log(sum_j exp(s_j)) - sum_t weight_t s_t` over all columns of a row."""
-    logits = _without_padding(true_logits, label_weights)
-    # The shift cancels out of the loss: constant for gradients of any order.
-    shift = tf.stop_gradient(
-        tf.maximum(
-            tf.reduce_max(logits, axis=1, keepdims=True),
-            tf.reduce_max(sampled_logits, axis=1, keepdims=True),
-        )
-    )
-    total = tf.reduce_sum(tf.exp(logits - shift), axis=1)
-    total += tf.reduce_sum(tf.exp(sampled_logits - shift), axis=1)
-    return tf.math.log(total) - _weighted_sum(true_logits - shift, label_weights)
+    logsumexp = _logsumexp_from_logits(true_logits, sampled_logits, label_weights)
+    return logsumexp - _weighted_sum(true_logits, label_weights)
 
 
 def _softmax_reduce(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
