@@ -23,6 +23,7 @@ from benchmarks import (
     growth,
     loss,
     memory,
+    padding,
     replicas,
     samplers,
     servers,
@@ -37,6 +38,7 @@ FAMILIES: dict[str, ModuleType] = {
     "exact": exact,
     "fit": fit,
     "growth": growth,
+    "padding": padding,
     "towers": towers,
     "replicas": replicas,
     "servers": servers,
@@ -46,8 +48,8 @@ FAMILIES: dict[str, ModuleType] = {
 def output_path(text: str) -> Path:
     """Converts an argument to a path; fails fast if it cannot be written."""
     path = Path(text)
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"folder {path.parent} does not exist")
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is no file in a folder that exists")
     return path
 
 

@@ -22,6 +22,7 @@ from benchmarks import (
     loss,
     machine,
     memory,
+    padding,
     paired,
     replicas,
     samplers,
@@ -93,7 +94,7 @@ def test_chart_of_one_family_has_the_given_name(charts, tmp_path):
     ("arguments", "message"),
     [
         (["--plot", "chart.jpeg"], r"must end in \.png or \.svg"),
-        (["--json", "no/such/rows.json"], "folder no/such does not exist"),
+        (["--json", "no/such/rows.json"], "no file in a folder that exists"),
         (["--only", "three"], "invalid choice: 'three'"),
         (["--two-sizes", "many"], "invalid int value: 'many'"),
     ],
@@ -121,6 +122,16 @@ def test_peak_of_a_step_excludes_its_inputs(passing):
     assert 55 < peak < 70
 
 
+@pytest.mark.slow
+def test_padding(monkeypatch):
+    monkeypatch.setattr(padding, "ROUNDS", 1)
+    monkeypatch.setattr(padding, "BATCH", 6)
+    monkeypatch.setattr(padding, "CLASSES", 2000)
+    rows = list(padding.timings())
+    assert [(row.share, row.jit) for row in rows[2:4]] == [(0.15, False), (1.0, True)]
+    assert [row.ratio for row in rows if row.share == 1.0] == [1.0, 1.0]
+
+
 def test_towers(monkeypatch):
     monkeypatch.setattr(paired, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(towers, "PAIRS", 2)
@@ -137,7 +148,8 @@ def test_samplers(monkeypatch, tmp_path):
     uniform = {"uniform": samplers.SAMPLERS["uniform"]}
     monkeypatch.setattr(samplers, "SAMPLERS", uniform)
     rows = list(samplers.timings())
-    assert [row.name for row in rows] == ["uniform 8 of 100"]
+    names = ["uniform 8 of 100", "uniform 8 of 100, of a head"]
+    assert [row.name for row in rows] == names
     assert rows[0].pairs == 2
     samplers.plot(rows, tmp_path / "samplers.png")
     assert (tmp_path / "samplers.png").stat().st_size > 10_000
@@ -221,6 +233,7 @@ def test_growth_worker_with_replicas():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("network")
 @pytest.mark.skipif(not NETWORK.exists(), reason="Linux counts bytes")
 @pytest.mark.parametrize("kind", replicas.KINDS)
 def test_replicas(monkeypatch, kind):
@@ -233,6 +246,7 @@ def test_replicas(monkeypatch, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("network")
 @pytest.mark.skipif(not NETWORK.exists(), reason="Linux counts bytes")
 def test_servers():
     few, many = servers.timings(classes=[10_000, 100_000])

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import MODES, cases, jit_or_not, logsumexp64, slow
+from tfsampled._core.sampled_loss import chunked_gradient
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import Perplexity
 from tfsampled.optimizers import LazyAdam
@@ -385,3 +386,71 @@ def test_a_number_of_labels_that_the_graph_does_not_know():
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"shape \[\?,2\]"):
             loss(labels)
     assert int(head.sampler.position) == position
+
+
+@pytest.mark.parametrize(
+    ("num_labeled", "max_logits", "static", "options"),
+    [
+        (7, 2**24, True, {}),
+        (25, 60, False, {"num_true": 2, "logit_soft_cap": 2.0}),
+        slow(40, 2**24, True, {"num_true": 2}),
+        slow(0, 60, True, {}),
+        slow(0, 2**24, False, {}),
+        slow(40, 60, True, {"num_hard_negatives": 4}),
+        slow(25, 2**24, False, {"normalize": True, "num_shards": 2}),
+        slow(25, 60, True, {"dtype": "bfloat16"}),
+        slow(1, 2**24, True, {"use_bias": False, "log_q": None}),
+        slow(39, 2**24, False, {"min_valid": 1000}),  # in one chunk
+        slow(39, 20, False, {"min_valid": 1000}),  # in 40
+    ],
+)
+def test_xla_computes_the_chunks_that_have_a_label(
+    monkeypatch, num_labeled, max_logits, static, options
+):
+    """Losses and gradients are those without XLA; 40 examples are 16 chunks of 3."""
+    options = dict(options)
+    min_valid = options.pop("min_valid", 32)
+    monkeypatch.setattr(chunked_gradient, "MIN_VALID", min_valid)
+    rng = np.random.default_rng(num_labeled)
+    features = rng.normal(size=(4, 10, DIM)).astype("float32")
+    num_true = options.get("num_true", 1)
+    labels = rng.integers(0, CLASSES, (40, num_true))
+    labels[rng.permutation(40)[num_labeled:]] = -1
+    labels[::3, 1:] = -1
+    features.reshape(-1, DIM)[labels.max(axis=1) < 0] = np.nan
+    negatives = rng.integers(-1, CLASSES, (4, 10, 3))
+    head = make(**options)
+    variables = head.trainable_variables
+
+    def compute(x, y, negatives):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                losses = head.sampled_loss(x, y, negatives=negatives)
+            gradients = tape.gradient(losses, [x, *(v.value for v in variables)])
+            gradients = [tf.convert_to_tensor(g) for g in gradients]
+            total = tf.reduce_sum(tf.where(tf.math.is_nan(x), 0.0, gradients[0] ** 2))
+        return losses, *gradients, outer.gradient(total, x)
+
+    shape = (4, 10) if num_true == 1 else (4, 10, num_true)
+    arguments = [features, labels.reshape(shape), negatives]
+    arguments = list(map(tf.constant, arguments))
+    signature = None
+    if not static:
+        signature = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in arguments]
+    compiled = tf.function(compute, signature, jit_compile=True)
+    results = []
+    for function in (compute, compiled):
+        head.sampler.position.assign(0)
+        results.append(function(*arguments))
+        monkeypatch.setattr(chunked_gradient, "MAX_LOGITS", max_logits)
+    tolerance = 2e-2 if options.get("dtype") else 1e-5
+    for expected, actual in zip(*results, strict=True):
+        scale = np.max(np.abs(tf.cast(expected, tf.float32)), initial=1.0)
+        np.testing.assert_allclose(
+            tf.cast(actual, tf.float32),
+            tf.cast(expected, tf.float32),
+            rtol=0,
+            atol=tolerance * scale,
+        )

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfsampled._core import validation
-from tfsampled._core.static_ops import Size
+from tfsampled._core.sampled_loss.chunked_gradient import num_valid_chunks
+from tfsampled._core.static_ops import Size, first_k_indices, num_rows
 from tfsampled._core.xla import on_host, tracing_for_xla
 
 
@@ -39,25 +40,42 @@ class Labels(NamedTuple):
 class PackedExamples(NamedTuple):
     """The examples that have a label, next to each other: the others cost nothing.
 
-    Not for XLA, where no shape may depend on data. If no example has a label, one
-    stays, as not every operation takes a tensor without rows.
+    If no example has a label, one stays, as not every operation takes a tensor without
+    rows. Under XLA, where no shape may depend on data, as many rows stay: those of the
+    other examples come last and are copies of any row.
 
     Attributes:
-        index: int64 `[n, 1]`, the rows of `[N, ...]` to take.
-        has_label: bool `[n]`, False for one that had to stay.
+        index: int64 `[n, 1]`, the rows of `[N, ...]` to take; for the others under XLA
+            past the end, where a gather takes the last row and a scatter puts none.
+        has_label: bool `[n]`, False for those that had to stay.
         shape: `[N]`.
+        num_valid: `[]` int32, how many have a label; None without XLA.
     """
 
     index: tf.Tensor
     has_label: tf.Tensor
     shape: tf.Tensor
+    num_valid: tf.Tensor | None = None
 
     @classmethod
     @on_host()
-    def pack(cls, example_mask: tf.Tensor) -> PackedExamples:
-        """Packs the examples where `example_mask` `[...]` is True."""
+    def pack(cls, example_mask: tf.Tensor, num_sampled: Size = 0) -> Any:
+        """Packs the examples where `example_mask` `[...]` is True.
+
+        Under XLA returns None for a batch that would be a single chunk of logits.
+        """
         # [[False, True], [False, True]] -> index = [[1], [3]]
         mask = tf.reshape(example_mask, [-1])
+        if tracing_for_xla():
+            # With 16 chunks, 1,030 examples become 1,040 rows.
+            chunks = num_valid_chunks(num_rows(mask), num_sampled)
+            if isinstance(chunks, int) and chunks == 1:
+                return None
+            total = -(-num_rows(mask) // chunks) * chunks
+            index, num_valid = first_k_indices(mask, total)
+            has_label, shape = tf.range(total) < num_valid, tf.shape(mask, tf.int64)
+            index = tf.cast(index[:, tf.newaxis], tf.int64)
+            return cls(index, has_label, shape, num_valid)
         index = tf.where(mask)
         is_empty = tf.equal(tf.size(index), 0) & (tf.size(mask) > 0)
         index = tf.pad(index, [[0, tf.cast(is_empty, tf.int32)], [0, 0]])

@@ -128,7 +128,7 @@ def index_of_first(ids: tf.Tensor, valid: tf.Tensor | None = None) -> tf.Tensor:
     )[2]
 
 
-def first_k_indices(marks: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+def first_k_indices(marks: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
     """Finds the first `k` marks.
 
     Args:
@@ -140,12 +140,11 @@ def first_k_indices(marks: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     """
     # marks = [0, 1, 0, 1, 1], k = 2 -> running = [0, 1, 1, 2, 3],
     # rank = [-1, 0, -1, 1, -1] -> indices = [1, 3], count = 2
-    n = marks.shape[0]
     running = tf.cumsum(tf.cast(marks, tf.int32))
     rank = tf.where(marks & (running <= k), running - 1, -1)
     # No two marks have one rank: the minimum is that of one number.
-    indices = tf.math.unsorted_segment_min(tf.range(n), rank, k)
-    return indices, tf.minimum(running[-1], k)
+    indices = tf.math.unsorted_segment_min(tf.range(num_rows(marks)), rank, k)
+    return indices, tf.minimum(tf.reduce_sum(tf.cast(marks, tf.int32)), k)
 
 
 def searchsorted_right(ascending: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfsampled._core import replicas
 from tfsampled._core.candidate_sampling.samplers import (
     Candidates,
     Draw,
@@ -30,7 +31,7 @@ from tfsampled._core.labels import (
 )
 from tfsampled._core.sampled_loss.api import loss_from_candidates
 from tfsampled._core.sampled_loss.loss_functions import SOFTMAX
-from tfsampled._core.static_ops import compute_dtype
+from tfsampled._core.static_ops import compute_dtype, num_rows
 from tfsampled._core.xla import on_host, tracing_for_xla
 from tfsampled.layers import _class_table
 from tfsampled.layers import _head_labels as head_labels
@@ -61,11 +62,14 @@ def compute_losses(
             sizes = head.num_classes, head.num_sampled
             drawn = as_draw(head.sampler.draw(ids, targets.label_mask, *sizes))
             if shared is not None:
+                (shared,) = replicas.all_gather(shared)  # each has a part of a batch
                 drawn = union([drawn, certain(shared, shared >= 0)])
             candidates = with_log_q(head, drawn, ids)
     packed = None
-    if targets.example_mask is not None and not tracing_for_xla():
-        packed = PackedExamples.pack(targets.example_mask)
+    if targets.example_mask is not None and (sampled or not tracing_for_xla()):
+        num_sampled = num_rows(candidates.sampled_candidates) if sampled else 0
+        packed = PackedExamples.pack(targets.example_mask, num_sampled)
+    if packed is not None:
         (rows,) = packed.take(rows)
         with on_host():
             ids, label_weights = packed.take(ids, label_weights)
@@ -96,6 +100,7 @@ def compute_losses(
             num_hard_negatives=head.num_hard_negatives,
             negatives=own,
             soft_cap=head.logit_soft_cap,
+            num_valid=None if packed is None else packed.num_valid,
         )
     else:
         tables = _class_table.full(head), _class_table.biases(head)

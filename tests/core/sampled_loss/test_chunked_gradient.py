@@ -335,6 +335,26 @@ def test_one_trace_computes_one_chunk_or_several(loss, by_example, monkeypatch):
             np.testing.assert_allclose(ours, eager, rtol=1e-11, atol=1e-12)
 
 
+def test_losses_of_one_trace_may_differ_in_what_they_share(monkeypatch):
+    """A correction for each example, then one for all: `[None, S]` and `[1, S]`."""
+    monkeypatch.setattr(chunked_gradient, "MIN_OVERLAP", 7 * SAMPLED)
+    operands, correction, _, _ = make_operands(by_example=True)
+    operands = list(map(tf.constant, operands))
+    signature = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in operands]
+    for rows in (None, 1):
+        loss = tf.function(
+            lambda correction, *operands: chunked_loss(
+                loss_functions.SOFTMAX, operands, correction, None
+            ),
+            [tf.TensorSpec([rows, SAMPLED], tf.float64), *signature[:2]]
+            + [tf.TensorSpec(x.shape, x.dtype) for x in operands[2:]],
+        )
+        offset = correction if rows is None else correction[:1]
+        actual = loss(tf.constant(offset), *operands)
+        expected = chunked_loss(loss_functions.SOFTMAX, operands, offset, None)
+        np.testing.assert_allclose(actual, expected, rtol=1e-11)
+
+
 @pytest.mark.parametrize(
     ("batch", "for_xla"),
     [(None, False), (None, True), slow(BATCH, False), slow(BATCH, True)],
@@ -439,3 +459,38 @@ def test_second_derivative_with_16_bit_rows_under_xla(loss, dtype, chunks):
     for mine, true in zip(tf.nest.flatten(step()), tf.nest.flatten(truth), strict=True):
         error = np.abs(tf.cast(mine, tf.float64) - true).max()
         assert error <= 16 * eps * np.abs(true).max()
+
+
+@pytest.mark.parametrize("num_sampled", [3, 50_000, 2**25])
+@pytest.mark.parametrize("batch", [0, 1, 335, 1021, 1023, 1024, 1030, 70_000, 2**18])
+def test_valid_chunks_are_of_equal_size_and_bounded(batch, num_sampled):
+    num_chunks = chunked_gradient.num_valid_chunks
+    count = num_chunks(batch, num_sampled)
+    size = -(-batch // count)
+    rounded = size * count
+    assert num_chunks(rounded, num_sampled) == count
+    assert num_chunks(tf.constant(rounded), tf.constant(num_sampled)) == count
+    assert size * num_sampled <= chunked_gradient.MAX_LOGITS or size <= 1
+    assert count >= 16 or batch < 1024
+
+
+def test_only_valid_chunks_are_computed():
+    """Of 1,040 examples in 16 chunks of 65, 70 are valid: two chunks."""
+    logits = chunked_gradient.SampledLogits(
+        tf.ones([1040, DIM]), tf.ones([SAMPLED, DIM]), tf.zeros([SAMPLED]), None
+    )
+
+    @tf.function(jit_compile=True)
+    def reduce(num_valid):
+        plan = chunked_gradient.plan_chunks(loss_functions.SOFTMAX, logits, num_valid)
+        assert isinstance(plan, chunked_gradient.ValidChunks)
+        partial, (d_logits,) = plan.reduce_chunks()
+        return partial, d_logits, plan.num_used
+
+    partial, d_logits, num_used = reduce(70)
+    assert num_used == 2
+    assert np.all(partial[:130] != 0)
+    assert not np.any(partial[130:])
+    assert d_logits.shape == [4, 65, SAMPLED]
+    assert np.all(d_logits[:2] != 0)
+    assert not np.any(d_logits[2:])

@@ -58,6 +58,8 @@ def sampled_loss(
         )
         if sampled_values is None:
             arguments, candidates = _draw(arguments, num_sampled, num_classes, seed)
+            if not isinstance(num_rows := arguments.num_rows, int):
+                num_classes = tf.minimum(tf.cast(num_rows, tf.int64), int(num_classes))
         else:
             if not remove_accidental_hits:
                 num_sampled = None  # TensorFlow reads it to find hits only
@@ -97,6 +99,7 @@ def loss_from_candidates(
     num_hard_negatives: int | None = None,
     negatives: tf.Tensor | None = None,
     soft_cap: float | None = None,
+    num_valid: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Computes a loss from candidates. Validates nothing.
 
@@ -118,11 +121,14 @@ def loss_from_candidates(
             the candidates, -1 for none. Of the softmax loss only.
         soft_cap: Logits become `soft_cap * tanh(logits / soft_cap)` before they are
             corrected; None for no cap.
+        num_valid: `[]` int32, how many examples are needed, which come first; None for
+            all. The losses of others are arbitrary.
 
     Returns:
         `[batch]`, in float32, or in float64 for float64 inputs.
     """
-    hit_classes = [labels] if remove_accidental_hits else []
+    has_candidates = candidates.sampled_candidates.shape[0] != 0
+    hit_classes = [labels] if remove_accidental_hits and has_candidates else []
     num_true, ids = labels.shape[1], labels
     if negatives is not None:
         is_negative = _is_negative(negatives, labels)
@@ -165,6 +171,7 @@ def loss_from_candidates(
         label_weights=label_weights,
         num_hard=num_hard_negatives,
         soft_cap=soft_cap,
+        num_valid=num_valid,
     )
     if negatives is None:
         return loss
@@ -200,6 +207,7 @@ def _draw(
     loss_arguments.check_classes(arguments.weights, arguments.biases, num_classes)
     checks = [validation.ids_check(arguments.labels, num_classes, "labels")]
     checks += validation.batch_checks(arguments.labels, arguments.inputs)
+    checks += loss_arguments.rows_check(arguments.num_rows, num_classes)
     # The draw waits for the checks: a refused call leaves the sampler where it was.
     assertions = validation.assert_all(checks)
     arguments = arguments.after(assertions)

@@ -25,6 +25,7 @@ def sampled_loss_with_gradient(
     label_weights: tf.Tensor | None = None,
     num_hard: int | None = None,
     soft_cap: float | None = None,
+    num_valid: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Computes the loss without a tensor of all the sampled logits.
 
@@ -43,6 +44,7 @@ def sampled_loss_with_gradient(
         num_hard: How many sampled classes of the highest logits enter an example's
             loss; None for all.
         soft_cap: Caps the sampled logits before they are corrected.
+        num_valid: How many examples are needed, see `loss_from_candidates`.
 
     Returns:
         `[batch]`, in the dtype of `true_logits`.
@@ -56,7 +58,7 @@ def sampled_loss_with_gradient(
         # Hidden from outer tapes, which would save every intermediate of a loop.
         true_logits, *others = map(tf.stop_gradient, operands)
         sampled = _sampled_logits(others, log_q_correction, hits, num_hard, soft_cap)
-        plan = chunked_gradient.plan_chunks(loss_function, sampled)
+        plan = chunked_gradient.plan_chunks(loss_function, sampled, num_valid)
         loss, residuals = chunked_gradient.forward(
             loss_function, true_logits, label_weights, plan
         )
@@ -68,7 +70,9 @@ def sampled_loss_with_gradient(
             chunks, has_left = plan, for_xla and not tracing_for_xla()
             with traced_as(for_xla):
                 if has_left:  # there the sizes of `plan` are no constants for XLA
-                    chunks = chunked_gradient.plan_chunks(loss_function, sampled)
+                    chunks = chunked_gradient.plan_chunks(
+                        loss_function, sampled, num_valid
+                    )
                 d_others = chunked_gradient.backward(chunks, residuals, constant_dy)
             gradients = [
                 tf.cast(gradient, operand.dtype)
@@ -138,7 +142,7 @@ def _gradient_vjp(loss_function: LossFunction, for_xla: bool) -> Any:
         pairs = [
             (gradient, cotangent)
             for gradient, cotangent in zip(gradients, cotangents, strict=True)
-            if cotangent is not None
+            if gradient is not None and cotangent is not None
         ]
         return tf.gradients(
             [gradient for gradient, _ in pairs],

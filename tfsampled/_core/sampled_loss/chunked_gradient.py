@@ -8,7 +8,8 @@ the inputs and for that of the rows. Most other passes over these tensors are th
 The derivatives by the logits of the first examples are saved for the backward pass, as
 many as fit into `MAX_LOGITS`. Those of the others are computed again there, chunk by
 chunk: memory is bounded by two chunks, whatever the batch. Where the graph does not
-know the batch, it decides between one chunk and several when it runs.
+know the batch, it decides between one chunk and several when it runs. If only the first
+examples are needed, XLA computes chunks of equal size until there are that many.
 """
 
 from __future__ import annotations
@@ -42,6 +43,28 @@ MAX_LOGITS = 1 << 24
 MAX_COMBINED = 1 << 15
 # Up to this many logits form a single chunk, even where two chunks could overlap.
 MIN_OVERLAP = 1 << 17
+
+
+# XLA cuts a batch of so many examples, or one of more than `MAX_LOGITS`, into at least
+# so many chunks, of which it computes those that are needed.
+MIN_VALID = 1024
+MIN_VALID_CHUNKS = 16
+# Of inputs with up to so many features only a quarter of these chunks is saved: XLA
+# fills what is saved with zeros first, which takes longer than to compute the logits
+# again. Measured on 2 cores with AVX2.
+MAX_UNSAVED_DIM = 128
+
+
+def num_valid_chunks(batch: Size, num_sampled: Size) -> Size:
+    """Returns into how many chunks XLA cuts a batch of which not all is needed.
+
+    It is the same for a batch that was rounded up to chunks of equal size.
+    """
+    max_rows = maximum(MAX_LOGITS // maximum(num_sampled, 1), 1)
+    several = maximum(MIN_VALID_CHUNKS, -(-batch // max_rows))
+    if isinstance(batch, int) and isinstance(max_rows, int):
+        return 1 if batch < MIN_VALID and batch <= max_rows else several
+    return tf.where((batch < MIN_VALID) & (batch <= max_rows), 1, several)
 
 
 class SampledLogits(NamedTuple):
@@ -121,6 +144,7 @@ class ChunkPlan(NamedTuple):
     """How the examples are cut into chunks, in the forward and the backward pass.
 
     Attributes:
+        loss_function: The loss.
         sampled: The logits of all examples.
         reduce: Computes what the loss needs of the logits of a chunk, see `_reduce`.
         is_whole: Whether all examples are one chunk.
@@ -132,6 +156,7 @@ class ChunkPlan(NamedTuple):
             again. It is the int 0 if it is known that there are none.
     """
 
+    loss_function: LossFunction
     sampled: SampledLogits
     reduce: Callable[[SampledLogits], tuple[tf.Tensor, tf.Tensor]]
     is_whole: bool | tf.Tensor
@@ -167,15 +192,120 @@ class ChunkPlan(NamedTuple):
         saved = sampled.split(self.num_saved, self.sizes)
         return self._replace(sampled=sampled, saved=saved)
 
-    def choose(self, whole: Callable[[], Any], chunks: Callable[[], Any]) -> Any:
-        """Computes one chunk, or several."""
+    def choose(
+        self, whole: Callable[..., Any], chunks: Callable[..., Any], *args: Any
+    ) -> Any:
+        """Computes one chunk, or several, by functions of a plan and `args`."""
         if self.is_known:
-            return whole() if self.is_whole else chunks()
-        # A small batch skips one operation; inlined, it would skip each of them.
-        chunks = tf.function(
-            chunks, autograph=False, experimental_attributes={"_noinline": True}
+            return (whole if self.is_whole else chunks)(self, *args)
+        specs = tuple(
+            (x.dtype, *x.shape.as_list()) if tf.is_tensor(x) else x
+            for x in tf.nest.flatten((self.sampled, args))
         )
-        return tf.cond(self.is_whole, whole, chunks)
+        limits = MAX_LOGITS, MIN_OVERLAP
+        function = _chunks_of_specs(chunks, self.loss_function, limits, specs)
+        # Called itself, it would warn of retracing.
+        function = function.get_concrete_function(self.sampled, *args)
+        return tf.cond(
+            self.is_whole,
+            lambda: whole(self, *args),
+            lambda: function(self.sampled, *args),
+        )
+
+
+class ValidChunks(NamedTuple):
+    """Chunks of equal size for XLA, of which those with a valid example are computed.
+
+    Attributes:
+        sampled: The logits of all examples, the valid ones first.
+        reduce: As in `ChunkPlan`.
+        size: The number of examples in each chunk.
+        num_chunks: The number of chunks.
+        num_saved: The number of chunks whose derivatives are saved, the first ones.
+        num_used: `[]` int32, the number of chunks with a valid example.
+    """
+
+    sampled: SampledLogits
+    reduce: Callable[[SampledLogits], tuple[tf.Tensor, tf.Tensor]]
+    size: Size
+    num_chunks: Size
+    num_saved: Size
+    num_used: tf.Tensor
+
+    def reduce_chunks(self) -> tuple[tf.Tensor, tuple[tf.Tensor]]:
+        """Computes what the loss needs of the logits, and what is saved of them."""
+        dtype, num_sampled = self.sampled.offset.dtype, num_rows(self.sampled.rows)
+
+        def reduce(i: tf.Tensor) -> tuple:
+            return self.reduce(self._chunk(i)), ()
+
+        def reduce_unsaved(i: tf.Tensor) -> tuple:
+            return self.reduce(self._chunk(i))[:1], ()
+
+        partial = tf.zeros([self.num_chunks, self.size], dtype)
+        d_logits = tf.zeros([self.num_saved, self.size, num_sampled], dtype)
+        d_logits = matmul.cast_residuals(d_logits, self.sampled.rows)
+        results = partial, d_logits
+        (partial, d_logits), _ = self._scan(reduce, reduce_unsaved, results, ())
+        return tf.reshape(partial, [-1]), (d_logits,)
+
+    def gradient(self, dy: tf.Tensor, d_logits: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Computes the gradients as `backward`, for `dy` `[N, 1]`."""
+
+        def gradients(i: tf.Tensor, d_logits: tf.Tensor | None = None) -> tuple:
+            chunk = self._chunk(i)
+            if d_logits is None:
+                _, d_logits = self.reduce(chunk)
+            dy_chunk = slice_rows(dy, i * self.size, self.size)
+            inputs, *sums = _chunk_gradients(chunk, d_logits, dy_chunk, True)
+            return (inputs,), tuple(sums)
+
+        def gradients_of_saved(i: tf.Tensor) -> tuple:
+            return gradients(i, tf.gather(d_logits, i))
+
+        dim = num_columns(self.sampled.inputs)
+        inputs = tf.zeros([self.num_chunks, self.size, dim], dy.dtype)
+        sums = tf.zeros([dim + 1, num_rows(self.sampled.rows)], dy.dtype)
+        (inputs,), sums = self._scan(gradients_of_saved, gradients, (inputs,), (sums,))
+        return tf.reshape(inputs, [-1, dim]), *matmul.rows_gradient(*sums)
+
+    def _chunk(self, i: tf.Tensor) -> SampledLogits:
+        return self.sampled.slice(i * self.size, self.size)
+
+    def _scan(
+        self,
+        of_saved: Callable[[tf.Tensor], tuple],
+        of_others: Callable[[tf.Tensor], tuple],
+        results: tuple[tf.Tensor, ...],
+        carry: tuple[tf.Tensor, ...],
+    ) -> tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]]:
+        """Calls one of two functions with the number of each chunk in use.
+
+        Args:
+            of_saved: Returns what to write at the chunk's number into each of
+                `results`, and what to add to each of `carry`.
+            of_others: The same for the chunks that are not saved, may leave out the
+                last results.
+        """
+
+        def loop(function: Callable, start: Size, end: Size, *values: Any) -> Any:
+            if isinstance(start, int) and isinstance(end, int) and start == end:
+                return values
+
+            def body(i: tf.Tensor, results: tuple, carry: tuple) -> tuple:
+                written, added = function(i)
+                updated = [
+                    tf.tensor_scatter_nd_update(old, [[i]], new[tf.newaxis])
+                    for old, new in zip(results, written, strict=False)
+                ]
+                updated += results[len(updated) :]
+                return i + 1, tuple(updated), tuple(map(tf.add, carry, added))
+
+            end = tf.minimum(self.num_used, end)
+            return tf.while_loop(lambda i, *_: i < end, body, (start, *values))[1:]
+
+        values = loop(of_saved, 0, self.num_saved, results, carry)
+        return loop(of_others, self.num_saved, self.num_chunks, *values)
 
 
 class Residuals(NamedTuple):
@@ -194,9 +324,22 @@ class Residuals(NamedTuple):
     d_logits: tuple[tf.Tensor, ...]
 
 
-def plan_chunks(loss_function: LossFunction, sampled: SampledLogits) -> ChunkPlan:
+def plan_chunks(
+    loss_function: LossFunction,
+    sampled: SampledLogits,
+    num_valid: tf.Tensor | None = None,
+) -> ChunkPlan | ValidChunks:
     """Decides what is saved, for a loss that is computed now."""
     batch, num_sampled = num_rows(sampled.inputs), num_rows(sampled.rows)
+    reduce: Any = functools.partial(_reduce, loss_function)
+    if num_valid is not None:
+        count = num_valid_chunks(batch, num_sampled)
+        size, dim = batch // count, num_columns(sampled.inputs)
+        saves_all = not isinstance(dim, int) or dim > MAX_UNSAVED_DIM
+        num_saved = _num_rows(MAX_LOGITS, num_sampled, batch) // maximum(size, 1)
+        num_saved = maximum(minimum(num_saved, count // (1 if saves_all else 4)), 1)
+        num_used = -(-num_valid // maximum(size, 1))
+        return ValidChunks(sampled, reduce, size, count, num_saved, num_used)
     num_saved = _num_rows(MAX_LOGITS, num_sampled, batch)
     # Without XLA on a CPU one of two chunks computes while the other waits for memory.
     overlaps = can_branch_on_data() and not tf.executing_eagerly()
@@ -210,9 +353,17 @@ def plan_chunks(loss_function: LossFunction, sampled: SampledLogits) -> ChunkPla
         # XLA compiles for one batch, and has no use for both.
         is_whole = False if tracing_for_xla() else tf.equal(num_whole, batch)
         sizes = tf.stack(sizes)
-    reduce = functools.partial(_reduce, loss_function)
     num_recomputed = batch - num_saved
-    plan = ChunkPlan(sampled, reduce, is_whole, [], sizes, num_saved, num_recomputed)
+    plan = ChunkPlan(
+        loss_function=loss_function,
+        sampled=sampled,
+        reduce=reduce,
+        is_whole=is_whole,
+        saved=[],
+        sizes=sizes,
+        num_saved=num_saved,
+        num_recomputed=num_recomputed,
+    )
     if plan.recomputes and not tf.executing_eagerly() and not tracing_for_xla():
         # Of an unknown batch traced once, for every chunk and both loops.
         plan = plan._replace(reduce=tf.function(reduce, autograph=False))
@@ -228,38 +379,20 @@ def forward(
     loss_function: LossFunction,
     true_logits: tf.Tensor,
     label_weights: tf.Tensor | None,
-    plan: ChunkPlan,
+    plan: ChunkPlan | ValidChunks,
 ) -> tuple[tf.Tensor, Residuals]:
     """Computes the loss `[N]` from the labels' logits `[N, T]` and sampled logits."""
-    if loss_function.combines_logits and plan.is_small:
+    if isinstance(plan, ValidChunks):
+        partial, d_logits = plan.reduce_chunks()
+    elif loss_function.combines_logits and plan.is_small:
         logits, derivative = plan.sampled.compute()
         loss, d_true_logits, d_logits = loss_function.combine(
             true_logits, logits, label_weights
         )
         d_logits = _residuals(d_logits, derivative, plan.sampled.rows)
         return loss, Residuals(d_true_logits, tf.ones_like(loss), (d_logits,))
-
-    def whole() -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        partial, d_logits = plan.reduce(plan.sampled)
-        if plan.is_known:
-            return partial, (d_logits,)
-        empty = [d_logits[:0]] * (plan.sizes.shape[0] - 1)
-        return partial, (d_logits, *empty)
-
-    def chunks() -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        cut = plan.cut()
-        partials, d_logits = map(list, zip(*map(plan.reduce, cut.saved), strict=True))
-        if plan.recomputes:
-
-            def chunk_fn(start: Size, size: Size) -> tuple[tf.Tensor, tuple[()]]:
-                return plan.reduce(cut.sampled.slice(start, size))[0], ()
-
-            partial = tf.zeros([plan.num_recomputed], true_logits.dtype)
-            partial, _ = _scan_chunks(plan, chunk_fn, partial, ())
-            partials.append(partial)
-        return tf.concat(partials, axis=0), tuple(d_logits)
-
-    partial, d_logits = plan.choose(whole, chunks)
+    else:
+        partial, d_logits = plan.choose(_reduce_whole, _reduce_chunks)
     loss, d_true_logits, d_partial = loss_function.combine(
         true_logits, partial, label_weights
     )
@@ -267,7 +400,7 @@ def forward(
 
 
 def backward(
-    plan: ChunkPlan, residuals: Residuals, dy: tf.Tensor
+    plan: ChunkPlan | ValidChunks, residuals: Residuals, dy: tf.Tensor
 ) -> tuple[tf.Tensor, ...]:
     """Computes the gradients for the cotangent `dy` `[N]` of the loss.
 
@@ -276,44 +409,90 @@ def backward(
         summed to `[S]`.
     """
     dy = tf.expand_dims(dy * residuals.d_partial, 1)
-    transposed = matmul.is_transposed(plan.sampled.inputs)
+    if isinstance(plan, ValidChunks):
+        return plan.gradient(dy, *residuals.d_logits)
+    return plan.choose(_gradient_of_whole, _gradient_of_chunks, dy, residuals.d_logits)
 
-    def whole() -> tuple[tf.Tensor, ...]:
-        inputs, *sums = _chunk_gradients(
-            *(plan.sampled, residuals.d_logits[0], dy),
-            transposed=transposed and plan.is_known,  # if not, there are few logits
-        )
-        return inputs, *matmul.rows_gradient(*sums)
 
-    def chunks() -> tuple[tf.Tensor, ...]:
-        cut = plan.cut()
-        dy_chunks = _split(dy, plan.num_saved, plan.sizes)
-        parts = [
-            _chunk_gradients(sampled, d_logits, dy_chunk, transposed)
-            for sampled, d_logits, dy_chunk in zip(
-                cut.saved, residuals.d_logits, dy_chunks, strict=True
-            )
-        ]
-        inputs, *sums = map(list, zip(*parts, strict=True))
-        carry = tuple(map(tf.add_n, sums))
-        if plan.recomputes:
+@functools.cache
+def _chunks_of_specs(
+    chunks: Callable[..., Any], loss_function: LossFunction, limits: Any, specs: Any
+) -> Any:
+    """Returns a function of `SampledLogits` that cuts them, and calls `chunks`.
 
-            def chunk_fn(start: Size, size: Size) -> tuple:
-                chunk = cut.sampled.slice(start, size)
-                _, d_logits = plan.reduce(chunk)
-                dy_chunk = slice_rows(dy, start, size)
-                d_inputs, *sums = _chunk_gradients(
-                    chunk, d_logits, dy_chunk, transposed
-                )
-                return d_inputs, tuple(sums)
+    It is traced once in a process for all losses of the same shapes and dtypes. A small
+    batch skips one operation; inlined, it would skip each of them.
 
-            shape = [plan.num_recomputed, num_columns(inputs[0])]
-            d_inputs = tf.zeros(shape, inputs[0].dtype)
-            d_inputs, carry = _scan_chunks(plan, chunk_fn, d_inputs, carry)
-            inputs.append(d_inputs)
-        return tf.concat(inputs, axis=0), *matmul.rows_gradient(*carry)
+    Args:
+        limits: What else the trace depends on, a key of the cache.
+        specs: Dtypes and shapes, a key too: a `tf.function` also takes what it has
+            traced for more general shapes.
+    """
+    del limits, specs
 
-    return plan.choose(whole, chunks)
+    @tf.function(autograph=False, experimental_attributes={"_noinline": True})
+    def function(sampled: SampledLogits, *args: Any) -> Any:
+        return chunks(plan_chunks(loss_function, sampled), *args)
+
+    return function
+
+
+def _reduce_whole(plan: ChunkPlan) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+    partial, d_logits = plan.reduce(plan.sampled)
+    if plan.is_known:
+        return partial, (d_logits,)
+    empty = [d_logits[:0]] * (plan.sizes.shape[0] - 1)
+    return partial, (d_logits, *empty)
+
+
+def _reduce_chunks(plan: ChunkPlan) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+    plan = plan.cut()
+    partials, d_logits = map(list, zip(*map(plan.reduce, plan.saved), strict=True))
+    if plan.recomputes:
+
+        def chunk_fn(start: Size, size: Size) -> tuple[tf.Tensor, tuple[()]]:
+            return plan.reduce(plan.sampled.slice(start, size))[0], ()
+
+        partial = tf.zeros([plan.num_recomputed], partials[0].dtype)
+        partial, _ = _scan_chunks(plan, chunk_fn, partial, ())
+        partials.append(partial)
+    return tf.concat(partials, axis=0), tuple(d_logits)
+
+
+def _gradient_of_whole(
+    plan: ChunkPlan, dy: tf.Tensor, d_logits: tuple[tf.Tensor, ...]
+) -> tuple[tf.Tensor, ...]:
+    # Of a batch that is not known, there are few logits.
+    transposed = plan.is_known and matmul.is_transposed(plan.sampled.inputs)
+    inputs, *sums = _chunk_gradients(plan.sampled, d_logits[0], dy, transposed)
+    return inputs, *matmul.rows_gradient(*sums)
+
+
+def _gradient_of_chunks(
+    plan: ChunkPlan, dy: tf.Tensor, d_logits: tuple[tf.Tensor, ...]
+) -> tuple[tf.Tensor, ...]:
+    plan, transposed = plan.cut(), matmul.is_transposed(plan.sampled.inputs)
+    dy_chunks = _split(dy, plan.num_saved, plan.sizes)
+    parts = [
+        _chunk_gradients(*chunk, transposed)
+        for chunk in zip(plan.saved, d_logits, dy_chunks, strict=True)
+    ]
+    inputs, *sums = map(list, zip(*parts, strict=True))
+    carry = tuple(map(tf.add_n, sums))
+    if plan.recomputes:
+
+        def chunk_fn(start: Size, size: Size) -> tuple:
+            chunk = plan.sampled.slice(start, size)
+            _, d_logits = plan.reduce(chunk)
+            dy_chunk = slice_rows(dy, start, size)
+            d_inputs, *sums = _chunk_gradients(chunk, d_logits, dy_chunk, transposed)
+            return d_inputs, tuple(sums)
+
+        shape = [plan.num_recomputed, num_columns(inputs[0])]
+        d_inputs = tf.zeros(shape, inputs[0].dtype)
+        d_inputs, carry = _scan_chunks(plan, chunk_fn, d_inputs, carry)
+        inputs.append(d_inputs)
+    return tf.concat(inputs, axis=0), *matmul.rows_gradient(*carry)
 
 
 def _reduce(
