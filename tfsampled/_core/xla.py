@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -77,8 +78,12 @@ def on_host() -> Iterator[None]:
     labels, the host would wait for it in each step; and a GPU has no kernels for some
     integers. Also a decorator.
     """
-    with contextlib.nullcontext() if tracing_for_xla() else tf.device(_HOST):
+    with _host_unless(tracing_for_xla()):
         yield
+
+
+def _host_unless(for_xla: bool) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if for_xla else tf.device(_HOST)
 
 
 def server_of(variable: Any) -> str | None:
@@ -87,26 +92,18 @@ def server_of(variable: Any) -> str | None:
     return device if tf.DeviceSpec.from_string(device).job == "ps" else None
 
 
-class Constant:
-    """A constant array, as a tensor where it is read: on the host, except under XLA.
+def constant_reader(array: Any) -> Callable[[], tf.Tensor]:
+    """Returns what reads an array: on the host, except under XLA.
 
-    It is no part of a graph, which only refers to it.
+    The tensor is made once for each, in no graph: a graph only refers to it.
     """
 
-    def __init__(self, array: Any) -> None:
-        self._array = array
-        self._tensors: dict[bool, tf.Tensor] = {}
+    @functools.cache
+    def constant(for_xla: bool) -> tf.Tensor:
+        with tf.init_scope(), _host_unless(for_xla):
+            return tf.constant(array)
 
-    def tensor(self) -> tf.Tensor:
-        """Returns the tensor that the code being traced or run may read."""
-        for_xla = tracing_for_xla()
-        if for_xla not in self._tensors:
-            with contextlib.ExitStack() as scopes:
-                scopes.enter_context(tf.init_scope())
-                if not for_xla:
-                    scopes.enter_context(tf.device(_HOST))
-                self._tensors[for_xla] = tf.constant(self._array)
-        return self._tensors[for_xla]
+    return lambda: constant(tracing_for_xla())
 
 
 def can_branch_on_data() -> bool:

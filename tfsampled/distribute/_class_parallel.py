@@ -51,8 +51,7 @@ class _Batch(NamedTuple):
             another replica, and for padding.
         start: Where this replica's examples start.
         shape: int32, the axes `...` of this replica's examples.
-        label_mask: bool `[n, T]` of this replica's examples, or None.
-        example_mask: bool `[...]` of this replica's examples, or None.
+        own: The labels of this replica's examples.
         sample_weight: `[...]` of this replica's examples, or None.
     """
 
@@ -64,8 +63,7 @@ class _Batch(NamedTuple):
     own_weights: tf.Tensor
     start: tf.Tensor
     shape: tf.Tensor
-    label_mask: tf.Tensor | None
-    example_mask: tf.Tensor | None
+    own: Labels
     sample_weight: tf.Tensor | None
 
 
@@ -248,7 +246,7 @@ class ClassParallelSoftmax:
         losses = _take(losses, batch.start, batch.shape)
         losses = tf.reshape(tf.cast(losses, part.head.variable_dtype), batch.shape)
         losses.set_shape(tf.convert_to_tensor(inputs).shape[:-1])
-        return apply_weights(losses, batch.sample_weight, batch.example_mask)
+        return apply_weights(losses, batch.sample_weight, batch.own.example_mask)
 
     @tf.autograph.experimental.do_not_convert
     def ranks(self, inputs: Any, labels: Any, mask: Any = None) -> tf.Tensor:
@@ -273,8 +271,8 @@ class ClassParallelSoftmax:
         count = count_classes_above([shard], rows, label_logits, batch.ids)
         (counts,) = replicas.all_gather(count[tf.newaxis])
         ranks = _take(tf.reduce_sum(counts, axis=0), batch.start, batch.shape)
-        if batch.label_mask is not None:
-            ranks = tf.where(batch.label_mask, ranks, tf.int32.max)
+        if batch.own.label_mask is not None:
+            ranks = tf.where(batch.own.label_mask, ranks, tf.int32.max)
         best = tf.reduce_min(ranks, axis=1)
         return tf.reshape(tf.cast(best, tf.int32), batch.shape)
 
@@ -402,8 +400,7 @@ class ClassParallelSoftmax:
             own_weights=tf.where(is_own, weights, tf.zeros_like(weights)),
             start=start,
             shape=shape,
-            label_mask=own.label_mask,
-            example_mask=own.example_mask,
+            own=own,
             sample_weight=weight,
         )
 

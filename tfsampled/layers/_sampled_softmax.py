@@ -282,8 +282,6 @@ class SampledSoftmax(keras.layers.Layer):
 
     def table(self) -> tf.Tensor:
         """Returns the rows of all classes `[num_classes, dim]`, in the order of ids."""
-        if self.class_tower is not None:
-            return self.class_tower.table()
         return _class_table.full(self).all_rows()
 
     def set_table(self, kernel: Any, bias: Any = None) -> None:

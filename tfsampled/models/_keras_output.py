@@ -62,16 +62,9 @@ class KerasOutput:
         return batch_size(y_pred)
 
     def compute_loss(
-        self,
-        y: Any,
-        y_pred: tf.Tensor,
-        sample_weight: Any,
-        training: bool,
-        validated: bool,
-        negatives: Any,
+        self, y: Any, y_pred: tf.Tensor, sample_weight: Any, *_: Any
     ) -> tf.Tensor:
-        """Computes the mean loss; the last three arguments are not used."""
-        del training, validated, negatives
+        """Computes the mean loss; other arguments are those of a head's."""
         if not self.has_loss:
             return tf.zeros([])
         loss = self._compiled.compute_loss(None, y, y_pred, sample_weight)
@@ -94,10 +87,9 @@ class KerasOutput:
         return tf.math.multiply_no_nan(loss, tf.cast(share, loss.dtype))
 
     def update_metrics(
-        self, y: Any, y_pred: tf.Tensor, sample_weight: Any, exclude: Any
+        self, y: Any, y_pred: tf.Tensor, sample_weight: Any, *_: Any
     ) -> None:
-        """Adds a batch to the metrics; the last argument is not used."""
-        del exclude
+        """Adds a batch to the metrics; other arguments are those of a head's."""
         self._compiled.compute_metrics(None, y, y_pred, sample_weight)
 
 

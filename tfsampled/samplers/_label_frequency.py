@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfsampled._core import replicas, validation
 from tfsampled._core.candidate_sampling.expected_count import gather_clipped
-from tfsampled._core.xla import Constant, tracing_for_xla
+from tfsampled._core.xla import constant_reader, tracing_for_xla
 from tfsampled.samplers import _counts
 from tfsampled.samplers._base import variable
 
@@ -42,7 +42,7 @@ class LabelFrequency(tf.Module):
         """Makes the variables, or the table of given frequencies."""
         if self.counts is not None:
             share = self.counts / np.sum(self.counts, dtype=np.float64)
-            self._probabilities = Constant(share.astype(np.float32))
+            self._probabilities = constant_reader(share.astype(np.float32))
         else:
             self._sums = variable(np.zeros(num_classes), "sums", np.float64)
             self._steps = variable(np.zeros(num_classes), "steps")
@@ -58,7 +58,7 @@ class LabelFrequency(tf.Module):
         """Returns where the given count is above 0; None if it is learned."""
         if self.counts is None:
             return None
-        return gather_clipped(self._probabilities.tensor(), labels) > 0
+        return gather_clipped(self._probabilities(), labels) > 0
 
     def state(self) -> dict[str, tf.Variable]:
         """Returns the variables to save, by name."""
@@ -97,7 +97,7 @@ class LabelFrequency(tf.Module):
         `1 - (1 - p)**num_labels`, for a class of the share `p`.
         """
         if self._sums is None:
-            probabilities = self._probabilities.tensor()
+            probabilities = self._probabilities()
             num_classes = probabilities.shape[0]
             share = tf.gather(probabilities, classes)
         else:

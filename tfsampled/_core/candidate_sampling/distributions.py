@@ -20,7 +20,7 @@ from tfsampled._core.candidate_sampling.expected_count import gather_clipped
 from tfsampled._core.candidate_sampling.floor_exp import floor_exp
 from tfsampled._core.candidate_sampling.unique import Proposals
 from tfsampled._core.static_ops import Size, first_k_indices, searchsorted_right
-from tfsampled._core.xla import Constant
+from tfsampled._core.xla import constant_reader
 
 # The learned unigram finds a block of this many weights, then the class in the block.
 _WEIGHTS_PER_BLOCK = 16
@@ -138,7 +138,7 @@ def fixed_unigram(table: AliasTable) -> Distribution:
 
     A proposal takes one word for a float and one for a column of the table.
     """
-    threshold, alias, probabilities = map(Constant, table)
+    threshold, alias, probabilities = map(constant_reader, table)
     range_max = len(table.probability)
 
     def propose(stream: philox.Stream, offset: Size, count: int) -> Proposals:
@@ -160,13 +160,13 @@ def fixed_unigram(table: AliasTable) -> Distribution:
         # 23 bits of the word are a float32 in [0, 1).
         mantissa = tf.bitwise.bitwise_and(floats, tf.constant(0x7FFFFF, tf.uint64))
         number = tf.cast(mantissa, tf.float32) * 2.0**-23
-        keep = number < tf.gather(threshold.tensor(), column)
-        ids = tf.where(keep, column, tf.gather(alias.tensor(), column))
+        keep = number < tf.gather(threshold(), column)
+        ids = tf.where(keep, column, tf.gather(alias(), column))
         return Proposals(tf.cast(ids, tf.int64), valid, offset + used)
 
     return Distribution(
         propose,
-        lambda ids: gather_clipped(probabilities.tensor(), ids),
+        lambda ids: gather_clipped(probabilities(), ids),
         _proposal_counts(table.probability, np.ones(1)),
     )
 

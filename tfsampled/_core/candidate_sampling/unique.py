@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -169,15 +170,14 @@ def initial_proposals(num_sampled: int, unique: bool, *groups: np.ndarray) -> in
         return _round_up_to_four(num_sampled + num_sampled // 64)
     if not groups:
         return _round_up_to_four(num_sampled + num_sampled // 4 + 64)
-    low, high = num_sampled, 4 * num_sampled + 64
-    while low < high:
-        middle = (low + high) // 2
-        mean, deviation = expected_distinct(middle, *groups)
-        if mean - 4 * deviation >= num_sampled:
-            high = middle
-        else:
-            low = middle + 1
-    return _round_up_to_four(low)
+
+    def suffices(num_tries: int) -> bool:
+        mean, deviation = expected_distinct(num_tries, *groups)
+        return mean - 4 * deviation >= num_sampled
+
+    numbers = range(4 * num_sampled + 64)
+    number = bisect.bisect_left(numbers, True, lo=num_sampled, key=suffices)
+    return _round_up_to_four(number)
 
 
 def expected_distinct(
