@@ -59,7 +59,9 @@ class PackedExamples(NamedTuple):
 
     @classmethod
     @on_host()
-    def pack(cls, example_mask: tf.Tensor, num_sampled: Size = 0) -> Any:
+    def pack(
+        cls, example_mask: tf.Tensor, num_sampled: Size = 0
+    ) -> PackedExamples | None:
         """Packs the examples where `example_mask` `[...]` is True.
 
         Under XLA returns None for a batch that would be a single chunk of logits.

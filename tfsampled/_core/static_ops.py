@@ -140,11 +140,12 @@ def first_k_indices(marks: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
     """
     # marks = [0, 1, 0, 1, 1], k = 2 -> running = [0, 1, 1, 2, 3],
     # rank = [-1, 0, -1, 1, -1] -> indices = [1, 3], count = 2
-    running = tf.cumsum(tf.cast(marks, tf.int32))
+    bits = tf.cast(marks, tf.int32)
+    running = tf.cumsum(bits)
     rank = tf.where(marks & (running <= k), running - 1, -1)
     # No two marks have one rank: the minimum is that of one number.
     indices = tf.math.unsorted_segment_min(tf.range(num_rows(marks)), rank, k)
-    return indices, tf.minimum(tf.reduce_sum(tf.cast(marks, tf.int32)), k)
+    return indices, tf.minimum(tf.reduce_sum(bits), k)
 
 
 def searchsorted_right(ascending: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:

@@ -125,6 +125,7 @@ def label_ranks(
     ids, packed = targets.ids, None
     if targets.example_mask is not None and not tracing_for_xla():
         packed = PackedExamples.pack(targets.example_mask)
+    if packed is not None:
         (rows,) = packed.take(rows)
         with on_host():
             ids, exclude = packed.take(ids, exclude)

@@ -60,7 +60,7 @@ def num_valid_chunks(batch: Size, num_sampled: Size) -> Size:
 
     It is the same for a batch that was rounded up to chunks of equal size.
     """
-    max_rows = maximum(MAX_LOGITS // maximum(num_sampled, 1), 1)
+    max_rows = maximum(_num_rows(MAX_LOGITS, num_sampled, batch), 1)
     several = maximum(MIN_VALID_CHUNKS, -(-batch // max_rows))
     if isinstance(batch, int) and isinstance(max_rows, int):
         return 1 if batch < MIN_VALID and batch <= max_rows else several
@@ -462,7 +462,7 @@ def _reduce_chunks(plan: ChunkPlan) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
 def _gradient_of_whole(
     plan: ChunkPlan, dy: tf.Tensor, d_logits: tuple[tf.Tensor, ...]
 ) -> tuple[tf.Tensor, ...]:
-    # Of a batch that is not known, there are few logits.
+    # Where the graph does not know the batch, this runs for few logits only.
     transposed = plan.is_known and matmul.is_transposed(plan.sampled.inputs)
     inputs, *sums = _chunk_gradients(plan.sampled, d_logits[0], dy, transposed)
     return inputs, *matmul.rows_gradient(*sums)
