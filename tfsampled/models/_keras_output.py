@@ -79,7 +79,9 @@ class KerasOutput:
         # Of this replica's examples, of a masked output its unmasked steps.
         count = tf.shape(y_pred)[0] if mask is None else tf.math.count_nonzero(mask)
         if reduction == "mean_with_sample_weight" and sample_weight is not None:
-            weight = broadcast_to_examples(sample_weight, y_pred.shape[:-1], "weight")
+            weight = broadcast_to_examples(
+                sample_weight, y_pred.shape[:-1], "sample_weight"
+            )
             ones = tf.ones(tf.shape(y_pred)[:-1])
             count = tf.reduce_sum(apply_weights(ones, weight, mask))
         count = tf.cast(count, tf.float32)
