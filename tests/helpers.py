@@ -45,14 +45,15 @@ def cases(*axes: Iterable[Any], quick: Callable[..., bool]) -> list[Any]:
     ]
 
 
+def load_arrays(path: Any) -> dict[str, np.ndarray]:
+    """Loads a .npz file and closes it: what stays open is told in a later test."""
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
 def slow(*values: Any, **kwargs: Any) -> Any:
     """A case that runs in `make test-slow` alone."""
     return pytest.param(*values, marks=pytest.mark.slow, **kwargs)
-
-
-def traced(*values: Any, **kwargs: Any) -> Any:
-    """A case whose functions are traced in a file that is `eager`."""
-    return pytest.param(*values, marks=pytest.mark.traced, **kwargs)
 
 
 def count_operations(function: Any) -> int:

@@ -183,6 +183,7 @@ class Perplexity(ExactMetric):
         dtype: The dtype of the values; their sums are in float32 or float64.
 
     Example:
+        >>> from tfsampled.metrics import Perplexity
         >>> metric = Perplexity()
         >>> metric.update_state([0, 1], [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]])
         >>> round(float(metric.result()), 4)
@@ -249,6 +250,7 @@ class TopKAccuracy(RankMetric):
         dtype: The dtype of the values; their sums are in float32 or float64.
 
     Example:
+        >>> from tfsampled.metrics import TopKAccuracy
         >>> metric = TopKAccuracy(k=2)
         >>> metric.update_state([0, 2], [[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]])
         >>> float(metric.result())
@@ -280,6 +282,7 @@ class MeanReciprocalRank(RankMetric):
         dtype: The dtype of the values; their sums are in float32 or float64.
 
     Example:
+        >>> from tfsampled.metrics import MeanReciprocalRank
         >>> metric = MeanReciprocalRank()
         >>> metric.update_state([0, 1], [[1.0, 3.0], [1.0, 3.0]])
         >>> float(metric.result())
@@ -309,6 +312,7 @@ class NDCG(RankMetric):
         dtype: The dtype of the values; their sums are in float32 or float64.
 
     Example:
+        >>> from tfsampled.metrics import NDCG
         >>> metric = NDCG(k=2)
         >>> metric.update_state([0, 1], [[1.0, 3.0, 0.0], [1.0, 3.0, 0.0]])
         >>> round(float(metric.result()), 4)

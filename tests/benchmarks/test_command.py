@@ -141,6 +141,7 @@ def test_towers(monkeypatch):
     assert row.pairs == 2
 
 
+@pytest.mark.slow
 def test_samplers(monkeypatch, tmp_path):
     monkeypatch.setattr(paired, "MIN_PAIRS", 2)
     monkeypatch.setattr(paired, "MIN_SECONDS", 0.0)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from examples.distributed.servers import NETWORK, LocalCluster
+from tests.helpers import load_arrays
 from tfsampled.distribute import ShardedSoftmax
 from tfsampled.optimizers import LazyAdam
 
@@ -204,7 +205,7 @@ def run(path, script, *arguments, cluster=None):
     with coordinator(errors, script, path, *arguments, cluster=cluster) as process:
         process.communicate(timeout=300)
         assert process.returncode == 0, errors.read_text()[-3000:]
-    return dict(np.load(path))
+    return load_arrays(path)
 
 
 def assert_equal(one, other):
@@ -286,4 +287,4 @@ def test_a_killed_process_loses_nothing_older_than_the_save(tmp_path, victim):
             tasks.start(victim, 1)
         if victim != "worker":
             run(path, TRAIN, folder, 40, cluster=tasks.addresses)
-    assert_equal(unbroken, dict(np.load(path)))
+    assert_equal(unbroken, load_arrays(path))

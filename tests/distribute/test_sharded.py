@@ -175,6 +175,7 @@ def test_options_of_the_optimizer():
     np.testing.assert_allclose(head.table(), layer.table(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_it_learns_from_an_encoder():
     keras.utils.set_random_seed(1)
     head = make(lambda: LazyAdam(0.05), "log_uniform", "float32")

@@ -67,6 +67,7 @@ def test_the_end_of_a_single_file_is_held_out(tmp_path):
     assert [len(part) for part in (*corpus.train, *corpus.valid)] == [194, 6]
 
 
+@pytest.mark.slow
 def test_the_default_corpus_is_the_standard_library():
     paths = source_files(None)
     assert {"argparse.py", "dataclasses.py"} <= {path.name for path in paths}

@@ -115,9 +115,9 @@ def test_ragged_labels_that_do_not_fit_raise():
 @pytest.mark.parametrize(
     ("name", "jit_compile"),
     [
-        ("sampled_loss", True),
+        ("sampled_loss", False),
         ("exact_loss", False),
-        slow("sampled_loss", False),
+        slow("sampled_loss", True),
         slow("exact_loss", True),
     ],
 )
@@ -181,7 +181,8 @@ def test_padding_moves_no_row(num_shards, jit_compile):
     assert 0 not in touched
 
 
-@pytest.mark.parametrize("strategy", [slow("div"), "mod"])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["div", "mod"])
 def test_rows_of_shards_that_no_example_reads_stay(strategy):
     """Under XLA a lookup in shards reads some row for an id of another shard."""
     counts = np.ones(12)
@@ -224,6 +225,7 @@ def test_padding_where_class_0_is_never_drawn():
     assert np.isfinite(gradient.values).all()
 
 
+@pytest.mark.slow
 @jit_or_not
 def test_a_weight_of_a_masked_example_harms_nobody(jit):
     head = SampledSoftmax(10, 5, ignore_class=-1, seed=1)
@@ -249,7 +251,7 @@ def test_a_weight_of_a_masked_example_harms_nobody(jit):
     assert np.isfinite(metric.result())
 
 
-@pytest.mark.parametrize("kind", ["list", "ragged", "negatives"])
+@pytest.mark.parametrize("kind", [slow("list"), slow("ragged"), "negatives"])
 def test_lists_for_a_batch_of_unknown_size(kind):
     """What is refused moves no sampler."""
     head = SampledSoftmax(10, None, Recent(4), num_true=2, ignore_class=-1)
@@ -391,8 +393,8 @@ def test_a_number_of_labels_that_the_graph_does_not_know():
 @pytest.mark.parametrize(
     ("num_labeled", "max_logits", "static", "options"),
     [
-        (7, 2**24, True, {}),
         (25, 60, False, {"num_true": 2, "logit_soft_cap": 2.0}),
+        slow(7, 2**24, True, {}),
         slow(40, 2**24, True, {"num_true": 2}),
         slow(0, 60, True, {}),
         slow(0, 2**24, False, {}),
@@ -454,3 +456,88 @@ def test_xla_computes_the_chunks_that_have_a_label(
             rtol=0,
             atol=tolerance * scale,
         )
+
+
+@pytest.mark.parametrize(
+    ("features", "labels"),
+    [((2, 5), (2, 6)), ((1, 5), (1, 1)), slow((2, 5), (2, 1)), slow((1, 1), (1, 5))],
+)
+def test_labels_are_for_each_step_of_a_sequence(features, labels):
+    """One label is not that of all steps; what is refused moves no sampler."""
+    head = SampledSoftmax(10, None, Recent(4))
+    head.build((None, None, 3))
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None, 3]),
+            tf.TensorSpec([None, None], tf.int64),
+        ]
+    )
+    def compute(inputs, labels):
+        return head.sampled_loss(inputs, labels)
+
+    compute(tf.ones([2, 2, 3]), tf.ones([2, 2], tf.int64))
+    before = head.sampler.recent.numpy()
+    number, count = np.prod(labels), np.prod(features)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match=f"`labels` must have .* Received: {number} values for {count} examples",
+    ):
+        compute(tf.ones([*features, 3]), tf.ones(labels, tf.int64))
+    np.testing.assert_array_equal(head.sampler.recent, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("argument", ["labels", "sample_weight"])
+def test_one_value_is_none_for_a_batch_under_xla(argument):
+    """It cannot raise for data, but it compiles for each batch size."""
+    head = SampledSoftmax(10, 5, seed=1)
+    head.build((None, 3))
+
+    @tf.function(
+        jit_compile=True,
+        input_signature=[
+            tf.TensorSpec([None, 3]),
+            tf.TensorSpec([None], tf.int64),
+            tf.TensorSpec([None]),
+        ],
+    )
+    def compute(inputs, labels, sample_weight):
+        return head.sampled_loss(inputs, labels, sample_weight)
+
+    values = {"labels": tf.ones([4], tf.int64), "sample_weight": tf.ones([4])}
+    assert compute(tf.ones([4, 3]), **values).shape == (4,)
+    values[argument] = values[argument][:1]
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        compute(tf.ones([4, 3]), **values)
+
+
+@pytest.mark.slow
+def test_one_label_is_none_for_a_sequence_under_xla():
+    head = SampledSoftmax(10, 5, seed=1)
+    head.build((None, None, 3))
+    features = tf.TensorSpec([None, None, 3])
+    signature = [features, tf.TensorSpec([None, None], tf.int64)]
+    compute = tf.function(head.sampled_loss, signature, jit_compile=True)
+    assert compute(tf.ones([1, 5, 3]), tf.ones([1, 5], tf.int64)).shape == (1, 5)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        compute(tf.ones([1, 5, 3]), tf.ones([1, 1], tf.int64))
+
+
+@pytest.mark.parametrize("argument", ["sample_weight", "mask"])
+def test_no_value_is_none_for_a_batch_of_unknown_size(argument):
+    head = SampledSoftmax(10, 5, seed=1)
+    head.build((None, None, 3))
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None, 3]), tf.TensorSpec([None])]
+    )
+    def compute(inputs, values):
+        labels = tf.ones(tf.shape(inputs)[:2], tf.int64)
+        labels.set_shape([None, None])
+        values = values > 0 if argument == "mask" else values
+        return head.exact_loss(inputs, labels, **{argument: values})
+
+    assert compute(tf.ones([1, 2, 3]), tf.ones([1])).shape == (1, 2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must have a value for"):
+        compute(tf.ones([1, 2, 3]), tf.ones([0]))

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import cases, logsumexp64
+from tests.helpers import cases, logsumexp64, slow
 from tfsampled.layers import SampledSoftmax
+from tfsampled.samplers import LearnedUnigram
 
 CLASSES, SAMPLED, DIM, BATCH = 23, 9, 4, 5
 RNG = np.random.default_rng(8)
@@ -26,7 +27,7 @@ def make(**kwargs):
 
 
 @pytest.mark.parametrize("strategy", ["mod", "div"])
-@pytest.mark.parametrize("num_shards", [2, 3, 23])
+@pytest.mark.parametrize("num_shards", [slow(2), 3, slow(23)])
 def test_shards_are_the_whole_table_cut(strategy, num_shards):
     whole = make(kernel_initializer=keras.initializers.RandomNormal(seed=1))
     cut = make(
@@ -228,3 +229,13 @@ def test_set_table_of_another_shape_raises():
         make().set_table(np.zeros((CLASSES, DIM)))
     with pytest.raises(ValueError, match=r"kernel.shape=\(4, 23\), bias.shape=\(23,\)"):
         make().set_table(np.zeros((DIM, CLASSES)), np.zeros(CLASSES))
+
+
+def test_a_sampler_of_another_number_of_classes_leaves_no_weights():
+    sampler = LearnedUnigram()
+    sampler.build_once(CLASSES + 1)
+    head = SampledSoftmax(CLASSES, 5, sampler)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the same number of classes"):
+            head.build((None, DIM))
+        assert head.weights == []

@@ -228,6 +228,7 @@ def test_a_model_is_loaded_in_a_new_process_and_served(tmp_path):
     np.testing.assert_array_equal(served.serve(X)["classes"], expected)
 
 
+@pytest.mark.slow
 def test_features_of_text_and_a_plain_array(tmp_path):
     names = np.array([f"item {index % 9}" for index in range(CLASSES)])
     lookup = keras.layers.StringLookup(vocabulary=sorted(set(names.tolist())))
@@ -328,6 +329,7 @@ class Shifted(keras.callbacks.Callback):
             variable.assign(tf.reverse(variable, [-1]))
 
 
+@pytest.mark.slow
 def test_classes_are_encoded_after_callbacks_have_set_the_weights():
     model = make_model(make_head(), top_k=3)
     model.compile(keras.optimizers.Adam(0.1, use_ema=True))
@@ -365,3 +367,21 @@ def test_a_feature_that_the_tower_does_not_read():
     for one in (head, other):
         one.build((None, DIM))
     np.testing.assert_array_equal(other.table(), head.table())
+
+
+@pytest.mark.parametrize("chunk", [10, 4096])
+def test_a_penalty_of_the_tower_is_none_of_a_loss_over_all_classes(chunk, monkeypatch):
+    monkeypatch.setattr(_class_tower, "CHUNK", chunk)
+    tower = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(DIM, activity_regularizer="l2")]
+    )
+    head = SampledSoftmax(
+        CLASSES, 12, "uniform", class_encoder=tower, class_features=ITEMS["price"]
+    )
+    head.build((None, DIM))
+
+    @tf.function
+    def step():
+        return head.exact_loss(tf.ones([2, DIM]), [1, 2]), tf.add_n([0.0, *head.losses])
+
+    assert step()[1] == 0

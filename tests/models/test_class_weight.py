@@ -47,7 +47,7 @@ def assert_same(ours, theirs):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("source", ["arrays", "column", slow("dataset")])
+@pytest.mark.parametrize("source", ["column", slow("arrays"), slow("dataset")])
 def test_of_one_label_they_are_keras_sample_weights(source):
     x = features(EXAMPLES)
     y = LABELS[:, np.newaxis] if source == "column" else LABELS
@@ -69,6 +69,7 @@ def test_they_are_part_of_a_compiled_step():
     np.testing.assert_allclose(loss, meant, rtol=2 * np.finfo("float32").eps)
 
 
+@pytest.mark.slow
 def test_of_sequences_each_label_has_its_own():
     x, y = features(EXAMPLES // 4, 4), LABELS.reshape(-1, 4)
     ours = fitted(make(4), x, y, class_weight=WEIGHTS)
@@ -105,7 +106,7 @@ def test_train_on_batch_takes_them_and_is_traced_once():
     assert ours == make().train_on_batch(x, LABELS, sample_weight=MEANT[LABELS])
 
 
-@pytest.mark.parametrize("is_evaluated_first", [False, True])
+@pytest.mark.parametrize("is_evaluated_first", [slow(False), True])
 def test_validation_and_evaluation_are_without_them(is_evaluated_first):
     """With sample weights of their own too, which `fit` takes beside class weights."""
     x, model = features(EXAMPLES), make()

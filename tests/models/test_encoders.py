@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import cases
+from tests.helpers import cases, slow
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
 
@@ -103,7 +103,7 @@ def make(encoder):
 
 @pytest.mark.parametrize(
     ("encoder", "first"),
-    cases(INPUTS, FIRST, quick=lambda encoder, first: encoder is Two or first == "fit"),
+    cases(INPUTS, FIRST, quick=lambda encoder, first: encoder is Two),
 )
 def test_whatever_is_called_first_builds(encoder, first):
     model, x = make(encoder), INPUTS[encoder]
@@ -117,7 +117,11 @@ def test_whatever_is_called_first_builds(encoder, first):
     assert len(model.trainable_weights) == len(model.encoder.trainable_weights) + 2
 
 
-@pytest.mark.parametrize("encoder", INPUTS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "encoder",
+    [one if one is Two else slow(one) for one in INPUTS],
+    ids=lambda one: one.__name__,
+)
 def test_a_loaded_model_has_the_weights_without_a_warning(encoder, tmp_path):
     model, x = make(encoder), INPUTS[encoder]
     model.fit(x, IDS, verbose=0)
@@ -140,6 +144,7 @@ def test_build_takes_the_shapes_of_floats():
         assert model.head.kernel.shape == (CLASSES, DIM)
 
 
+@pytest.mark.slow
 def test_features_may_be_fewer_than_the_inputs():
     head = SampledSoftmax(CLASSES, SAMPLED, "uniform")
     model = SampledSoftmaxModel(Sessions(), head)
@@ -170,6 +175,7 @@ def test_features_may_be_fewer_than_the_inputs():
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_an_input_may_be_missing():
     model = SampledSoftmaxModel(
         Optional(), SampledSoftmax(CLASSES, SAMPLED, sampler="uniform")
@@ -185,3 +191,47 @@ def test_an_input_may_be_missing():
     zeros = (tf.constant(PRICE), tf.zeros_like(PRICE))
     assert model.test_on_batch(zeros, IDS) == pytest.approx(loss)
     assert model.predict_on_batch(x).shape == (EXAMPLES, CLASSES)
+
+
+@pytest.mark.eager
+@pytest.mark.parametrize(
+    "arguments", [slow({"negatives": "seen"}), {"exclude": "seen"}]
+)
+def test_a_sequential_encoder_without_an_input(arguments):
+    encoder = keras.Sequential([keras.layers.Dense(4)])
+    head = SampledSoftmax(CLASSES, SAMPLED, "uniform")
+    model = SampledSoftmaxModel(encoder, head, top_k=3, **arguments)
+    model.compile("sgd")
+    x = {"x": np.ones((8, 5), "float32"), "seen": np.full((8, 2), 3)}
+    for _ in range(2):
+        model.fit(x, np.arange(8), verbose=0)
+    classes = model.predict(x, verbose=0)["classes"]
+    assert "negatives" in arguments or 3 not in classes
+
+
+@pytest.mark.parametrize(
+    ("names", "arguments"),
+    [
+        slow(["x"], {}),
+        (["seen", "x"], {"negatives": "seen"}),
+        slow(["seen", "x"], {"exclude": "seen"}),
+    ],
+)
+@pytest.mark.eager
+def test_a_sequential_encoder_that_begins_with_a_dict(names, arguments):
+    calls = []
+
+    class Concatenated(keras.layers.Layer):
+        def call(self, inputs, training=None):  # without it, Keras's Sequential fails
+            calls.append(sorted(inputs))
+            return keras.ops.concatenate(list(inputs.values()), axis=-1)
+
+    encoder = keras.Sequential([Concatenated(), keras.layers.Dense(4)])
+    head = SampledSoftmax(CLASSES, SAMPLED, "uniform")
+    model = SampledSoftmaxModel(encoder, head, top_k=3, **arguments)
+    model.compile("sgd")
+    x = {"x": np.ones((8, 2), "float32"), "seen": np.full((8, 2), 3)}
+    model.fit({name: x[name] for name in names}, np.arange(8), verbose=0)
+    read = [name for name in names if name != arguments.get("negatives")]
+    assert calls
+    assert all(call == read for call in calls)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.helpers import cross_entropy64
+from tests.helpers import cross_entropy64, load_arrays
 from tfsampled import metrics, samplers
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
@@ -152,7 +152,7 @@ def check_elsewhere(model, batch, folder):
     names = ["model.keras", "data.npz", "served", "result.npz"]
     paths = [str(folder / name) for name in names]
     subprocess.run([sys.executable, "-c", ELSEWHERE, *paths], check=True, cwd=ROOT)
-    result = np.load(folder / "result.npz")
+    result = load_arrays(folder / "result.npz")
     x, y, weight = batch
     logits = model.head(model.encoder(x[:7])).numpy()
     own = np.take_along_axis(logits, result["classes"], axis=-1)

@@ -54,7 +54,7 @@ def losses_of(logits, labels):
 
 
 @pytest.mark.traced
-@pytest.mark.parametrize("as_dataset", [False, True])
+@pytest.mark.parametrize("as_dataset", [False, slow(True)])
 def test_steps_are_traced_once(as_dataset, data, monkeypatch):
     """TensorFlow traces a function twice that makes variables."""
     names = []
@@ -107,7 +107,7 @@ def test_arrays_of_one_batch_run_eagerly():
 @pytest.mark.parametrize(
     ("sequences", "run_eagerly"),
     [
-        (True, False),
+        slow(True, False),
         (False, True),
         slow(False, False),
         slow(True, True),
@@ -145,6 +145,7 @@ def test_an_example_of_no_weight_teaches_nothing(data):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_class_weights_are_sample_weights(data):
     x, y = data
     class_weight = dict.fromkeys(range(CLASSES), 0.0)
@@ -159,6 +160,7 @@ def test_class_weights_are_sample_weights(data):
     np.testing.assert_allclose(loss(class_weight=class_weight), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_masked_steps_take_no_part(data):
     x = np.where(np.arange(TIME) < 2, data[0], 0)
     y = np.where(x > 0, x * 2, -1)  # no class: heeding the mask is not optional

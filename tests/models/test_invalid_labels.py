@@ -97,6 +97,7 @@ def test_a_mask_says_which_labels_count_in_compiled_steps_too(make_optimizer):
     assert_equal(state(model), before)
 
 
+@pytest.mark.slow
 def test_a_mask_that_is_known_late_saves_all_but_the_encoders_state():
     x, y = batch(masked=True)
     model = make(False, masked=True)
@@ -114,6 +115,7 @@ def test_a_mask_that_is_known_late_saves_all_but_the_encoders_state():
     )
 
 
+@pytest.mark.slow
 @jit_or_not
 def test_fit_goes_on_from_where_it_was(jit):
     """Of two batches the second is refused: what remains is the training of one."""
@@ -143,7 +145,7 @@ def test_fit_says_it_of_every_kind_of_data(kind):
     model = make(True, **options)
     if kind == "generator":
         data = (part for part in list(data))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"labels: 4\."):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"batches: 4\."):
         model.fit(data, shuffle=False, steps_per_epoch=4, verbose=0)
 
 
@@ -183,6 +185,7 @@ def test_evaluation_may_meet_a_class_that_is_never_drawn():
     assert np.isfinite(model.evaluate(x, spoilt(y, NEVER), verbose=0))
 
 
+@pytest.mark.slow
 @jit_or_not
 def test_ignored_labels_are_none_to_refuse(jit):
     x, y = batch()
@@ -201,6 +204,7 @@ def test_ignored_labels_are_none_to_refuse(jit):
         model.train_on_batch(x, spoilt(y, -2))
 
 
+@pytest.mark.slow
 def test_after_labels_of_the_wrong_shape_right_ones_are_taken():
     x, y = batch()
     model = make(jit=False)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers import load_arrays
 from tfsampled import samplers
 from tfsampled.layers import SampledSoftmax
 from tfsampled.models import SampledSoftmaxModel
@@ -176,7 +177,7 @@ def test_an_encoder_of_several_inputs_is_trained_and_served(kind, tmp_path):
     names = ["served", "data.npz", "best.npz"]
     paths = [str(tmp_path / name) for name in names]
     subprocess.run([sys.executable, "-c", SERVE, *paths, kind], check=True, cwd=ROOT)
-    best, served = model.predict(x, verbose=0), np.load(tmp_path / "best.npz")
+    best, served = model.predict(x, verbose=0), load_arrays(tmp_path / "best.npz")
     np.testing.assert_array_equal(served["classes"], best["classes"][:5])
     np.testing.assert_allclose(served["scores"], best["scores"][:5], rtol=1e-6)
 

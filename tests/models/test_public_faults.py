@@ -84,7 +84,7 @@ COPIES = {
         ["subclassed", "nested"],
         [0, 1],
         COPIES,
-        quick=lambda kind, index, how: how == "keras file",
+        quick=lambda kind, index, how: how == "keras file" and index == 1,
     ),
 )
 def test_a_copy_is_tied_to_the_same_embedding(kind, index, how, tmp_path):
@@ -149,6 +149,7 @@ FIRST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.traced
 @pytest.mark.parametrize(
     ("first", "jit_compile"),
@@ -180,6 +181,7 @@ def test_fit_after_loading(tmp_path):
     assert other.optimizer.iterations == 3
 
 
+@pytest.mark.slow
 @pytest.mark.traced
 def test_a_step_of_ones_own_builds_nothing_while_it_is_traced():
     model = make()
@@ -315,8 +317,9 @@ def one_batch(*arrays):
     ).apply(tf.data.experimental.assert_cardinality(1))
 
 
+@pytest.mark.slow
 @pytest.mark.traced
-@pytest.mark.parametrize("compute", ["fit", slow("evaluate")])
+@pytest.mark.parametrize("compute", ["fit", "evaluate"])
 def test_one_label_or_weight_is_none_for_a_batch(compute):
     model = make()
     model.compile("sgd")

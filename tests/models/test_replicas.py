@@ -162,6 +162,7 @@ def test_invalid_labels_of_one_replica_change_nothing_on_any():
     assert_refused(model, X[:16], Y[:16], before)
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_replica_that_does_not_fit_changes_nothing_on_any():
     strategy = two_replicas()
     model = make(strategy, LazyAdam, LearnedUnigram)
@@ -204,6 +205,7 @@ def test_replicas_draw_alike_or_classes_of_their_own(per_replica):
     assert copy.per_replica == per_replica
 
 
+@pytest.mark.slow
 def test_negatives_of_a_batch_are_those_of_all_replicas():
     """`negatives` `[n]` is cut as the batch is: every replica needs all of it."""
     strategy, shown = two_replicas(), np.arange(8) * 3
@@ -226,6 +228,7 @@ def test_negatives_of_a_batch_are_those_of_all_replicas():
     np.testing.assert_allclose(step(batch), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_under_replicas():
     """A mask, and labels that are seen as padding by a sampler of all replicas."""
     words = np.random.default_rng(1).integers(1, CLASSES, (16, 4))
@@ -305,6 +308,7 @@ def test_a_loop_of_ones_own_is_refused_on_all_replicas():
     assert_equal_copies(model)
 
 
+@pytest.mark.slow
 def test_a_row_is_read_from_the_own_copy():
     """A lookup in the mirrored variable itself reads the whole table."""
     strategy = two_replicas()

@@ -140,8 +140,9 @@ def test_an_unknown_input_is_refused():
         model.evaluate(X, Y, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.traced
-@pytest.mark.parametrize("jit_compile", [slow(False), True])
+@pytest.mark.parametrize("jit_compile", [False, True])
 def test_negatives_out_of_range_change_nothing(jit_compile):
     model = make(negatives="negatives")
     model.compile("sgd", jit_compile=jit_compile)
@@ -190,6 +191,7 @@ def test_the_class_encoders_table_is_in_no_checkpoint(tmp_path):
     assert not any("cache" in name or "exported" in name for name in names)
 
 
+@pytest.mark.slow
 @jit_or_not
 @pytest.mark.traced
 def test_seen_classes_out_of_range_raise_in_evaluation(jit):
@@ -234,6 +236,7 @@ def encoder_of_list():
     return keras.Model(pair, keras.layers.GlobalAveragePooling1D()(x))
 
 
+@pytest.mark.slow
 @pytest.mark.traced
 def test_training_of_a_list_of_inputs_or_of_replicas_needs_no_exclude():
     head = SampledSoftmax(CLASSES, 10, "uniform")
@@ -247,7 +250,7 @@ def test_training_of_a_list_of_inputs_or_of_replicas_needs_no_exclude():
 
 
 @pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
-@pytest.mark.parametrize("kind", ["tensor", "dict"])
+@pytest.mark.parametrize("kind", ["dict", slow("tensor")])
 def test_training_does_not_need_what_predictions_exclude(kind, tmp_path):
     name = "history" if kind == "tensor" else "user"
     make_encoder = encoder if kind == "tensor" else encoder_of_dict
@@ -272,6 +275,7 @@ def test_training_does_not_need_what_predictions_exclude(kind, tmp_path):
     np.testing.assert_array_equal(served["classes"], classes)
 
 
+@pytest.mark.slow
 def test_the_named_input_of_a_sequential_encoder(tmp_path):
     """Keras gives another name to the tensor of its first call."""
     layers = [

@@ -121,6 +121,7 @@ def test_evaluation_is_that_of_the_logits(as_list):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.traced
 @pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_a_step_is_that_of_a_loop_by_hand(jit_compile):
@@ -208,8 +209,9 @@ def test_padding_counts_in_no_mean():
     assert np.isfinite(model.train_on_batch(x, y)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.traced
-@pytest.mark.parametrize("jit_compile", [False, slow(True)])
+@pytest.mark.parametrize("jit_compile", [False, True])
 def test_invalid_labels_of_one_head_change_nothing(jit_compile):
     model = make(optimizer=LazyAdam(), jit_compile=jit_compile)
     model.train_on_batch(X, Y)
@@ -276,7 +278,7 @@ class LengthOfFeatures(SampledSoftmaxModel):
     ("loss", "weighted"),
     [
         (mean_square, False),
-        (keras.losses.MeanSquaredError("mean_with_sample_weight"), True),
+        slow(keras.losses.MeanSquaredError("mean_with_sample_weight"), True),
         slow(keras.losses.MeanSquaredError, False),  # a class
         slow(keras.losses.MeanSquaredError("mean_with_sample_weight"), False),
         slow(keras.losses.MeanSquaredError(), True),
@@ -390,7 +392,7 @@ def test_invalid_heads_raise():
         SampledSoftmaxModel.from_model(make_plain(), top_k={"item": ITEMS + 1})
 
 
-@pytest.mark.parametrize("num_examples", [33, 64])
+@pytest.mark.parametrize("num_examples", [33, slow(64)])
 def test_metrics_that_need_as_many_targets_as_predictions(num_examples):
     inputs = keras.Input((DIM,))
     outputs = {
@@ -443,3 +445,27 @@ def test_arguments_of_outputs_without_a_head_raise(argument):
         SampledSoftmaxModel.from_model(make_plain(), **{argument: names})
     with pytest.raises(AttributeError):
         setattr(make(), argument, names)
+
+
+def test_a_single_metric_of_a_keras_output():
+    model = SampledSoftmaxModel.from_model(make_plain())
+    results = []
+    for metric in ("mae", ["mae"]):
+        model.compile("sgd", loss={"price": "mse"}, metrics={"price": metric})
+        results.append(model.evaluate(X, Y, verbose=0, return_dict=True))
+    assert "price_mae" in results[0]
+    assert results[0] == results[1]
+
+
+def test_outputs_share_no_metric_object():
+    model, metric = make(), TopKAccuracy(1)
+    with pytest.raises(ValueError, match="share a metric object"):
+        model.compile("sgd", metrics={"item": metric, "brand": [metric]})
+    metric = keras.metrics.MeanAbsoluteError()
+    with pytest.raises(ValueError, match="share a metric object"):
+        model.compile(
+            "sgd",
+            loss={"price": "mse"},
+            metrics={"price": [metric]},
+            weighted_metrics={"price": metric},
+        )

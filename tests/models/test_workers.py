@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers import load_arrays
 from tfsampled.distribute import ClassParallelSoftmax
 from tfsampled.optimizers import LazyAdam
 
@@ -118,6 +119,42 @@ np.savez(
 """
 
 
+# Metrics whose result is one number, a vector and a dict.
+METRICS = """
+class Range(keras.metrics.Metric):
+    def __init__(self):
+        super().__init__(name="range")
+        self.sum = self.add_variable((), "zeros", name="sum")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.sum.assign_add(tf.reduce_sum(y_pred))
+
+    def result(self):
+        return {"low": self.sum - 1, "high": self.sum + 1}
+
+x = rng.normal(size=(35, 8)).astype("float32")
+y = {"item": rng.integers(1, 50, 35), "kind": np.eye(3)[rng.integers(0, 3, 35)]}
+with strategy.scope():
+    inputs = keras.Input((8,))
+    features = keras.layers.Dense(8)(inputs)
+    outputs = {
+        "item": SampledSoftmax(50, 10, "uniform", seed=1, name="item")(features),
+        "kind": keras.layers.Dense(3, "softmax", name="kind")(features),
+    }
+    model = SampledSoftmaxModel.from_model(keras.Model(inputs, outputs))
+    kind = ["mae", keras.metrics.F1Score(average=None), Range()]
+    model.compile(
+        make_optimizer(),
+        loss={"kind": "categorical_crossentropy"},
+        metrics={"item": MeanReciprocalRank(), "kind": kind},
+    )
+history = model.fit(
+    x, y, batch_size=16, epochs=2, shuffle=False, verbose=0, validation_data=(x, y)
+).history
+logs = model.evaluate(x, y, batch_size=16, verbose=0, return_dict=True)
+np.savez(sys.argv[1], **{name: value[-1] for name, value in history.items()} | logs)
+"""
+
 CLASS_PARALLEL = """
 from tfsampled.distribute import ClassParallelSoftmax
 x = rng.normal(size=(4, 16, 8)).astype("float32")
@@ -182,7 +219,7 @@ def run(tmp_path, network):
         if fails:
             return codes
         assert not any(codes), [error[-2000:] for error in errors]
-        return [dict(np.load(tmp_path / f"{index}.npz")) for index in range(workers)]
+        return [load_arrays(tmp_path / f"{index}.npz") for index in range(workers)]
 
     yield run
     for process in processes:
@@ -239,6 +276,14 @@ def test_fit_with_two_workers(run, tmp_path):
     one = run(FIT, tmp_path / "one", -1, workers=1)
     two = run(FIT, tmp_path / "two", -1, workers=2)
     assert_equal(*one, *two)
+
+
+@pytest.mark.slow
+def test_metrics_with_two_workers(run):
+    (one,) = run(METRICS, workers=1)
+    assert one["kind_f1_score"].shape == one["val_kind_f1_score"].shape == (3,)
+    assert {"item_mean_reciprocal_rank", "kind_mae", "high"} <= one.keys()
+    assert_equal(one, *run(METRICS, workers=2))
 
 
 @pytest.mark.slow

@@ -352,7 +352,7 @@ def dense_loss(
     helpers.cases(
         OPTIONS,
         helpers.MODES,
-        quick=lambda name, mode: mode == "eager" or (name, mode) == ("all", "jit"),
+        quick=lambda name, mode: mode == "eager",
     ),
 )
 def test_options_beside_the_dense_computation(name, mode, monkeypatch):

@@ -114,6 +114,7 @@ def test_own_candidates(loss, unique, remove_hits):
     assert_close(ours(labels, inputs), theirs(labels, inputs))
 
 
+@pytest.mark.slow
 def test_a_second_loss_draws_what_tensorflows_draws():
     """The first takes two seeds: of its draw, and of its search for hits."""
     weights, biases, labels, inputs = example()
@@ -130,6 +131,7 @@ def test_a_second_loss_draws_what_tensorflows_draws():
     assert_close(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["softmax_loss", slow("sampled_softmax_loss")])
 def test_a_compiled_loss_in_the_tape_of_a_plain_function(name):
     """TensorFlow traces its gradient outside, and compiles it."""
@@ -264,6 +266,7 @@ def test_a_function_traced_for_xla_runs_without_it_too():
     assert_close([outer()], [inner()])
 
 
+@pytest.mark.slow
 def test_candidates_of_unknown_number():
     weights, biases, labels, inputs = example()
 
@@ -308,6 +311,7 @@ def test_candidates_whose_number_depends_on_data():
     assert_close([tf.function(run, jit_compile=True)(20)], [expected])
 
 
+@pytest.mark.slow
 def test_a_compiled_function_in_a_v1_graph():
     """There `==` compares tensors by identity: none may be meant otherwise."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:

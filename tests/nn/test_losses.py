@@ -6,11 +6,13 @@ import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfsampled
+from tests.helpers import slow
 from tfsampled._core.embedding import matmul
 
 CLASSES, DIM, BATCH, SAMPLED = 50, 6, 4, 12
@@ -323,7 +325,9 @@ def test_shapes_that_only_the_data_know(loss):
     np.testing.assert_allclose(ours, theirs, rtol=8 * EPS[tf.float32])
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "softmax_loss"])
+@pytest.mark.parametrize(
+    "name", ["sampled_softmax_loss", slow("nce_loss"), "softmax_loss"]
+)
 def test_gathered_losses_have_gradients(name):
     """The gradient of `tf.gather` is a `tf.IndexedSlices`."""
     weights, biases, labels, inputs = example()
@@ -361,7 +365,7 @@ def test_a_number_of_labels_that_the_graph_does_not_know(name):
         loss(tf.reshape(labels, [1, -1]))
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_no_candidates(loss, jit_compile):
     """The loss is that of the labels alone, and it is differentiable twice."""
@@ -394,6 +398,7 @@ def test_no_candidates(loss, jit_compile):
     assert np.any(second)
 
 
+@pytest.mark.slow
 def test_more_classes_than_rows_that_the_graph_does_not_know():
     """A GPU would read zeros for a class without a row; XLA the last row."""
     _, _, labels, inputs = example()
@@ -411,3 +416,37 @@ def test_more_classes_than_rows_that_the_graph_does_not_know():
         plain(tf.ones([20, DIM]))
     compiled = tf.function(loss, input_signature=[table], jit_compile=True)
     assert np.all(np.isnan(compiled(tf.ones([20, DIM]))))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_mixed_policy_casts_no_table(loss):
+    """Inside of a layer, the value of a Keras variable is all of it, cast."""
+    loss = getattr(tfsampled.nn, loss)
+
+    class Loss(keras.layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight((1000, DIM))
+            self.bias = self.add_weight((1000,))
+
+        def call(self, x, y):
+            return loss(self.kernel, self.bias, y, x, 8, 1000)
+
+    layer = Loss(dtype="mixed_bfloat16")
+    inputs, labels = tf.ones([4, DIM]), tf.ones([4, 1], tf.int64)
+    layer.build(inputs.shape)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            losses = layer(inputs, labels)
+        return losses, tape.gradient(losses, [layer.kernel.value, layer.bias.value])
+
+    losses, gradients = step()
+    assert losses.dtype == tf.bfloat16
+    assert all(isinstance(gradient, tf.IndexedSlices) for gradient in gradients)
+    casts = [
+        op.outputs[0].shape
+        for op in step.get_concrete_function().graph.get_operations()
+        if op.type == "Cast"
+    ]
+    assert not any(shape.rank and shape[0] == 1000 for shape in casts)

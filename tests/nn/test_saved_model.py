@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfsampled
+from tests.helpers import load_arrays
 
 CLASSES, DIM, BATCH = 30, 4, 6
 
@@ -73,7 +74,7 @@ def test_a_step_is_loaded_without_tfsampled(tmp_path):
     np.savez(tmp_path / "data.npz", x=x, y=y)
     paths = [str(tmp_path / name) for name in ("saved", "data.npz", "result.npz")]
     subprocess.run([sys.executable, "-c", LOADING, *paths], check=True, cwd=tmp_path)
-    result = np.load(tmp_path / "result.npz")
+    result = load_arrays(tmp_path / "result.npz")
     inputs = tf.constant(x)
     with tf.GradientTape() as tape:
         tape.watch(inputs)

@@ -19,12 +19,13 @@ def classifier():
     return SampledSoftmaxModel(encoder, SampledSoftmax(50, 10, "uniform"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "rate"),
     [
-        slow(Adagrad, 1.0),
+        (Adagrad, 1.0),
         (LazyAdam, 0.1),
-        slow(RowWiseAdagrad, 1.0),
+        (RowWiseAdagrad, 1.0),
     ],
 )
 @pytest.mark.eager

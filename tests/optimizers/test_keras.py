@@ -102,7 +102,7 @@ def fit(model):
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras has none yet"
 )
 @jit_or_not
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("policy", [slow("float32"), "mixed_float16"])
 def test_one_optimizer_for_the_table_and_another_for_the_rest(jit, policy):
     keras.config.set_dtype_policy(policy)
     model = text_model()

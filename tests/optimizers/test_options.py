@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import cases, slow
+from tests.helpers import cases, jit_or_not, slow
 from tests.optimizers import steps
 from tfsampled.optimizers import Adagrad, LazyAdam, LossScaleOptimizer, RowWiseAdagrad
 
@@ -212,7 +212,7 @@ def test_clip_options_that_are_set_later(first, second):
     cases(
         [Adagrad, LazyAdam, RowWiseAdagrad],
         [False, True],
-        quick=lambda ours, jit: ours is LazyAdam or not jit,
+        quick=lambda ours, jit: ours is LazyAdam,
     ),
 )
 def test_loss_scaling_skips_steps_that_are_not_finite(ours, jit):
@@ -371,11 +371,44 @@ def test_a_variable_is_given_once(ours):
     table = tf.Variable(tf.ones([10, 4]))
     with pytest.raises(ValueError, match="2 variables, 1 different"):
         ours(0.1).build([table, table])
+    optimizer = ours(0.1)
+    optimizer.build([table])
+    with pytest.raises(ValueError, match="2 variables, 1 different"):
+        optimizer.apply([tf.ones([10, 4])] * 2, [table] * 2)
+    assert optimizer.iterations == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Adagrad, LazyAdam, RowWiseAdagrad, lambda: LazyAdam(correct_skipped=True)],
+)
+@jit_or_not
+def test_a_scalar_beside_a_table(make, jit):
+    """Such as the scale of `keras.layers.Attention(use_scale=True)`."""
+    scale, table = keras.Variable(1.0), keras.Variable(tf.ones([10, 4]))
+    same, optimizer = keras.Variable([1.0]), make()
+    optimizer.build([scale, same, table])
+    rows = tf.IndexedSlices(tf.ones([1, 4]), tf.constant([3]))
+
+    @tf.function(jit_compile=jit)
+    def step():
+        optimizer.apply(
+            [tf.constant(0.5), tf.constant([0.5]), rows], [scale, same, table]
+        )
+
+    for _ in range(2):
+        step()
+    assert scale.shape == ()
+    np.testing.assert_allclose(scale, same[0], rtol=1e-6)
+    assert scale < 1
 
 
 def test_an_optimizer_that_scales_the_loss_is_built_once():
     table = tf.Variable(tf.ones([10, 4]))
     optimizer = LossScaleOptimizer(LazyAdam(0.1))
+    with pytest.raises(ValueError, match="2 variables, 1 different"):
+        optimizer.build([table, table])
+    assert len(optimizer.variables) == len(LossScaleOptimizer(LazyAdam(0.1)).variables)
     optimizer.build([table])
     count = len(optimizer.variables)
     optimizer.build([table])

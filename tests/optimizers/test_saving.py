@@ -42,7 +42,13 @@ def model_of(optimizer):
     return model
 
 
-@EACH
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=name, marks=[pytest.mark.slow] * (name != "corrected"))
+        for name, make in MADE.items()
+    ],
+)
 def test_a_loaded_model_goes_on_step_by_step(make, tmp_path):
     rng = np.random.default_rng(0)
     batches = [

@@ -68,7 +68,8 @@ def test_recent_takes_the_last_labels_of_the_last_batches(mode):
     assert sampler.recent.numpy().tolist() == [2, 1, 7, 8]
 
 
-@pytest.mark.parametrize("name", [slow("in_batch"), slow("recent"), "mixed"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["in_batch", "recent", "mixed"])
 def test_one_sampler_draws_alike_in_all_modes(name):
     labels, draws = batches(3), []
     for mode in MODES.values():
@@ -140,6 +141,7 @@ def full_gradient(head, inputs, labels):
     return tf.convert_to_tensor(tape.gradient(loss, head.kernel.value)).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "log_q"),
     cases(
@@ -280,17 +282,10 @@ def test_invalid_arguments_raise():
         Recent(0)
 
 
-def test_a_batch_of_one_example_is_refused():
+def test_a_batch_of_one_example_has_no_loss():
     head = SampledSoftmax(CLASSES, None, InBatch())
-    with pytest.raises(ValueError, match="at least two examples with InBatch"):
-        head.sampled_loss(np.ones((1, DIM), "float32"), [1])
-    step = tf.function(head.sampled_loss).get_concrete_function(
-        tf.TensorSpec([None, DIM]), tf.TensorSpec([None], tf.int64)
-    )
-    sums = head.sampler.frequency.state()["label_sums"].numpy()
-    with pytest.raises(tf.errors.InvalidArgumentError, match="at least two examples"):
-        step(tf.ones([1, DIM]), tf.constant([1], tf.int64))
-    np.testing.assert_array_equal(head.sampler.frequency.state()["label_sums"], sums)
+    loss = head.sampled_loss(np.ones((1, DIM), "float32"), [1])
+    np.testing.assert_allclose(loss, [0], atol=1e-6)
 
 
 def test_labels_that_no_sampler_takes_are_refused():
@@ -361,6 +356,7 @@ def test_refused_labels_teach_nothing():
         np.testing.assert_array_equal(value, before[key])
 
 
+@pytest.mark.slow
 def test_recent_starts_with_a_batch_of_padding():
     head = SampledSoftmax(CLASSES, None, Recent(4), ignore_class=-1)
     head.build((None, DIM))
@@ -427,3 +423,17 @@ def test_the_expected_count_of_a_label_out_of_range_is_nan_under_xla():
 
     expected = counts(tf.constant([[3], [CLASSES], [5]]))
     assert np.isnan(expected).tolist() == [[False], [True], [False]]
+
+
+def test_seeds_are_for_samplers_that_draw_at_random():
+    for make in (InBatch, lambda **kwargs: Mixed([InBatch()], **kwargs)):
+        for name in ("seed", "per_replica"):
+            with pytest.raises(ValueError, match=f"`{name}` must be given to samplers"):
+                make(**{name: 1})
+
+
+def test_counts_are_those_given():
+    counts = np.ones(CLASSES, "float32")
+    sampler = FixedUnigram(counts)
+    counts[0] = 9
+    assert sampler.counts[0] == 1

@@ -106,7 +106,7 @@ def test_draws_are_equal_in_all_modes(name):
     cases(
         MAKERS,
         ["keras", "weights", "checkpoint"],
-        quick=lambda name, how: name == "learned_unigram" or how == "keras",
+        quick=lambda name, how: (name == "learned_unigram") == (how != "keras"),
     ),
 )
 def test_a_loaded_sampler_goes_on_where_the_saved_one_was(name, how, tmp_path):
@@ -160,7 +160,7 @@ def test_calls_of_a_million_classes_draw_other_words(num_sampled):
     assert starts == [0, 512 * num_sampled, 1024 * num_sampled]
 
 
-@pytest.mark.parametrize("num_classes", [10_000, 1_000_000])
+@pytest.mark.parametrize("num_classes", [slow(10_000), 1_000_000])
 def test_a_draw_has_few_operations(num_classes):
     sampler = samplers.LogUniform(seed=1)
     sampler.build(num_classes)

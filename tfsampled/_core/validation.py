@@ -224,15 +224,18 @@ def batch_checks(labels: tf.Tensor, inputs: tf.Tensor) -> list[Check]:
     return [Check(fits, message, lambda: sizes)]
 
 
-def same_batch_checks(examples: Any, **values: Any) -> list[Check]:
+def same_batch_checks(
+    examples: Any, max_axes: int | None = None, **values: Any
+) -> list[Check]:
     """Checks that tensors have a value for each example.
 
     Args:
-        examples: A tensor or an array `[batch, ...]`.
-        **values: By the arguments' names, `[batch, ...]`. Where both numbers are known,
-            they are checked with the shapes.
+        examples: Features, a tensor or an array `[batch, dim]` or `[batch, time, dim]`.
+        max_axes: How many axes to compare at most; None for all but `dim`.
+        **values: By the arguments' names, `[batch, ...]` or `[batch, time, ...]`. Where
+            all sizes are known, they are checked with the shapes.
     """
-    checks, batch = [], tf.TensorShape(examples.shape)[:1].num_elements()
+    checks = []
     for name, value in values.items():
         if value is None:
             continue
@@ -241,20 +244,34 @@ def same_batch_checks(examples: Any, **values: Any) -> list[Check]:
         if not hasattr(value, "shape"):
             with on_host():
                 value = tf.convert_to_tensor(value)
-        shape = tf.TensorShape(value.shape)
-        if shape.rank != 0 and None in (shape[:1].num_elements(), batch):
-            checks.append(_same_size_check(name, value, examples))
+        ranks = tf.TensorShape(value.shape).rank, tf.TensorShape(examples.shape).rank
+        axes = 1 if None in ranks else min(ranks[0], max_axes or ranks[1] - 1)
+        shapes = [tf.TensorShape(x.shape)[:axes] for x in (value, examples)]
+        if axes and not all(shape.is_fully_defined() for shape in shapes):
+            checks.append(_same_size_check(name, value, examples, axes))
     return checks
 
 
-def _same_size_check(name: str, values: tf.Tensor, examples: tf.Tensor) -> Check:
-    sizes = tf.shape(values)[0], tf.shape(examples)[0]
+def _same_size_check(
+    name: str, values: tf.Tensor, examples: tf.Tensor, axes: int
+) -> Check:
+    sizes = tf.shape(values)[:axes], tf.shape(examples)[:axes]
     message = (
         f"`{name}` must have a value for each example. "
         "Received: {} values for {} examples."
     )
     with on_host():
-        return Check(tf.equal(*sizes), message, lambda: sizes)
+        fits, num_equal = tf.equal(*sizes), axes
+        if name in ("sample_weight", "mask"):  # may have one value for each sequence
+            num_equal = 1
+            fits |= tf.equal(sizes[0], [-1] + [1] * (axes - 1))
+        if tracing_for_xla():  # drops assertions, but refuses a wrong shape
+            for axis in range(num_equal):
+                size, expected = (x[axis : axis + 1] for x in sizes)
+                fits &= tf.reduce_all(tf.reshape(tf.ones(size, tf.bool), expected))
+        return Check(
+            tf.reduce_all(fits), message, lambda: tuple(map(tf.reduce_prod, sizes))
+        )
 
 
 @on_host()

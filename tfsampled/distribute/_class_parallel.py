@@ -70,7 +70,7 @@ class _Batch(NamedTuple):
 class ClassParallelSoftmax:
     """A `SampledSoftmax` whose classes are divided among the replicas of a strategy.
 
-    For tables that do not fit on one device, in training loops of your own. Replica `r`
+    For tables that do not fit on one device, in custom training loops. Replica `r`
     of `R` holds the classes `r, r + R, r + 2R, ...`, their optimizer slots, and a
     sampler that draws `num_sampled / R` of them. In a step the replicas gather their
     inputs and labels; each computes, for the examples of all, the logsumexp of its own

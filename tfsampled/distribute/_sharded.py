@@ -25,7 +25,7 @@ class ShardedSoftmax(SampledSoftmax):
     """A `SampledSoftmax` whose classes are divided among devices of one program.
 
     For tables that one device does not hold: on the parameter servers of a
-    `tf.distribute.ParameterServerStrategy`, in training loops of your own. Device `d`
+    `tf.distribute.ParameterServerStrategy`, in custom training loops. Device `d`
     of `n` holds the classes `d, d + n, d + 2n, ...`, their optimizer slots, and a
     sampler that draws `num_sampled / n` of them.
 

@@ -64,26 +64,13 @@ def biases(head: Any) -> Table | None:
     """Returns the biases, which the temperature divides."""
     if not head.biases:
         return None
-    shards = [bias.value for bias in head.biases]
-    table = Table.from_params(shards, head.partition_strategy)
+    table = Table.from_params(head.biases, head.partition_strategy)
     return table._replace(divisor=head.temperature)
 
 
 def _variables(head: Any) -> Table:
-    kernels = [_stored_value(kernel) for kernel in head.kernels]
-    table = Table.from_params(kernels, head.partition_strategy)
+    table = Table.from_params(head.kernels, head.partition_strategy)
     return table._replace(normalize=head.normalize, devices=head.shard_devices)
-
-
-def _stored_value(variable: Any) -> Any:
-    """Returns the value of a variable, which a mixed policy casts inside of layers."""
-    if not variable._autocast:
-        return variable.value
-    variable._autocast = False
-    try:
-        return variable.value
-    finally:
-        variable._autocast = True
 
 
 def validate_source(

@@ -124,13 +124,20 @@ class ClassTower(keras.layers.Layer):
 
     def _encode_table(self) -> tf.Tensor:
         """Computes the rows of all classes, in chunks of classes."""
+
+        def encode(ids: tf.Tensor) -> tf.Tensor:
+            with keras.StatelessScope() as scope:  # keeps no losses of layers
+                if (outer := scope.original_scope) is not None:
+                    scope.state_mapping.update(outer.state_mapping)
+                return self.encode(ids, training=False)
+
         if self.num_classes <= CHUNK:
-            return self.encode(tf.range(self.num_classes, dtype=tf.int64), False)
+            return encode(tf.range(self.num_classes, dtype=tf.int64))
         num_chunks = -(-self.num_classes // CHUNK)
         # 10 classes in chunks of 4: [[0 1 2 3] [4 5 6 7] [8 9 9 9]]
         ids = tf.reshape(tf.range(num_chunks * CHUNK, dtype=tf.int64), [-1, CHUNK])
         rows = tf.map_fn(
-            lambda ids: self.encode(ids, training=False),
+            encode,
             tf.minimum(ids, self.num_classes - 1),
             fn_output_signature=tf.TensorSpec([CHUNK, self.dim], self.variable_dtype),
             parallel_iterations=1,
@@ -141,8 +148,7 @@ class ClassTower(keras.layers.Layer):
         """Encodes all classes anew, for every `table` inside of `reused`."""
         if not self.built:
             self.build(None)
-        with keras.StatelessScope():  # keeps no losses of the encoder's layers
-            rows = self._encode_table()
+        rows = self._encode_table()
         if self._cache.table is None:
             self._cache.table = tf.Variable(rows, trainable=False)
         else:

@@ -40,25 +40,48 @@ def input_names(model: Any) -> list[str]:
     return [x.name for x in tf.nest.flatten(inputs) if x is not None]
 
 
-def match_inputs(model: Any, x: Any, dropped: Collection[str | None] = ()) -> Any:
+def match_inputs(
+    model: Any,
+    x: Any,
+    dropped: Collection[str | None] = (),
+    excluded: Collection[str | None] = (),
+) -> Any:
     """Returns the entries of a dict that are inputs of the model, in their order there.
 
     TensorFlow sorts dicts, about which Keras warns, and `x` may have entries that the
-    model does not read. If the model's inputs are unknown, `dropped` names the latter.
+    model does not read. If the model's inputs are unknown, `dropped` names the latter,
+    and `excluded` those that it may read or not.
     """
     inputs = functional_inputs(model)
+    known = input_names(model)
+    if isinstance(x, dict) and _takes_one_tensor(model) and not x.keys() & set(known):
+        for names in ((*dropped, *excluded), dropped):
+            left = [name for name in x if name not in names]
+            if len(left) == 1 < len(x):
+                return x[left[0]]
     if inputs is None and isinstance(x, dict) and not x.keys().isdisjoint(dropped):
         return {name: value for name, value in x.items() if name not in dropped}
     if isinstance(x, dict) and isinstance(inputs, dict) and x.keys() >= inputs.keys():
         return {name: x[name] for name in inputs}
     if isinstance(x, dict) and isinstance(inputs, (list, tuple)):
-        names = input_names(model)
-        if not x.keys() >= set(names):
+        if not x.keys() >= set(known):
             return x
-        return tf.nest.pack_sequence_as(inputs, [x[name] for name in names])
+        return tf.nest.pack_sequence_as(inputs, [x[name] for name in known])
     if isinstance(x, dict) and getattr(inputs, "name", None) in x:
         return x[inputs.name]
     return x
+
+
+def _takes_one_tensor(model: Any) -> bool:
+    """Returns whether a Sequential model has no `Input` and begins with a plain layer.
+
+    The input has a name of Keras's own then, once the model is built.
+    """
+    if not isinstance(model, keras.Sequential) or not model.layers:
+        return False
+    first = model.layers[0]
+    is_keras = type(first).__module__.startswith("keras.")
+    return is_keras and not isinstance(first, keras.Model)
 
 
 def named_input(model: Any, x: Any, name: str, argument: str) -> Any:

@@ -63,7 +63,7 @@ def compute_losses(
             drawn = as_draw(head.sampler.draw(ids, targets.label_mask, *sizes))
             if shared is not None:
                 (shared,) = replicas.all_gather(shared)  # each has a part of a batch
-                drawn = union([drawn, certain(shared, shared >= 0)])
+                drawn = union([drawn, certain(shared, shared != -1)])
             candidates = with_log_q(head, drawn, ids)
     packed = None
     if targets.example_mask is not None and (sampled or not tracing_for_xla()):

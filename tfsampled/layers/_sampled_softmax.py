@@ -23,16 +23,19 @@ from tfsampled.layers._losses import compute_losses, label_ranks, logit_rows
 
 @keras.saving.register_keras_serializable(package="tfsampled")
 class SampledSoftmax(keras.layers.Layer):
-    r"""The last layer of a classifier over many classes.
+    """The last layer of a classifier over many classes.
 
     When called it is a `keras.layers.Dense(num_classes)`, with the logits
 
-    $$z_c = (x \cdot w_c + b_c) / \tau$$
+        z_c = (<x, w_c> + b_c) / temperature
 
-    at temperature $\tau$. Beyond Dense it has `sampled_loss`, whose cost grows with
-    `num_sampled` and not with `num_classes`; `exact_loss`, the full cross entropy; and
-    `top_k`. None of these creates a tensor of all logits.
-    `tfsampled.models.SampledSoftmaxModel` uses them in `fit`, `evaluate` and `predict`.
+    Beyond Dense it has `sampled_loss`, whose cost grows with `num_sampled` and not with
+    `num_classes`; `exact_loss`, the full cross entropy; `top_k` and `ranks`. None of
+    these creates a tensor of all logits. `tfsampled.models.SampledSoftmaxModel` uses
+    them in `fit`, `evaluate` and `predict`. The sampled loss of an example with the
+    label `y`, where a class `c` is expected `E_c` times among the sampled ones, is
+
+        log(sum of exp(z_c - log E_c) over y and the sampled c) - (z_y - log E_y)
 
     The table `kernel` is `[num_classes, dim]`: a class is a row, and the gradient of
     the sampled loss is a `tf.IndexedSlices` of the rows it read. Dense holds the
@@ -49,10 +52,11 @@ class SampledSoftmax(keras.layers.Layer):
         sampler: `"log_uniform"` for ids ordered by decreasing frequency, `"uniform"`,
             or an object of `tfsampled.samplers`, whose state this layer saves. Classes
             are drawn without replacement. With as many samples as classes, the sampled
-            loss is the full one for a uniform sampler only.
+            loss is the full one if all expected counts are equal, as those of a uniform
+            sampler.
         num_true: The number of labels of an example; each has the weight
-            `1 / num_true`. Fill up examples that have fewer with `ignore_class`, or
-            pass ragged labels: the remaining labels weigh the same.
+            `1 / num_true`. Pad those of examples that have fewer with `ignore_class`,
+            or pass ragged labels: an example's labels share its weight equally.
         remove_accidental_hits: Whether a drawn class that is a label of an example is
             left out of that example's loss.
         use_bias: Whether each class has a bias.
@@ -103,6 +107,7 @@ class SampledSoftmax(keras.layers.Layer):
 
     Example:
         >>> import keras
+        >>> from tfsampled.layers import SampledSoftmax
         >>> head = SampledSoftmax(num_classes=1000, num_sampled=50)
         >>> features = keras.random.normal((8, 16))
         >>> head(features).shape
@@ -180,7 +185,7 @@ class SampledSoftmax(keras.layers.Layer):
         self.num_hard_negatives = num_hard_negatives
         if num_hard_negatives is not None:
             self.num_hard_negatives = validation.positive_int(
-                num_hard_negatives, "num_hard_negatives", num_sampled=self.num_sampled
+                num_hard_negatives, "num_hard_negatives"
             )
         if log_q not in ("standard", "corrected", None):
             raise ValueError(
@@ -226,6 +231,7 @@ class SampledSoftmax(keras.layers.Layer):
                 "The last axis of `inputs` must have a known size. "
                 f"Received: input_shape={tuple(input_shape)}."
             )
+        self.sampler.build_once(self.num_classes)  # may refuse the number
         if self.class_tower is not None:
             self.class_tower.build(dim)
         elif self.tied_to is None:
@@ -247,7 +253,6 @@ class SampledSoftmax(keras.layers.Layer):
                 autocast=False,
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: dim})
-        self.sampler.build_once(self.num_classes)
         self.built = True
 
     @property
@@ -428,7 +433,8 @@ class SampledSoftmax(keras.layers.Layer):
 
         Raises:
             ValueError: If `k` is not in `[1, num_classes]`, or shapes do not fit.
-            tf.errors.InvalidArgumentError: If an id in `exclude` is out of range.
+            tf.errors.InvalidArgumentError: If an id in `exclude` is out of range. Under
+                XLA, the example has NaN and -1 instead.
         """
         k = validation.positive_int(k, "k", num_classes=self.num_classes)
         rows, shape = logit_rows(self, inputs)

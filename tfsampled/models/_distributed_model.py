@@ -69,11 +69,11 @@ class DistributedModel(keras.Model):
         return {name: results.get(name, value) for name, value in logs.items()}
 
 
-def logs_of_step(logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def logs_of_step(logs: dict[str, Any]) -> dict[str, Any]:
     """Returns a step's logs as Keras reduces them: of several workers over axis 0."""
     strategy = tf.distribute.get_strategy()
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return logs
     if strategy.num_replicas_in_sync == len(strategy.extended.worker_devices):
         return logs
-    return {name: tf.expand_dims(value, 0) for name, value in logs.items()}
+    return tf.nest.map_structure(lambda value: tf.expand_dims(value, 0), logs)

@@ -34,7 +34,10 @@ class KerasOutput:
         # Has no layers: it compiles the loss and the metrics, as Keras reads them.
         self._compiled = keras.Model(name=name)
         self._compiled.compile(
-            loss=self._loss, metrics=metrics, weighted_metrics=weighted_metrics
+            optimizer=None,
+            loss=self._loss,
+            metrics=_as_list(metrics),
+            weighted_metrics=_as_list(weighted_metrics),
         )
 
     def named_metrics(self) -> dict[str, keras.metrics.Metric]:
@@ -98,3 +101,9 @@ class KerasOutput:
 def batch_size(features: Any) -> tf.Tensor:
     """Returns the number of examples, in float32: the mean of replicas."""
     return replicas.mean(tf.cast(tf.shape(features)[0], tf.float32))
+
+
+def _as_list(metrics: Any) -> Any:
+    """Wraps a single metric, which Keras takes for one of several outputs alone."""
+    is_single = metrics is not None and not isinstance(metrics, (list, tuple, dict))
+    return [metrics] if is_single else metrics

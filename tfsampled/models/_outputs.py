@@ -114,8 +114,8 @@ class Outputs:
 
     def encoder_inputs(self, x: Any) -> Any:
         """Returns the inputs that the encoder reads."""
-        names = tf.nest.flatten(self.negatives)
-        return encoder_inputs.match_inputs(self._encoder, x, names)
+        names = map(tf.nest.flatten, (self.negatives, self.exclude))
+        return encoder_inputs.match_inputs(self._encoder, x, *names)
 
     def with_excluded(self, inputs: Any) -> Any:
         """Adds the inputs that `exclude` names for predictions to the encoder's.
@@ -241,6 +241,18 @@ class Outputs:
                     f"Received: loss={own_loss!r}."
                 )
             outputs[name] = HeadOutput(name, self.heads[name], *own)
+        given = (named[name].values() for name in ("metrics", "weighted_metrics"))
+        objects = [
+            metric
+            for metric in tf.nest.flatten(list(map(list, given)))
+            if isinstance(metric, keras.metrics.Metric)
+        ]
+        shared = [metric.name for metric in objects if objects.count(metric) > 1]
+        if shared:
+            raise ValueError(
+                "`metrics` and `weighted_metrics`, also of several outputs, must not "
+                f"share a metric object. Received: {shared[0]!r} twice."
+            )
         self._outputs, self._loss_weights = outputs, weights
         self._is_built = False
         self.compile_arguments = arguments
@@ -340,7 +352,8 @@ class Outputs:
         checks = []
         for name in self._outputs:
             values = {"y": targets[name], "sample_weight": weights.get(name)}
-            checks += validation.same_batch_checks(inputs[name], **values)
+            max_axes = None if name in self.heads else 1  # a loss may take any others
+            checks += validation.same_batch_checks(inputs[name], max_axes, **values)
         return checks
 
     def label_checks(self, y: Any) -> list[validation.Check]:
@@ -449,12 +462,6 @@ class HeadOutput:
         self.label_check = LabelCheck(head)
         self._metrics = validate_metrics(metrics, "metrics")
         self._weighted = validate_metrics(weighted_metrics, "weighted_metrics")
-        shared = [metric.name for metric in self._weighted if metric in self._metrics]
-        if shared:
-            raise ValueError(
-                "`metrics` and `weighted_metrics` must not share a metric object. "
-                f"Received: {shared[0]!r} in both."
-            )
 
     def named_metrics(self) -> dict[str, keras.metrics.Metric]:
         """Returns the metrics by their names in logs."""

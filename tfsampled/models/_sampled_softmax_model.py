@@ -85,10 +85,12 @@ class SampledSoftmaxModel(DistributedModel):
     Example:
         >>> import keras, numpy as np
         >>> from tfsampled.layers import SampledSoftmax
+        >>> from tfsampled.models import SampledSoftmaxModel
+        >>> from tfsampled.optimizers import LazyAdam
         >>> encoder = keras.Sequential([keras.layers.Dense(16, "relu")])
         >>> head = SampledSoftmax(num_classes=1000, num_sampled=50)
         >>> model = SampledSoftmaxModel(encoder, head, top_k=3)
-        >>> model.compile(optimizer="adam")
+        >>> model.compile(LazyAdam(1e-3))
         >>> x, y = np.ones((32, 8), "float32"), np.arange(32)
         >>> _ = model.fit(x, y, epochs=2, verbose=0)
         >>> model.predict(x, verbose=0)["classes"].shape
@@ -372,6 +374,7 @@ class SampledSoftmaxModel(DistributedModel):
         y = self._outputs.targets(y)
         weights = self._outputs.sample_weight(y, sample_weight, self._class_weights)
         self._build_for(x, y)
+        self._clear_losses()  # Keras does so where it calls the model
         with tf.init_scope():
             self._build_optimizer()
         if tracing_for_xla():
@@ -400,6 +403,7 @@ class SampledSoftmaxModel(DistributedModel):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y = self._outputs.targets(y)
         self._build_for(x, y)
+        self._clear_losses()
         sample_weight = self._outputs.sample_weight(y, sample_weight)
         features = self._features(x, training=False)
         checks = self._outputs.batch_checks(y, features, sample_weight)
@@ -487,12 +491,15 @@ class SampledSoftmaxModel(DistributedModel):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> SampledSoftmaxModel:
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> SampledSoftmaxModel:
         """Makes a model from its config, without weights."""
         config = dict(config)
-        encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
-        head, index = config.pop("head"), config.pop("tied_embedding", "unknown")
-        head = tied_embedding.heads_from_config(head, encoder, index)
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            encoder = keras.saving.deserialize_keras_object(config.pop("encoder"))
+            head, index = config.pop("head"), config.pop("tied_embedding", "unknown")
+            head = tied_embedding.heads_from_config(head, encoder, index)
         return cls(encoder=encoder, head=head, **config)
 
     def _build_parts(self, inputs: Any) -> None:

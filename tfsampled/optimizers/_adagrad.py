@@ -46,6 +46,7 @@ class Adagrad(RowSparse, keras.optimizers.Adagrad):
             need the whole table.
 
     Example:
+        >>> from tfsampled.optimizers import Adagrad
         >>> import tensorflow as tf
         >>> table = tf.Variable(tf.ones([1000, 2]))
         >>> optimizer = Adagrad(learning_rate=0.1)

@@ -68,6 +68,7 @@ class LazyAdam(RowSparse, keras.optimizers.Adam):
             need the whole table.
 
     Example:
+        >>> from tfsampled.optimizers import LazyAdam
         >>> import tensorflow as tf
         >>> table = tf.Variable(tf.ones([1000, 2]))
         >>> optimizer = LazyAdam(learning_rate=0.1)

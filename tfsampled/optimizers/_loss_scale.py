@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfsampled._core import replicas, validation
 from tfsampled.optimizers import _sparse_rows as rows
-from tfsampled.optimizers._row_sparse_optimizer import variables_for
+from tfsampled.optimizers._row_sparse_optimizer import RowSparse, variables_for
 
 
 @keras.saving.register_keras_serializable(package="tfsampled")
@@ -63,6 +63,8 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         if self.built:
             return
         with tf.init_scope():
+            if isinstance(self.inner_optimizer, RowSparse):
+                self.inner_optimizer.build(variables)  # may refuse them
             super().build(variables)
 
     @tf.autograph.experimental.do_not_convert

@@ -106,13 +106,7 @@ class RowSparse(keras.optimizers.Optimizer):
         if self.built:
             return
         self._reject_unsupported_options()
-        names = {id(_tf_variable(v)): rows.name_of(v) for v in variables}
-        if len(names) < len(variables):
-            raise ValueError(
-                "`variables` must not contain a variable twice, not even a tied or "
-                f"shared table. Received: {len(variables)} variables, {len(names)} "
-                f"different: {', '.join(names.values())}."
-            )
+        _reject_duplicates(variables)
         for variable in variables:
             value = _tf_variable(variable)
             strategy = getattr(value, "distribute_strategy", None)
@@ -142,9 +136,9 @@ class RowSparse(keras.optimizers.Optimizer):
             trainable_variables: The variables; optional once the optimizer is built.
 
         Raises:
-            ValueError: If the optimizer is not built for a variable, a gradient does
-                not fit its variable, or a variable with a row-sparse gradient has a
-                constraint.
+            ValueError: If the optimizer is not built for a variable, a variable is
+                given twice, a gradient does not fit its variable, or a variable with a
+                row-sparse gradient has a constraint.
             tf.errors.InvalidArgumentError: If a row id is out of range. Nothing is
                 updated then. Under XLA such rows are left out.
         """
@@ -155,6 +149,7 @@ class RowSparse(keras.optimizers.Optimizer):
         variables = variables_for(self, grads, trainable_variables)
         for variable in variables:
             self._index_of(variable)
+        _reject_duplicates(variables)
         grads = list(map(rows.validate_gradient, grads, variables))
         self._reject_constraints(grads, variables)
         grads = replicas.sum_gradients(grads)
@@ -349,6 +344,16 @@ class RowSparse(keras.optimizers.Optimizer):
                     "which reads and writes all its rows in every step. Received: "
                     f"{rows.name_of(variable)} with {constraint!r}."
                 )
+
+
+def _reject_duplicates(variables: Sequence[Any]) -> None:
+    names = {id(_tf_variable(v)): rows.name_of(v) for v in variables}
+    if len(names) < len(variables):
+        raise ValueError(
+            "`variables` must not contain a variable twice, not even a tied or shared "
+            f"table. Received: {len(variables)} variables, {len(names)} different: "
+            f"{', '.join(names.values())}."
+        )
 
 
 def variables_for(

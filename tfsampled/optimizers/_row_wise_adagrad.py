@@ -45,6 +45,7 @@ class RowWiseAdagrad(RowSparse):
             need the whole table.
 
     Example:
+        >>> from tfsampled.optimizers import RowWiseAdagrad
         >>> import tensorflow as tf
         >>> table = tf.Variable(tf.ones([1000, 2]))
         >>> optimizer = RowWiseAdagrad(learning_rate=0.1)

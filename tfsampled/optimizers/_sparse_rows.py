@@ -212,5 +212,6 @@ def add(variable: Any, ids: tf.Tensor | None, rows: tf.Tensor) -> None:
 
 
 def expand_to_rank(numbers: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Reshapes `[k]` to `[k, 1, ...]`, with the rank of `rows`."""
-    return tf.reshape(numbers, [-1] + [1] * (rows.shape.rank - 1))
+    """Reshapes `[k]` to `[k, 1, ...]`, with the rank of `rows`; a scalar stays one."""
+    rank = rows.shape.rank
+    return tf.reshape(numbers, [-1] + [1] * (rank - 1)) if rank else numbers

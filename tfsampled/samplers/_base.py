@@ -268,6 +268,15 @@ class Sampler(keras.layers.Layer):
         return [validation.Check(condition, self.unsupported_label_message, tuple)]
 
 
+def reject_seed(sampler: Any, arguments: dict[str, Any]) -> None:
+    """Raises `ValueError` for arguments of samplers that draw at random."""
+    if given := sorted(arguments.keys() & {"seed", "per_replica"}):
+        raise ValueError(
+            f"`{given[0]}` must be given to samplers that draw at random. "
+            f"Received: an argument of {type(sampler).__name__}."
+        )
+
+
 def _as_int(seed: int | keras.random.SeedGenerator | None) -> int | None:
     if seed is None:
         return None

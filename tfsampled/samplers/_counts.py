@@ -18,7 +18,7 @@ def as_counts(counts: Any) -> np.ndarray:
     try:
         if isinstance(counts, str):  # as `encode` writes them into a config
             counts = np.frombuffer(zlib.decompress(base64.b64decode(counts)), "<f4")
-        counts = np.asarray(counts, np.float32)
+        counts = np.array(counts, np.float32)  # the caller may change its own
     except (TypeError, ValueError, zlib.error):
         raise ValueError(
             f"`counts` must be real numbers. Received: a {type(counts).__name__}."

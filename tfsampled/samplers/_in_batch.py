@@ -13,7 +13,7 @@ from tfsampled._core.candidate_sampling.samplers import Draw
 from tfsampled._core.candidate_sampling.union import distinct
 from tfsampled._core.xla import tracing_for_xla
 from tfsampled.samplers import _counts
-from tfsampled.samplers._base import Sampler, variable
+from tfsampled.samplers._base import Sampler, reject_seed, variable
 from tfsampled.samplers._label_frequency import LabelFrequency
 
 
@@ -27,6 +27,7 @@ class _LabelSampler(Sampler):
     )
 
     def __init__(self, counts: Any = None, decay: float = 0.999, **kwargs: Any) -> None:
+        reject_seed(self, kwargs)
         super().__init__(seed=0, **kwargs)
         self.frequency = LabelFrequency(counts, decay)
 
@@ -61,6 +62,7 @@ class InBatch(_LabelSampler):
     example that has it. Its expected count is `1 - (1 - p)**n`, the probability that at
     least one of the `n` labels of the other examples is this class, where `p` is its
     share of all labels. So a frequent class is not penalized for being in many batches.
+    The only example of a batch is compared with its own labels alone.
 
     Args:
         counts: `[num_classes]`, how often each class is a label. None learns it while
@@ -70,11 +72,10 @@ class InBatch(_LabelSampler):
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Raises:
-        ValueError: If `counts` or `decay` is invalid. A batch of a single example
-            raises it as well, or `tf.errors.InvalidArgumentError` if the batch size is
-            not known before running.
+        ValueError: If `counts` or `decay` is invalid.
 
     Example:
+        >>> from tfsampled.samplers import InBatch
         >>> sampler = InBatch(counts=[1, 2, 3, 2])
         >>> ids, of_labels, of_ids = sampler.sample([[1], [2], [1]], 4, None)
         >>> ids.numpy().tolist()
@@ -94,23 +95,17 @@ class InBatch(_LabelSampler):
     ) -> Draw:
         """See `Sampler.draw`; learns from the labels first."""
         del num_sampled
-        labels, label_mask = _gather_valid(labels, label_mask, num_classes)
-        return self._take(_more_than_one(labels), label_mask, 1.0)
+        return self.take(labels, label_mask, num_classes, alone=1.0)
 
     def take(
-        self, labels: tf.Tensor, label_mask: tf.Tensor | None, num_classes: int
-    ) -> Draw:
-        """Takes the labels of a batch that may have a single example.
-
-        That one has nothing to be compared with: the expected count is 0.
-        """
-        labels, label_mask = _gather_valid(labels, label_mask, num_classes)
-        return self._take(labels, label_mask, 0.0)
-
-    def _take(
-        self, labels: tf.Tensor, label_mask: tf.Tensor | None, alone: float
+        self,
+        labels: tf.Tensor,
+        label_mask: tf.Tensor | None,
+        num_classes: int,
+        alone: float,
     ) -> Draw:
         """Takes labels; `alone` is the count where only one example has any."""
+        labels, label_mask = _gather_valid(labels, label_mask, num_classes)
         ids, is_label = _flat(labels, label_mask)
         self.frequency.update(ids, is_label)
         # label_mask = [[1, 1], [1, 0], [0, 0]]: 3 labels of 2 examples, so that an
@@ -147,6 +142,7 @@ class Recent(_LabelSampler):
         ValueError: If an argument is invalid.
 
     Example:
+        >>> from tfsampled.samplers import Recent
         >>> sampler = Recent(size=3)
         >>> _ = sampler.sample([[7], [2]], 10, None)
         >>> ids, *_ = sampler.sample([[4], [5]], 10, None)
@@ -227,14 +223,3 @@ def _flat(
     if label_mask is not None:
         label_mask = tf.reshape(label_mask, [-1])
     return tf.reshape(labels, [-1]), label_mask
-
-
-def _more_than_one(labels: tf.Tensor) -> tf.Tensor:
-    """Returns labels `[batch, num_true]` of at least two examples."""
-    message = "A batch must have at least two examples with InBatch. Received: {}."
-    if labels.shape[0] is not None and labels.shape[0] < 2:
-        raise ValueError(message.format(labels.shape[0]))
-    batch = tf.shape(labels)[0]
-    check = validation.Check(batch > 1, message, lambda: (batch,))
-    with tf.control_dependencies(validation.assert_all([check])):
-        return tf.identity(labels)

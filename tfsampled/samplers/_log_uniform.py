@@ -28,9 +28,10 @@ class LogUniform(Sampler):
 
     Args:
         seed: See `Sampler`.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+        **kwargs: `per_replica`, see `Sampler`, and arguments of `keras.layers.Layer`.
 
     Example:
+        >>> from tfsampled.samplers import LogUniform
         >>> sampler = LogUniform(seed=1)
         >>> ids, of_labels, of_ids = sampler.sample([[0], [999]], 1000, 64)
         >>> ids.shape, of_labels.shape, of_ids.shape

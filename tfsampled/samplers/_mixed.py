@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfsampled._core import validation
 from tfsampled._core.candidate_sampling.samplers import Draw, as_draw
 from tfsampled._core.candidate_sampling.union import union
-from tfsampled.samplers._base import Sampler
+from tfsampled.samplers._base import Sampler, reject_seed
 from tfsampled.samplers._in_batch import InBatch
 
 
@@ -33,7 +33,7 @@ class Mixed(Sampler):
         ValueError: If `samplers` is something else.
 
     Example:
-        >>> from tfsampled.samplers import InBatch, Uniform
+        >>> from tfsampled.samplers import InBatch, Mixed, Uniform
         >>> sampler = Mixed([InBatch(), (Uniform(seed=1), 4)])
         >>> ids, of_labels, of_ids = sampler.sample([[1], [2]], 10, None)
         >>> {1, 2} <= set(ids.numpy().tolist())
@@ -47,6 +47,7 @@ class Mixed(Sampler):
     def __init__(
         self, samplers: Sequence[Sampler | tuple[Sampler, int]], **kwargs: Any
     ) -> None:
+        reject_seed(self, kwargs)
         super().__init__(seed=0, **kwargs)
         pairs = [x if isinstance(x, (list, tuple)) else (x, None) for x in samplers]
         if not pairs or not all(
@@ -118,7 +119,7 @@ class Mixed(Sampler):
         draws = []
         for sampler, number in zip(self.samplers, self.numbers, strict=True):
             if isinstance(sampler, InBatch):  # a single example has the others' classes
-                draws.append(sampler.take(labels, label_mask, num_classes))
+                draws.append(sampler.take(labels, label_mask, num_classes, alone=0.0))
             else:
                 number = self._number(sampler, number, num_sampled)
                 draw = sampler._union if isinstance(sampler, Mixed) else sampler.draw

@@ -15,9 +15,10 @@ class Uniform(Sampler):
 
     Args:
         seed: See `Sampler`.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+        **kwargs: `per_replica`, see `Sampler`, and arguments of `keras.layers.Layer`.
 
     Example:
+        >>> from tfsampled.samplers import Uniform
         >>> ids, of_labels, of_ids = Uniform(seed=1).sample([[3]], 1000, 64)
         >>> ids.shape, of_labels.shape, of_ids.shape
         (TensorShape([64]), TensorShape([1, 1]), TensorShape([64]))

@@ -32,12 +32,13 @@ class FixedUnigram(Sampler):
             `distortion` is 0.
         distortion: The power; 0.75 is word2vec's, 0 makes all classes equally likely.
         seed: See `Sampler`.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+        **kwargs: `per_replica`, see `Sampler`, and arguments of `keras.layers.Layer`.
 
     Raises:
         ValueError: If `counts` is no vector of such numbers.
 
     Example:
+        >>> from tfsampled.samplers import FixedUnigram
         >>> sampler = FixedUnigram([1.0, 8.0, 1.0, 2.0])
         >>> ids, of_labels, of_ids = sampler.sample([[1]], 4, num_sampled=4)
         >>> sorted(ids.numpy().tolist())
@@ -122,9 +123,10 @@ class LearnedUnigram(Sampler):
 
     Args:
         seed: See `Sampler`.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+        **kwargs: `per_replica`, see `Sampler`, and arguments of `keras.layers.Layer`.
 
     Example:
+        >>> from tfsampled.samplers import LearnedUnigram
         >>> sampler = LearnedUnigram()
         >>> _ = sampler.sample([[1], [1]], num_classes=3, num_sampled=2)
         >>> sampler.class_weights.numpy().tolist()

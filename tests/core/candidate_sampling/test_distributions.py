@@ -71,6 +71,7 @@ def test_draws_with_an_owned_position_equal_tensorflows(name, range_max, mode):
         assert_equal_draws(draw(), expected())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_owned_class_weights_learn_as_tensorflows(jit_compile):
     position = tf.Variable(0, dtype=tf.int64, trainable=False)

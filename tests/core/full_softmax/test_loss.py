@@ -130,6 +130,7 @@ def test_nan_ranks_last(mode, k):
     np.testing.assert_array_equal(ranks[2], np.full(num_classes, num_classes - 1))
 
 
+@pytest.mark.slow
 @helpers.each_mode("jit")
 def test_nan_ranks_after_minus_infinity(mode):
     biases = tf.constant([np.nan, -np.inf, 1.0, np.nan])
@@ -225,7 +226,10 @@ def test_compiled_chunks_fit_a_batch_unknown_while_tracing(monkeypatch):
     assert max(map(int, columns)) == fitting
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype",
+    ["bfloat16", "float32", helpers.slow("float16"), helpers.slow("float64")],
+)
 def test_updates_in_place_have_gpu_kernels(dtype):
     """TensorFlow's `InplaceUpdate` has kernels for these dtypes alone on a GPU."""
 

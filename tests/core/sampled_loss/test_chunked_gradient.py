@@ -295,7 +295,7 @@ def test_any_number_of_candidates_in_a_batch_of_any_size(sampled, known, monkeyp
             assert np.abs(mine - true).max(initial=0.0) <= 2.0**-20 * largest
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", ["softmax", slow("logistic")])
 @pytest.mark.parametrize("by_example", [False, slow(True)])
 def test_one_trace_computes_one_chunk_or_several(loss, by_example, monkeypatch):
     """Batches of 5 are one chunk, of 20 two, of 37 two and one computed again."""
@@ -335,6 +335,7 @@ def test_one_trace_computes_one_chunk_or_several(loss, by_example, monkeypatch):
             np.testing.assert_allclose(ours, eager, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_losses_of_one_trace_may_differ_in_what_they_share(monkeypatch):
     """A correction for each example, then one for all: `[None, S]` and `[1, S]`."""
     monkeypatch.setattr(chunked_gradient, "MIN_OVERLAP", 7 * SAMPLED)
@@ -381,6 +382,7 @@ def test_residuals_are_bounded(batch, for_xla, monkeypatch):
     assert sum(shape.numpy()[0] for shape in shapes) == 7
 
 
+@pytest.mark.slow
 def test_second_derivatives_after_those_of_other_shapes():
     """A trace for shapes that were seen before is not generalized to these."""
     for num_true, by_example in ((1, False), (3, True), (2, False)):
@@ -411,7 +413,8 @@ def test_eager_second_derivatives_are_traced_once():
     assert vjp.experimental_get_tracing_count() == count
 
 
-@pytest.mark.parametrize("loss", ["softmax", slow("logistic")])
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
 def test_a_gradient_traced_after_an_eager_loss(loss, chunks):
     """The loss is eager, its gradient is traced, where chunks are cut otherwise."""
     operands, correction, labels, sampled = make_operands()
@@ -432,8 +435,9 @@ def test_a_gradient_traced_after_an_eager_loss(loss, chunks):
     )
 
 
-@pytest.mark.parametrize("dtype", [tf.bfloat16, slow(tf.float16)])
-@pytest.mark.parametrize("loss", ["softmax", slow("logistic")])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
 def test_second_derivative_with_16_bit_rows_under_xla(loss, dtype, chunks):
     operands, correction, labels, sampled = make_operands()
     single = tensors(operands, tf.float32)

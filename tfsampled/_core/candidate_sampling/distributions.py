@@ -101,11 +101,10 @@ def learned_unigram(weights: tf.Tensor) -> tuple[Distribution, tf.Tensor]:
     range_max = weights.shape[0]
     # With blocks of 2, weights = [1, 2, 4, 1, 3] -> running = [3, 8, 11].
     in_blocks = range_max // _WEIGHTS_PER_BLOCK * _WEIGHTS_PER_BLOCK
-    blocks = tf.reshape(
-        tf.cast(weights[:in_blocks], tf.int32), [-1, _WEIGHTS_PER_BLOCK]
-    )
-    remainder = tf.reduce_sum(tf.cast(weights[in_blocks:], tf.int32))
+    blocks = tf.reshape(weights[:in_blocks], [-1, _WEIGHTS_PER_BLOCK])
+    remainder = tf.reduce_sum(weights[in_blocks:])
     sums = tf.concat([tf.reduce_sum(blocks, axis=1), [remainder]], axis=0)
+    sums = tf.cast(sums, tf.int32)  # not the weights, which takes longer
     running = tf.cumsum(sums)
     total = running[-1]
 

@@ -157,9 +157,24 @@ def _is_sharded(params: Any) -> bool:
 def _as_tensor(shard: Any) -> Any:
     """Returns a tensor, or the `tf.Variable` that `shard` is or holds.
 
-    A Keras variable holds a `tf.Variable` as its `value`. Rows read from it are read
-    sparsely; the tensor that it converts to is a copy.
+    Rows are read from a `tf.Variable` sparsely; the tensor that a Keras variable
+    converts to is a copy.
     """
-    value = getattr(shard, "value", None)
-    shard = replicas.own_copy(value if tf.is_tensor(value) else shard)
+    shard = replicas.own_copy(_stored_value(shard))
     return shard if tf.is_tensor(shard) else tf.convert_to_tensor(shard)
+
+
+def _stored_value(shard: Any) -> Any:
+    """Returns the `tf.Variable` of a Keras variable, and anything else as it is.
+
+    Inside of a layer with a mixed policy, `value` would be all rows, cast.
+    """
+    if not hasattr(shard, "_autocast"):
+        return shard
+    if not shard._autocast:
+        return shard.value
+    shard._autocast = False
+    try:
+        return shard.value
+    finally:
+        shard._autocast = True

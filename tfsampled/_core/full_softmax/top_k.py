@@ -7,6 +7,7 @@ greatest logits so far are searched.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ from tfsampled._core.full_softmax.class_chunks import (
 )
 from tfsampled._core.full_softmax.shards import Shard, shards_of
 from tfsampled._core.static_ops import compute_dtype, minimum, num_columns, num_rows
-from tfsampled._core.xla import can_branch_on_data
+from tfsampled._core.validation import in_range
+from tfsampled._core.xla import can_branch_on_data, tracing_for_xla
 
 CHUNK_BYTES = 32 << 20  # more than the loss's: each chunk costs two searches
 MAX_GROUP = 32
@@ -51,7 +53,8 @@ def full_softmax_top_k(
     Returns:
         The logits `[N, k]` in descending order, float64 for inputs of float64 and else
         float32; and their ids, int64 `[N, k]`. Where classes run out, minus infinity
-        and -1.
+        and -1. Under XLA, NaN and -1 for an example with an id in `exclude` that is out
+        of range.
     """
     num_found = k if exclude is None else k + num_columns(exclude)
     inputs = tf.cast(inputs, compute_dtype(inputs.dtype))
@@ -73,7 +76,13 @@ def full_softmax_top_k(
         return _with_gradient(values, ids, inputs, tables), ids
     values, ids, is_class = _drop(values, ids, exclude, k)
     values = _with_gradient(values, ids, inputs, tables)
-    return tf.where(is_class, values, float("-inf")), tf.where(is_class, ids, -1)
+    values = tf.where(is_class, values, float("-inf"))
+    ids = tf.where(is_class, ids, -1)
+    if tracing_for_xla():  # which refuses no id
+        known = tf.equal(exclude, -1) | in_range(exclude, weights.num_rows())
+        known = tf.reduce_all(known, axis=1, keepdims=True)
+        values, ids = tf.where(known, values, math.nan), tf.where(known, ids, -1)
+    return values, ids
 
 
 def merge_top_k(
