@@ -88,7 +88,8 @@ def test_version(setup_cfg):
     assert tfsampled.__version__ == version
     assert importlib.metadata.version("tfsampled") == version
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"## [{version}]" in changelog
+    heading = "Unreleased" if "dev" in version else version
+    assert f"## [{heading}]" in changelog
 
 
 def test_python_versions_are_the_classified_ones(setup_cfg):

@@ -38,6 +38,7 @@ def test_equal(case, checker):
     assert result.passed, "\n".join(result.reasons())
 
 
+@pytest.mark.slow
 @settings(max_examples=settings().max_examples // 5)
 @given(st.integers(1000, 2**31))
 def test_random_configurations(checker, seed):

@@ -146,6 +146,7 @@ def test_nan_at_a_masked_position_has_no_effect(name, jit_compile):
         np.testing.assert_array_equal(gradient, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_shards", "jit_compile"),
     [(2, False), *(slow(*case) for case in ((1, False), (1, True), (2, True)))],

@@ -205,6 +205,10 @@ def test_a_sequential_encoder_without_an_input(arguments):
     x = {"x": np.ones((8, 5), "float32"), "seen": np.full((8, 2), 3)}
     for _ in range(2):
         model.fit(x, np.arange(8), verbose=0)
+    if "negatives" in arguments:
+        model.predict({"x": x["x"]}, verbose=0)
+    else:
+        model.fit({"x": x["x"]}, np.arange(8), verbose=0)
     classes = model.predict(x, verbose=0)["classes"]
     assert "negatives" in arguments or 3 not in classes
 

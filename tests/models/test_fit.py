@@ -83,7 +83,7 @@ def test_evaluation_makes_no_slots(data):
 
 
 @pytest.mark.traced
-@pytest.mark.parametrize("run_eagerly", [False, slow(True)])
+@pytest.mark.parametrize("run_eagerly", [slow(False), True])
 def test_fit_learns_from_plain_labels(data, run_eagerly):
     x, y = data
     model = make(run_eagerly=run_eagerly)
@@ -174,6 +174,7 @@ def test_masked_steps_take_no_part(data):
     )
 
 
+@pytest.mark.slow
 def test_top_k_is_predicts_best(data):
     x, y = data
     model = make(top_k=5)

@@ -66,7 +66,7 @@ def without_one():
 @pytest.mark.parametrize(
     ("jit", "sampler", "bad", "message"),
     [
-        (False, None, CLASSES, RANGE),
+        slow(False, None, CLASSES, RANGE),
         slow(False, without_one, NEVER, COUNT),
         (True, None, CLASSES, RANGE),
         slow(False, None, -1, RANGE),

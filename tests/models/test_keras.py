@@ -189,6 +189,7 @@ def test_a_run_that_broke_off_is_restored(data, tmp_path):
     assert fit(fresh(), restore()) == unbroken[2:]
 
 
+@pytest.mark.slow
 def test_a_functional_model_is_wrapped_and_learns(data, tmp_path):
     x, y = data
     inputs = keras.Input((DIM,))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import jit_or_not, slow, two_replicas
+from tests.helpers import jit_or_not, two_replicas
 from tfsampled.layers import SampledSoftmax
 from tfsampled.metrics import NDCG, MeanReciprocalRank, TopKAccuracy
 from tfsampled.models import SampledSoftmaxModel
@@ -249,8 +249,9 @@ def test_training_of_a_list_of_inputs_or_of_replicas_needs_no_exclude():
     model.fit({"history": X}, Y, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
-@pytest.mark.parametrize("kind", ["dict", slow("tensor")])
+@pytest.mark.parametrize("kind", ["dict", "tensor"])
 def test_training_does_not_need_what_predictions_exclude(kind, tmp_path):
     name = "history" if kind == "tensor" else "user"
     make_encoder = encoder if kind == "tensor" else encoder_of_dict

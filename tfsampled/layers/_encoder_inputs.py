@@ -57,7 +57,7 @@ def match_inputs(
     if isinstance(x, dict) and _takes_one_tensor(model) and not x.keys() & set(known):
         for names in ((*dropped, *excluded), dropped):
             left = [name for name in x if name not in names]
-            if len(left) == 1 < len(x):
+            if len(left) == 1:
                 return x[left[0]]
     if inputs is None and isinstance(x, dict) and not x.keys().isdisjoint(dropped):
         return {name: value for name, value in x.items() if name not in dropped}
@@ -73,15 +73,16 @@ def match_inputs(
 
 
 def _takes_one_tensor(model: Any) -> bool:
-    """Returns whether a Sequential model has no `Input` and begins with a plain layer.
+    """Returns whether a Sequential model begins with a layer that takes one tensor.
 
-    The input has a name of Keras's own then, once the model is built.
+    Without an `Input`, its input has a name of Keras's own.
     """
     if not isinstance(model, keras.Sequential) or not model.layers:
         return False
     first = model.layers[0]
-    is_keras = type(first).__module__.startswith("keras.")
-    return is_keras and not isinstance(first, keras.Model)
+    takes_any = keras.Model, keras.layers.Lambda, keras.layers.TFSMLayer
+    is_keras = type(first).__module__.startswith("keras.src.layers")
+    return is_keras and not isinstance(first, (*takes_any, keras.utils.FeatureSpace))
 
 
 def named_input(model: Any, x: Any, name: str, argument: str) -> Any:
