@@ -347,12 +347,13 @@ class RowSparse(keras.optimizers.Optimizer):
 
 
 def _reject_duplicates(variables: Sequence[Any]) -> None:
-    names = {id(_tf_variable(v)): rows.name_of(v) for v in variables}
-    if len(names) < len(variables):
+    different = {id(_tf_variable(v)): v for v in variables}
+    if len(different) < len(variables):
+        names = ", ".join(map(rows.name_of, different.values()))
         raise ValueError(
             "`variables` must not contain a variable twice, not even a tied or shared "
-            f"table. Received: {len(variables)} variables, {len(names)} different: "
-            f"{', '.join(names.values())}."
+            f"table. Received: {len(variables)} variables, {len(different)} different: "
+            f"{names}."
         )
 
 
